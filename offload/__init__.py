@@ -1,0 +1,18 @@
+"""WebSockets for synchronous Python: a gevent WSGI server, consumers, and channel layers."""
+
+from offload.consumers import Channel, Group, Message, configure, include, route, route_class
+from offload.exceptions import ConsumeLater, DenyConnection
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Channel",
+    "ConsumeLater",
+    "DenyConnection",
+    "Group",
+    "Message",
+    "configure",
+    "include",
+    "route",
+    "route_class",
+]

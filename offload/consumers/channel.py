@@ -1,0 +1,106 @@
+"""`Channel` and `Group`: the names through which consumers, views and scripts send."""
+
+from __future__ import annotations
+
+from offload.consumers import configuration
+from offload.interfaces import Content, Layer
+
+
+class Channel(str):
+    """A named queue, or one client's reply channel. It is its name: a string to store, pass on and compare.
+
+    Args:
+        name: letters, digits and ``-_.``, at most one ``!`` or ``?``, under 100 characters.
+        alias: which configured layer carries it.
+        channel_layer: that layer itself, where it is at hand.
+    """
+
+    __slots__ = ("_layer", "alias")
+    alias: str
+    _layer: Layer | None
+
+    def __new__(cls, name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> Channel:
+        self = super().__new__(cls, name)
+        self.alias = alias
+        self._layer = channel_layer
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name as a plain `str`."""
+        return str.__str__(self)
+
+    @property
+    def channel_layer(self) -> Layer:
+        """The layer that carries this channel."""
+        if self._layer is None:
+            self._layer = configuration.layer_for(self.alias)
+        return self._layer
+
+    def send(self, content: Content, immediately: bool = True) -> None:
+        """Put a message into the channel; it leaves at once.
+
+        Args:
+            content: a dict of str keys to None, bool, int, float, str, bytes, list or dict.
+            immediately: accepted for code written for Channels 1; sends are always immediate.
+
+        Raises:
+            ChannelFull: the queue is full. Reply channels of clients that are gone take messages and do nothing.
+            TypeError, MessageTooLarge, LayerUnavailable: as they say.
+        """
+        (self._layer or self.channel_layer).send(self, content)
+
+    def __repr__(self) -> str:
+        return f"Channel({str.__repr__(self)})"
+
+    def __reduce__(self) -> tuple[type[Channel], tuple[str, str]]:
+        return Channel, (self.name, self.alias)
+
+
+class Group:
+    """A named set of channels; a message to it reaches each of them.
+
+    Args:
+        name: letters, digits and ``-_.``, under 100 characters.
+        alias: which configured layer keeps it.
+        channel_layer: that layer itself, where it is at hand.
+    """
+
+    __slots__ = ("_layer", "alias", "name")
+
+    def __init__(self, name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> None:
+        self.name = name
+        self.alias = alias
+        self._layer = channel_layer
+
+    @property
+    def channel_layer(self) -> Layer:
+        """The layer that keeps this group."""
+        if self._layer is None:
+            self._layer = configuration.layer_for(self.alias)
+        return self._layer
+
+    def add(self, channel: str) -> None:
+        """Make a channel (or its name) a member. On return every later send, by anyone, reaches it."""
+        self.channel_layer.group_add(self.name, _plain(channel))
+
+    def discard(self, channel: str) -> None:
+        """End a channel's membership. Not being a member is no error."""
+        self.channel_layer.group_discard(self.name, _plain(channel))
+
+    def send(self, content: Content, immediately: bool = True) -> None:
+        """Send to each member at most once; never raises ChannelFull.
+
+        Args:
+            content: as for `Channel.send`.
+            immediately: accepted for code written for Channels 1; sends are always immediate.
+        """
+        self.channel_layer.group_send(self.name, content)
+
+    def __repr__(self) -> str:
+        return f"Group({self.name!r})"
+
+
+def _plain(channel: str) -> str:
+    # What a layer keeps for long should not keep this object, and the layer it points to, alive.
+    return channel.name if isinstance(channel, Channel) else channel

@@ -1,0 +1,189 @@
+"""Class-based consumers, with the methods and attributes of Channels 1.1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from offload.consumers.channel import Channel, Group
+from offload.consumers.message import Message
+from offload.consumers.routing import ClassRoute, route_class
+from offload.consumers.sessions import channel_session
+
+
+class BaseConsumer:
+    """A consumer as a class: one object for each message.
+
+    Attributes:
+        method_mapping: channel name to the name of the method that handles it.
+        channel_session: True gives ``message.channel_session``.
+        strict_ordering, slight_ordering: accepted; messages of a connection always run in order.
+    """
+
+    method_mapping: ClassVar[dict[str, str]] = {}
+    channel_session: ClassVar[bool] = False
+    strict_ordering: ClassVar[bool] = False
+    slight_ordering: ClassVar[bool] = False
+
+    def __init__(self, message: Message, **kwargs: Any) -> None:
+        self.message = message
+        self.kwargs = kwargs
+        handler = self.get_handler(message, **kwargs)
+        for decorate in self.decorators():
+            handler = decorate(handler)
+        handler(message, **kwargs)
+
+    @classmethod
+    def channel_names(cls) -> set[str]:
+        """The channels that it handles."""
+        return set(cls.method_mapping)
+
+    @classmethod
+    def as_route(cls, attrs: dict[str, Any] | None = None, **filters: str) -> ClassRoute:
+        """A routing entry for this class, with `attrs` replacing class attributes.
+
+        Args:
+            attrs: class attributes of the routed class, for instance ``{"group": "news"}``.
+            filters: as for ``route``.
+        """
+        return route_class(type(cls.__name__, (cls,), attrs) if attrs else cls, **filters)
+
+    def decorators(self) -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+        """What wraps the handler, innermost first; subclasses add theirs."""
+        return [channel_session] if self.channel_session else []
+
+    def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:
+        """The method for this message's channel."""
+        handler: Callable[..., Any] = getattr(self, self.method_mapping[message.channel_name])
+        return handler
+
+
+class WebsocketConsumer(BaseConsumer):
+    """A WebSocket's three consumers in one class; override `connect`, `receive`, `disconnect`.
+
+    Attributes:
+        groups: names of groups that each connection joins; or override `connection_groups`.
+    """
+
+    method_mapping: ClassVar[dict[str, str]] = {
+        "websocket.connect": "raw_connect",
+        "websocket.receive": "raw_receive",
+        "websocket.disconnect": "raw_disconnect",
+    }
+    groups: ClassVar[Iterable[str] | None] = None
+
+    def connection_groups(self, **kwargs: Any) -> Iterable[str]:
+        """The groups that this connection belongs to while it is open."""
+        return self.groups or ()
+
+    @property
+    def reply_channel(self) -> Channel:
+        """The client's own channel."""
+        channel = self.message.reply_channel
+        if channel is None:
+            raise ValueError(f"the message on {self.message.channel_name!r} comes from no client")
+        return channel
+
+    @property
+    def path(self) -> str:
+        """The path of the handshake."""
+        path: str = self.message.content["path"]
+        return path
+
+    def raw_connect(self, message: Message, **kwargs: Any) -> None:
+        """Join the groups, then `connect`."""
+        for group in self.connection_groups(**kwargs):
+            self._group(group).add(self.reply_channel)
+        self.connect(message, **kwargs)
+
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """Called for the handshake; accept (or refuse by ``close()``, or ``DenyConnection``)."""
+        self.reply_channel.send({"accept": True})
+
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+        """Hand text or bytes on to `receive`."""
+        if message.content.get("text") is not None:
+            self.receive(text=message.content["text"], **kwargs)
+        else:
+            self.receive(bytes=message.content["bytes"], **kwargs)
+
+    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
+        """Called with each message, as `text` or as `bytes`."""
+
+    def send(self, text: str | None = None, bytes: bytes | None = None, close: bool | int = False) -> None:
+        """Send to this client, and close afterwards when told to (True, or a close code)."""
+        content = self._content(text, bytes)
+        if close:
+            content["close"] = close
+        elif not content:
+            raise ValueError("send() needs text or bytes")
+        self.reply_channel.send(content)
+
+    @classmethod
+    def group_send(cls, name: str, text: str | None = None, bytes: bytes | None = None, close: bool = False) -> None:
+        """Send to everybody in a group."""
+        content = cls._content(text, bytes)
+        if close:
+            content["close"] = close
+        elif not content:
+            raise ValueError("group_send() needs text or bytes")
+        Group(name).send(content)
+
+    def close(self, status: bool | int = True) -> None:
+        """Close the connection, or refuse the handshake; `status` is True or a close code."""
+        self.reply_channel.send({"close": status})
+
+    def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Leave the groups, then `disconnect`."""
+        for group in self.connection_groups(**kwargs):
+            self._group(group).discard(self.reply_channel)
+        self.disconnect(message, **kwargs)
+
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Called once, however the connection ended; ``message["code"]`` says how."""
+
+    def _group(self, name: str) -> Group:
+        return Group(name, channel_layer=self.message.channel_layer)
+
+    @staticmethod
+    def _content(text: str | None, data: bytes | None) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        if text is not None:
+            content["text"] = text
+        if data is not None:
+            content["bytes"] = data
+        return content
+
+
+class JsonWebsocketConsumer(WebsocketConsumer):
+    """A `WebsocketConsumer` whose messages are JSON texts; its methods take and send the decoded values."""
+
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+        """Decode and hand on to `receive`."""
+        text = message.content.get("text")
+        if text is None:
+            raise ValueError("a JsonWebsocketConsumer takes text messages; this client sent bytes")
+        self.receive(self.decode_json(text), **kwargs)
+
+    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Called with each decoded message."""
+
+    def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
+        """Send a value to this client as JSON."""
+        super().send(text=self.encode_json(content), close=close)
+
+    @classmethod
+    def group_send(cls, name: str, content: Any, close: bool = False) -> None:  # type: ignore[override]
+        """Send a value to everybody in a group as JSON."""
+        WebsocketConsumer.group_send(name, text=cls.encode_json(content), close=close)
+
+    @classmethod
+    def decode_json(cls, text: str) -> Any:
+        """Text to value; override for another decoder."""
+        return json.loads(text)
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Value to text; override for another encoder."""
+        return json.dumps(content)

@@ -1,0 +1,155 @@
+"""Which layer, routing and policies this process uses: what `configure` was told, by alias.
+
+The only process-wide state of offload. Layers are built from their addresses when first used, so that configuring
+costs nothing and a process may fork after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from offload.consumers.routing import Router
+from offload.exceptions import ConfigurationError
+from offload.interfaces import Layer
+from offload.layers.urls import layer_from_url
+
+LayerSource = str | Sequence[str] | Layer | Callable[[], Layer]
+RoutingSource = str | Sequence[Any]
+OriginPolicy = Callable[[str, str], bool]
+Hook = Callable[[], None]
+
+DEFAULT = "default"
+
+
+@dataclass
+class _Alias:
+    source: LayerSource
+    routing: RoutingSource | None = None
+    layer: Layer | None = None
+    router: Router | None = None
+
+
+@dataclass
+class _State:
+    aliases: dict[str, _Alias] = field(default_factory=dict)
+    origins: OriginPolicy | None = None
+    started: list[Hook] = field(default_factory=list)
+    finished: list[Hook] = field(default_factory=list)
+
+
+_state = _State()
+_lock = threading.RLock()
+
+
+def configure(
+    layer: LayerSource | None = None,
+    *,
+    alias: str = DEFAULT,
+    routing: RoutingSource | None = None,
+    origins: OriginPolicy | None = None,
+    started: Hook | None = None,
+    finished: Hook | None = None,
+) -> None:
+    """Say once, at start, what `Channel` and `Group` of this process use.
+
+    Args:
+        layer: an address such as ``redis://127.0.0.1:6379/0`` (or several, for shards), a layer object, or a
+            callable that makes one. It connects when it is first used.
+        alias: the name under which ``Channel(name, alias=...)`` finds it. Configuring an alias again replaces it.
+        routing: a list of routes, or its dotted path, for the consumers of this alias.
+        origins: ``policy(origin, host) -> bool`` decides which pages may open WebSockets; both as the handshake's
+            header fields say, without one "" is given for the host.
+        started, finished: called around each consumer, in its greenlet.
+    """
+    with _lock:
+        if layer is not None:
+            previous = _state.aliases.get(alias)
+            _state.aliases[alias] = _Alias(layer, routing)
+            if previous is not None and previous.layer is not None:
+                previous.layer.close()
+        elif routing is not None:
+            if alias not in _state.aliases:
+                raise ConfigurationError(f"alias {alias!r} has routing but no layer; give configure() its address, too")
+            _state.aliases[alias].routing = routing
+            _state.aliases[alias].router = None
+        if origins is not None:
+            _state.origins = origins
+        if started is not None and started not in _state.started:
+            _state.started.append(started)
+        if finished is not None and finished not in _state.finished:
+            _state.finished.append(finished)
+
+
+def is_configured(alias: str = DEFAULT) -> bool:
+    """Whether `configure` was given a layer for this alias."""
+    return alias in _state.aliases
+
+
+def aliases() -> list[str]:
+    """The configured aliases."""
+    return list(_state.aliases)
+
+
+def layer_for(alias: str = DEFAULT) -> Layer:
+    """The layer of an alias, built on first use.
+
+    Raises:
+        ConfigurationError: the alias was never configured, or its address is wrong.
+    """
+    entry = _state.aliases.get(alias)
+    if entry is None:
+        known = ", ".join(map(repr, _state.aliases)) or "none"
+        raise ConfigurationError(
+            f"no channel layer is configured as {alias!r} (configured: {known}); "
+            'call offload.configure("redis://127.0.0.1:6379/0"), or set CHANNEL_LAYERS in Django\'s settings'
+        )
+    if entry.layer is None:
+        with _lock:
+            if entry.layer is None:
+                entry.layer = _build(entry.source)
+    return entry.layer
+
+
+def _build(source: LayerSource) -> Layer:
+    if isinstance(source, str):
+        return layer_from_url(source)
+    if isinstance(source, Sequence):
+        return layer_from_url(list(source))
+    return source() if callable(source) else source
+
+
+def router_for(alias: str = DEFAULT) -> Router:
+    """The compiled routing of an alias; empty when it has none.
+
+    Raises:
+        ConfigurationError: a routing entry is wrong; the message names it.
+    """
+    entry = _state.aliases.get(alias)
+    if entry is None:
+        return Router([])
+    if entry.router is None:
+        entry.router = Router(entry.routing if entry.routing is not None else [])
+    return entry.router
+
+
+def origin_policy() -> OriginPolicy | None:
+    """The policy given to `configure`, or None."""
+    return _state.origins
+
+
+def hooks() -> tuple[list[Hook], list[Hook]]:
+    """What runs before and after each consumer; the live lists."""
+    return _state.started, _state.finished
+
+
+def reset() -> None:
+    """Forget everything and close the layers. For tests."""
+    global _state
+    with _lock:
+        old, _state = _state, _State()
+        for entry in old.aliases.values():
+            if entry.layer is not None:
+                entry.layer.close()

@@ -1,0 +1,155 @@
+"""The local dispatch: finds the consumer for a message and runs it in the greenlet that calls.
+
+Everything a consumer raises ends here: in the log, or as the handshake's refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from offload.consumers import configuration
+from offload.consumers.channel import Channel
+from offload.consumers.message import Message
+from offload.consumers.routing import Consumer, Router
+from offload.exceptions import ConsumeLater, DenyConnection, OffloadError
+from offload.interfaces import Content, Layer
+
+log = logging.getLogger("offload.consumer")
+
+CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
+LATER_TRIES = 10
+LATER_PAUSE = 0.1
+"""Seconds before the first further try of a message whose consumer raised `ConsumeLater`; each pause is longer."""
+
+# What a handshake has fixed: a choice that depends on these alone is made once for a connection.
+_FIXED = frozenset({"path", "reply_channel"})
+
+Bound = tuple[Consumer, dict[str, Any]]
+
+
+class Dispatch:
+    """Runs consumers in this process.
+
+    Args:
+        router: the checked routing.
+        layer: the layer that messages are said to come through.
+    """
+
+    def __init__(self, router: Router, layer: Layer) -> None:
+        self.router = router
+        self.layer = layer
+        self._started, self._finished = configuration.hooks()
+        # Whether one choice of receive consumer serves a whole connection.
+        self.receive_is_fixed = router.depends_on(RECEIVE) <= _FIXED
+
+    def bind(self, content: Content) -> BoundConsumers | None:
+        """The consumers of one WebSocket, or None when no route wants this handshake."""
+        if not self.router.accepts_websocket(content):
+            return None
+        return BoundConsumers(self, Channel(content["reply_channel"], channel_layer=self.layer))
+
+    def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
+        """Call one consumer between the hooks. What it raises comes through."""
+        for hook in self._started:
+            hook()
+        try:
+            consumer(message, **arguments)
+        finally:
+            for hook in self._finished:
+                hook()
+
+    def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
+        """Call one consumer, again while it raises `ConsumeLater`; every other exception comes through."""
+        for attempt in range(1, LATER_TRIES):
+            try:
+                return self.run(consumer, arguments, message)
+            except ConsumeLater:
+                time.sleep(LATER_PAUSE * attempt)
+        try:
+            return self.run(consumer, arguments, message)
+        except ConsumeLater:
+            log.error("%s asked %d times for %r later; dropped", name_of(consumer), LATER_TRIES, message)
+
+
+class BoundConsumers:
+    """One WebSocket's consumers. The gateway calls one method at a time, in order."""
+
+    __slots__ = ("_dispatch", "_receive", "reply_channel", "session_saved")
+
+    def __init__(self, dispatch: Dispatch, reply_channel: Channel) -> None:
+        self._dispatch = dispatch
+        self._receive: Bound | None = None
+        self.reply_channel = reply_channel
+        self.session_saved = False
+
+    def connect(self, content: Content) -> None:
+        """Run the connect consumer; without one the connection is accepted. Exceptions come through."""
+        found = self._dispatch.router.match(CONNECT, content)
+        if found is not None:
+            try:
+                self._dispatch.run_patiently(*found, self._message(content, CONNECT))
+            except DenyConnection:
+                raise
+            except Exception:
+                log.exception("connect consumer %s failed for %s", name_of(found[0]), content["path"])
+                raise
+
+    def receive(self, content: Content) -> None:
+        """Run the receive consumer; a message that no route wants is dropped, and logged."""
+        dispatch = self._dispatch
+        found = self._receive
+        if found is None:
+            found = dispatch.router.match(RECEIVE, content)
+            if found is None:
+                log.debug("no receive consumer for a message at %s; dropped", content["path"])
+                return
+            if dispatch.receive_is_fixed:
+                self._receive = found
+        consumer, arguments = found
+        message = Message(content, RECEIVE, dispatch.layer, self.reply_channel)
+        message._connection = self
+        try:
+            if dispatch._started or dispatch._finished:
+                dispatch.run(consumer, arguments, message)
+            else:
+                consumer(message, **arguments)
+        except ConsumeLater:
+            self._guard(dispatch.run_patiently, found, message)
+        except Exception:
+            log.exception("receive consumer %s failed for %s", name_of(consumer), content["path"])
+
+    def disconnect(self, content: Content) -> None:
+        """Run the disconnect consumer, then drop the connection's session."""
+        found = self._dispatch.router.match(DISCONNECT, content)
+        if found is not None:
+            self._guard(self._dispatch.run_patiently, found, self._message(content, DISCONNECT))
+        if self.session_saved:
+            try:
+                self._dispatch.layer.session_delete(self.reply_channel.name)
+            except OffloadError as error:
+                log.warning("the session of %s stays until it expires: %s", self.reply_channel, error)
+
+    def _message(self, content: Content, channel: str) -> Message:
+        message = Message(content, channel, self._dispatch.layer, self.reply_channel)
+        message._connection = self
+        return message
+
+    def _guard(self, run: Callable[..., None], found: Bound, message: Message) -> None:
+        try:
+            run(*found, message)
+        except Exception:
+            log.exception(
+                "%s consumer %s failed for %s",
+                message.channel_name.rpartition(".")[2],
+                name_of(found[0]),
+                message.get("path"),
+            )
+
+
+def name_of(consumer: Consumer) -> str:
+    """A consumer's name for logs: module and qualified name."""
+    target = getattr(consumer, "__wrapped__", consumer)
+    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', type(target).__name__)}"

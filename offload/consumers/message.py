@@ -1,0 +1,63 @@
+"""`Message`: what a consumer is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from offload.consumers.channel import Channel
+from offload.interfaces import Content, Layer
+
+
+class Message(Mapping[str, Any]):
+    """One message; also a read-only mapping over its content. Decorators may hang further attributes on it.
+
+    Attributes:
+        content: the dict that was sent.
+        reply_channel: the client's own channel, or None when the message comes from no client.
+        channel_layer: the layer it came through.
+        channel_session: the connection's session, with the decorator; else None.
+    """
+
+    content: Content
+    reply_channel: Channel | None
+    channel_layer: Layer
+    channel_session: Any = None
+    _connection: Any = None
+    """What the dispatch keeps for this message's connection, where it has one."""
+
+    def __init__(
+        self,
+        content: Content,
+        channel_name: str,
+        channel_layer: Layer,
+        reply_channel: Channel | None = None,
+    ) -> None:
+        self.content = content
+        self.channel_name = channel_name
+        self.channel_layer = channel_layer
+        self.reply_channel = reply_channel
+
+    @property
+    def channel(self) -> Channel:
+        """The channel it was taken from."""
+        return Channel(self.channel_name, channel_layer=self.channel_layer)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __bool__(self) -> bool:
+        return True
+
+    # A message stands for itself: two clients may well say the same.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<Message on {self.channel_name} with {', '.join(self.content) or 'nothing'}>"

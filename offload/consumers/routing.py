@@ -1,0 +1,242 @@
+"""Routes: which consumer runs for a message. The first match wins.
+
+A routing is a list of `route`, `route_class` and `include` entries (and lists of them). `Router` checks it whole and
+flattens it, so that a wrong entry is found at start and not by the first client.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offload.exceptions import ConfigurationError, OffloadError
+from offload.interfaces import Content
+
+Consumer = Callable[..., Any]
+WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
+_DOTTED = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One entry: messages of `channel` whose values match `filters` go to `consumer`."""
+
+    channel: str
+    consumer: Consumer | str
+    filters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ClassRoute:
+    """All channels of a consumer class."""
+
+    consumer: Any
+    filters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Include:
+    """Another routing whose entries see the values without what `filters` matched."""
+
+    routing: str | Sequence[Any]
+    filters: dict[str, str]
+
+
+def route(channel: str, consumer: Consumer | str, **filters: str) -> Route:
+    """Run `consumer` for messages of `channel`.
+
+    Args:
+        channel: ``websocket.connect``, ``websocket.receive``, ``websocket.disconnect`` or any name of your own.
+        consumer: a callable ``consumer(message, **named_groups)``, or its dotted path.
+        filters: regular expressions, matched (`re.match`) against the content's values of these names; their named
+            groups become keyword arguments.
+    """
+    return Route(channel, consumer, filters)
+
+
+def route_class(consumer: Any, **filters: str) -> ClassRoute:
+    """Run a consumer class for every channel of its ``method_mapping``; a class, or its dotted path."""
+    return ClassRoute(consumer, filters)
+
+
+def include(routing: str | Sequence[Any], **filters: str) -> Include:
+    """Use another routing (a list, or its dotted path) where `filters` match, and strip what they matched."""
+    return Include(routing, filters)
+
+
+_Stage = tuple[tuple[str, "re.Pattern[str]"], ...]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    stages: tuple[_Stage, ...]
+    consumer: Consumer
+
+    def match(self, content: Content) -> dict[str, Any] | None:
+        """The keyword arguments for the consumer, or None when a filter does not match."""
+        arguments: dict[str, Any] = {}
+        stripped: dict[str, str] = {}
+        last = len(self.stages) - 1
+        for number, stage in enumerate(self.stages):
+            for key, pattern in stage:
+                value = stripped[key] if key in stripped else _text(content.get(key))
+                found = pattern.match(value) if value is not None else None
+                if found is None:
+                    return None
+                arguments.update(found.groupdict())
+                if number < last:
+                    stripped[key] = value[found.end() :] if value is not None else ""
+        return arguments
+
+    def keys(self) -> set[str]:
+        return {key for stage in self.stages for key, _ in stage}
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+class Router:
+    """A checked routing.
+
+    Args:
+        routing: a list of entries, or the dotted path of one.
+
+    Raises:
+        ConfigurationError: an entry is wrong; the message names the entry and what to write instead.
+    """
+
+    def __init__(self, routing: str | Sequence[Any]) -> None:
+        self._rules: dict[str, list[_Rule]] = {}
+        where = routing if isinstance(routing, str) else "channel_routing"
+        for channel, rule in _flatten(routing, where, ()):
+            self._rules.setdefault(channel, []).append(rule)
+        self._keys = {channel: set().union(*(r.keys() for r in rules)) for channel, rules in self._rules.items()}
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that have a consumer."""
+        return list(self._rules)
+
+    def match(self, channel: str, content: Content) -> tuple[Consumer, dict[str, Any]] | None:
+        """The first consumer whose filters match, with its keyword arguments; None when there is none."""
+        for rule in self._rules.get(channel, ()):
+            arguments = rule.match(content)
+            if arguments is not None:
+                return rule.consumer, arguments
+        return None
+
+    def depends_on(self, channel: str) -> set[str]:
+        """The content keys that decide over this channel's consumer."""
+        return self._keys.get(channel, set())
+
+    def accepts_websocket(self, content: Content) -> bool:
+        """Whether any WebSocket consumer is routed for a handshake with this content.
+
+        A filter on something that only later messages carry (say their text) does not keep the handshake out.
+        """
+        known = {key: value for key, value in content.items() if value is not None}
+        for channel in WEBSOCKET_CHANNELS:
+            for rule in self._rules.get(channel, ()):
+                decidable = tuple(tuple(f for f in stage if f[0] in known) for stage in rule.stages)
+                if _Rule(decidable, rule.consumer).match(known) is not None:
+                    return True
+        return False
+
+
+def _flatten(routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
+    entries = import_dotted(routing, f"routing {routing!r}") if isinstance(routing, str) else routing
+    if isinstance(entries, dict):
+        entries = [Route(channel, consumer, {}) for channel, consumer in entries.items()]
+    if not isinstance(entries, (list, tuple)):
+        raise ConfigurationError(
+            f"{where} is a {type(entries).__name__}, not a list; write {where.rpartition('.')[2]} = [route(...), ...]"
+        )
+    for number, entry in enumerate(entries):
+        place = f"{where}[{number}]"
+        if isinstance(entry, (list, tuple)):
+            yield from _flatten(entry, place, outer)
+        elif isinstance(entry, Include):
+            inner = entry.routing if isinstance(entry.routing, str) else place
+            yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)))
+        elif isinstance(entry, Route):
+            yield _checked_channel(entry.channel, place), _rule(entry.consumer, entry.filters, place, outer)
+        elif isinstance(entry, ClassRoute):
+            yield from _class_rules(entry, place, outer)
+        else:
+            raise ConfigurationError(
+                f"{place} is {entry!r}, not a routing entry; write route(channel, consumer, path=...), "
+                "route_class(...) or include(...)"
+            )
+
+
+def _checked_channel(channel: object, place: str) -> str:
+    if not isinstance(channel, str) or not channel:
+        raise ConfigurationError(f"{place} names the channel {channel!r}; a channel's name is a string")
+    if channel.startswith("websocket.") and channel not in WEBSOCKET_CHANNELS:
+        near = difflib.get_close_matches(channel, WEBSOCKET_CHANNELS, 1, 0.0)
+        raise ConfigurationError(f"{place} names the unknown channel {channel!r}; did you mean {near[0]!r}?")
+    return channel
+
+
+def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stage, ...]) -> _Rule:
+    if isinstance(consumer, str):
+        consumer = import_dotted(consumer, f"the consumer of {place}")
+    if not callable(consumer):
+        raise ConfigurationError(f"the consumer of {place} is {consumer!r}, which cannot be called")
+    return _Rule((*outer, _stage(filters, place)), consumer)
+
+
+def _class_rules(entry: ClassRoute, place: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
+    cls = import_dotted(entry.consumer, f"the class of {place}") if isinstance(entry.consumer, str) else entry.consumer
+    mapping = getattr(cls, "method_mapping", None)
+    if not callable(cls) or not isinstance(mapping, dict):
+        raise ConfigurationError(
+            f"the class of {place} is {cls!r}, without a method_mapping; derive it from offload.consumers.BaseConsumer"
+        )
+    for channel in cls.channel_names() if hasattr(cls, "channel_names") else mapping:
+        yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer)
+
+
+def _stage(filters: dict[str, str], place: str) -> _Stage:
+    stage = []
+    for key, pattern in filters.items():
+        try:
+            stage.append((key, re.compile(pattern)))
+        except (re.error, TypeError) as error:
+            raise ConfigurationError(
+                f"{place} filters {key} by {pattern!r}, not a regular expression: {error}"
+            ) from error
+    return tuple(stage)
+
+
+def import_dotted(path: str, what: str) -> Any:
+    """The object at ``package.module.name``.
+
+    Raises:
+        ConfigurationError: there is no such module or name. An error inside the module comes through as it is.
+    """
+    if not _DOTTED.match(path):
+        raise ConfigurationError(f"{what} is {path!r}; write it as package.module.name")
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # Only a module on the way to this path is the entry's mistake; another one is the module's own.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(f"{what} is {path!r}, but there is no module {error.name!r}") from error
+    except OffloadError as error:
+        raise ConfigurationError(f"{what} is {path!r}, and importing it failed: {error}") from error
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        near = difflib.get_close_matches(name, vars(module), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"{what} is {path!r}, but module {module_name!r} has no {name!r}{hint}") from None

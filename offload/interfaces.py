@@ -1,0 +1,123 @@
+"""The typed Protocols where two floors meet, and the plain types that cross them. No behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+Content = dict[str, Any]
+"""What a message carries: str keys to None, bool, int, float, str, bytes, list and dict (nested likewise)."""
+
+
+class Delivery:
+    """One content on its way to receivers of this process.
+
+    Attributes:
+        content: the message's content; shared by all receivers, so read-only.
+        more: True when further deliveries follow at once in the same batch; a receiver may then hold its
+            output back until the end of this turn of the loop, and join what it has for one socket.
+        prepared: None, or what the first receiver made of the content (for instance an encoded frame), kept so
+            that other receivers of the same delivery need not make it again.
+    """
+
+    __slots__ = ("content", "more", "prepared")
+
+    def __init__(self, content: Content, more: bool = False) -> None:
+        self.content = content
+        self.more = more
+        self.prepared: Any = None
+
+
+Deliver = Callable[[Delivery], None]
+"""A receiver. It is called wherever the layer reads; it must return at once and must not raise."""
+
+
+class Layer(Protocol):
+    """A channel layer: named queues, reply channels, groups and sessions shared between processes.
+
+    Times are seconds as floats. All methods may be called from any thread or greenlet, and from a forked child.
+    Every method that needs the layer's server raises ``LayerUnavailable`` after a bounded wait when that is gone.
+    """
+
+    expiry: float
+    capacity: int
+    group_expiry: float
+
+    def check(self) -> None:
+        """Connect now. Raises ``LayerUnavailable`` with one clear sentence when the server cannot be reached."""
+
+    def send(self, channel: str, content: Content) -> None:
+        """Put a message into a channel.
+
+        To a reply channel (a name with ``!``) whose owner is gone this does nothing.
+
+        Raises:
+            ChannelFull: a queue that is not process-specific holds ``capacity`` messages.
+            MessageTooLarge, InvalidChannelName, LayerUnavailable: as they say.
+            TypeError: the content is not a dict of plain values.
+        """
+
+    def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
+        """Take the next message of any of these channels, waiting up to `timeout` (None: for ever; 0: not at all).
+
+        Returns:
+            ``(channel, content)``, or None when nothing came in time.
+        """
+
+    def new_channel(self, prefix: str) -> str:
+        """A fresh process-specific name: ``<prefix>.<process>!<random>``; with ``prefix`` ending in ``?``, a fresh
+        single-reader name ``<prefix><random>``. The random part has at least 96 bits from the system's CSPRNG."""
+
+    def attach(self, channel: str, deliver: Deliver) -> None:
+        """Deliver what is sent to this process-specific channel of this process to `deliver` from now on."""
+
+    def detach(self, channel: str) -> None:
+        """Forget the channel and its place in every group. Unknown names are no error. Does not raise or wait."""
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Make a channel a member; returns when the membership is in force everywhere."""
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """End a membership; returns when it is in force. Not being a member is no error."""
+
+    def group_send(self, group: str, content: Content) -> None:
+        """Send to each member at most once. Full channels are passed over, and counted."""
+
+    def session_load(self, key: str) -> Content | None:
+        """The stored session, or None."""
+
+    def session_save(self, key: str, data: Content, expiry: float) -> None:
+        """Store a session for `expiry` seconds."""
+
+    def session_delete(self, key: str) -> None:
+        """Forget a session; unknown keys are no error."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counters of this process since its start: ``sent``, ``received``, ``full``, ``expired``, ``lost``,
+        ``reconnects``."""
+
+    def flush(self) -> None:
+        """Drop every message, group and session of this layer (and prefix). For tests."""
+
+    def close(self) -> None:
+        """Give back connections and threads. The layer can be used again afterwards."""
+
+
+class WebSocketConsumers(Protocol):
+    """The consumers of one WebSocket: bound at its handshake, asked once for each of its messages, in order."""
+
+    def connect(self, content: Content) -> None:
+        """Run the connect consumer. ``DenyConnection`` comes through: it refuses the handshake."""
+
+    def receive(self, content: Content) -> None:
+        """Run the receive consumer. What it raises has been logged here."""
+
+    def disconnect(self, content: Content) -> None:
+        """Run the disconnect consumer, and end what belongs to the connection. What it raises has been logged."""
+
+
+class WebSocketRouting(Protocol):
+    """Finds consumers for a handshake."""
+
+    def bind(self, content: Content) -> WebSocketConsumers | None:
+        """The consumers for a connect message, or None when no route wants it."""
