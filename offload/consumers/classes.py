@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from offload.consumers import configuration
 from offload.consumers.channel import Channel, Group
 from offload.consumers.message import Message
 from offload.consumers.routing import ClassRoute, route_class
@@ -18,11 +19,17 @@ class BaseConsumer:
     Attributes:
         method_mapping: channel name to the name of the method that handles it.
         channel_session: True gives ``message.channel_session``.
+        channel_session_user: True gives ``message.user`` by the channel session; like the next two, with Django.
+        http_user: True gives ``message.user`` too, copied from the HTTP session at connect.
+        http_user_and_session: True gives ``message.http_session`` besides.
         strict_ordering, slight_ordering: accepted; messages of a connection always run in order.
     """
 
     method_mapping: ClassVar[dict[str, str]] = {}
     channel_session: ClassVar[bool] = False
+    channel_session_user: ClassVar[bool] = False
+    http_user: ClassVar[bool] = False
+    http_user_and_session: ClassVar[bool] = False
     strict_ordering: ClassVar[bool] = False
     slight_ordering: ClassVar[bool] = False
 
@@ -51,6 +58,10 @@ class BaseConsumer:
 
     def decorators(self) -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
         """What wraps the handler, innermost first; subclasses add theirs."""
+        # Each of these gives what the ones after it give.
+        for name in ("http_user_and_session", "http_user", "channel_session_user"):
+            if getattr(self, name):
+                return [configuration.decorator_for(name)]
         return [channel_session] if self.channel_session else []
 
     def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ costs nothing and a process may fork after it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ LayerSource = str | Sequence[str] | Layer | Callable[[], Layer]
 RoutingSource = str | Sequence[Any]
 OriginPolicy = Callable[[str, str], bool]
 Hook = Callable[[], None]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT = "default"
 
@@ -38,6 +39,7 @@ class _State:
     origins: OriginPolicy | None = None
     started: list[Hook] = field(default_factory=list)
     finished: list[Hook] = field(default_factory=list)
+    decorators: dict[str, Decorator] = field(default_factory=dict)
 
 
 _state = _State()
@@ -52,6 +54,7 @@ def configure(
     origins: OriginPolicy | None = None,
     started: Hook | None = None,
     finished: Hook | None = None,
+    decorators: Mapping[str, Decorator] | None = None,
 ) -> None:
     """Say once, at start, what `Channel` and `Group` of this process use.
 
@@ -63,6 +66,8 @@ def configure(
         origins: ``policy(origin, host) -> bool`` decides which pages may open WebSockets; both as the handshake's
             header fields say, without one "" is given for the host.
         started, finished: called around each consumer, in its greenlet.
+        decorators: what wraps the handlers of consumer classes that set the attribute of this name, such as
+            ``http_user``, to True.
     """
     with _lock:
         if layer is not None:
@@ -81,6 +86,8 @@ def configure(
             _state.started.append(started)
         if finished is not None and finished not in _state.finished:
             _state.finished.append(finished)
+        if decorators is not None:
+            _state.decorators.update(decorators)
 
 
 def is_configured(alias: str = DEFAULT) -> bool:
@@ -143,6 +150,20 @@ def origin_policy() -> OriginPolicy | None:
 def hooks() -> tuple[list[Hook], list[Hook]]:
     """What runs before and after each consumer; the live lists."""
     return _state.started, _state.finished
+
+
+def decorator_for(name: str) -> Decorator:
+    """The decorator that a consumer class's attribute `name` stands for.
+
+    Raises:
+        ConfigurationError: nobody gave one.
+    """
+    try:
+        return _state.decorators[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"{name} = True needs Django's sessions and users; add 'django_offload' to INSTALLED_APPS"
+        ) from None
 
 
 def reset() -> None:
