@@ -1,0 +1,473 @@
+"""What every layer does alike: settings, names, encoding, local delivery, subscriptions, counters, forks.
+
+A backend fills in the methods that begin with one underscore and are abstract here; they get checked names without
+the prefix, and bytes. It calls the methods under "For backends" with what its server sends it. Knows no server.
+
+Threads: the public methods run in whatever thread or greenlet calls them, several at a time; so do the backend's. No
+lock of this module is held while one of the backend's methods or a receiver runs.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import os
+import time
+import weakref
+from _thread import RLock
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+from offload.exceptions import ChannelFull, InvalidChannelName
+from offload.interfaces import Content, Deliver, Delivery
+from offload.layers.codec import Codec, UndecodableMessage, check_content, copy_content
+from offload.layers.names import (
+    check_channel,
+    check_group,
+    is_process_specific,
+    new_channel,
+    new_process_token,
+    owner,
+)
+from offload.layers.settings import LayerSettings
+from offload.layers.sharing import SharedBroker
+from offload.layers.subscriptions import Subscriptions
+from offload.layers.upstream import Upstream
+
+logger = logging.getLogger("offload.layer")
+
+_INBOX = ""  # no group has this name
+_FRESH_NAMES = 1000
+_SLICE = 0.1
+
+
+class LayerBase(abc.ABC):
+    """Base of all layers.
+
+    Attributes:
+        name: the layer's name in messages and URLs.
+        extra_settings: what a URL may set besides the common settings: the keyword argument's name, and what makes its
+            value from text (raising ``ValueError``).
+        settings: the common settings.
+        process: this process's token; another one after a fork.
+        codec: encodes and decodes within ``max_size``.
+        subscriptions: this process's attached channels and their groups.
+    """
+
+    name: ClassVar[str]
+    extra_settings: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = LayerSettings.from_arguments(settings, self.name, self.extra_settings)
+        self.expiry = self.settings.expiry
+        self.capacity = self.settings.capacity
+        self.group_expiry = self.settings.group_expiry
+        self.codec = Codec(self.settings.max_size)
+        self._start()
+        # The interpreter keeps this for ever, so it must not keep the layer.
+        after_fork = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: _call(after_fork()))
+
+    # What callers see
+
+    def check(self) -> None:
+        self._check()
+
+    def send(self, channel: str, content: Content) -> None:
+        receiver = self.subscriptions.receiver(channel)
+        if receiver is not None:
+            check_content(content, self.codec.max_size)
+            self._count["sent"] += 1
+            self._hand_over(receiver, Delivery(content), channel)
+            return
+        check_channel(channel)
+        if not is_process_specific(channel):
+            payload = self.codec.encode(content)
+            try:
+                self._send(channel, payload)
+            except ChannelFull:
+                self._count["full"] += 1
+                raise
+        elif owner(channel) == self.process:
+            check_content(content, self.codec.max_size)
+            if self._attach_if_fresh(channel):
+                self.subscriptions.deliver(channel, content)
+                self._count["received"] += 1
+        else:
+            self._send_to_process(owner(channel), channel, self.codec.encode(content))
+        self._count["sent"] += 1
+
+    def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
+        """As `Layer.receive`. A process-specific channel of this process may be among them; from then on, or from
+        `new_channel` on, its messages wait in this process, as many as its capacity, until they are received.
+
+        Raises:
+            InvalidChannelName: also for the process-specific name of another process.
+            ValueError: no channels, or one that was attached to a receiver.
+        """
+        local, shared = self._sort_out(channels)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not shared:
+                return self._local.receive(local, remaining)
+            if local:
+                # Two places to wait at, and only one can be waited for: look at the other now and then.
+                kept = self._local.receive(local, 0)
+                if kept is not None:
+                    return kept
+            wait = min(_SLICE, _SLICE if remaining is None else remaining) if local else remaining
+            found = self._receive(shared, wait)
+            if found is not None:
+                content = self._decode(found[1], found[0])
+                if content is not None:
+                    self._count["received"] += 1
+                    return found[0], content
+            elif not local:
+                return None
+            if deadline is not None and time.monotonic() >= deadline:
+                return self._local.receive(local, 0) if local else None
+
+    def new_channel(self, prefix: str) -> str:
+        """As `Layer.new_channel`. What is sent to a process-specific name from now on is kept until it is attached or
+        received, also before; for the latest thousand names.
+
+        Raises:
+            LayerUnavailable: this process's first such name, and the server cannot be reached.
+        """
+        name = new_channel(prefix, self.process)
+        if is_process_specific(name):
+            with self._lock:
+                self._fresh[name] = None
+                if len(self._fresh) > _FRESH_NAMES:
+                    self._fresh.popitem(last=False)
+            self._upstream.ensure(_INBOX)
+        return name
+
+    def attach(self, channel: str, deliver: Deliver) -> None:
+        """As `Layer.attach`. A second receiver takes the place of the first; memberships stay."""
+        check_channel(channel)
+        self._check_ours(channel)
+        with self._lock:
+            self._fresh.pop(channel, None)
+            self._kept.discard(channel)
+        self.subscriptions.attach(channel, deliver)
+        self._upstream.ensure(_INBOX)
+
+    def detach(self, channel: str) -> None:
+        with self._lock:
+            self._fresh.pop(channel, None)
+            kept = channel in self._kept
+            self._kept.discard(channel)
+        for group in self.subscriptions.detach(channel):
+            self._upstream.release(group)
+        if kept:
+            with self._local.exclusive() as (broker, _):
+                broker.drop(channel)
+
+    def group_add(self, group: str, channel: str) -> None:
+        check_group(group)
+        check_channel(channel)
+        if not is_process_specific(channel):
+            self._add_queue(group, channel)
+        elif owner(channel) == self.process:
+            self.add_local(group, channel)
+        else:
+            self._add_for_process(owner(channel), group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        check_group(group)
+        check_channel(channel)
+        if not is_process_specific(channel):
+            self._discard_queue(group, channel)
+        elif owner(channel) == self.process:
+            self.discard_local(group, channel)
+        else:
+            self._discard_for_process(owner(channel), group, channel)
+
+    def group_send(self, group: str, content: Content) -> None:
+        check_group(group)
+        self._count["full"] += self._group_send(group, self.codec.encode(content))
+        self._count["sent"] += 1
+
+    def session_load(self, key: str) -> Content | None:
+        _check_key(key)
+        payload = self._session_load(key)
+        return None if payload is None else self._decode(payload, f"session {key}")
+
+    def session_save(self, key: str, data: Content, expiry: float) -> None:
+        """As `Layer.session_save`. Raises ``MessageTooLarge`` and ``TypeError`` as for messages."""
+        _check_key(key)
+        if not expiry > 0:
+            raise ValueError(f"session expiry {expiry!r} must be above 0")
+        self._session_save(key, self.codec.encode(data), expiry)
+
+    def session_delete(self, key: str) -> None:
+        _check_key(key)
+        self._session_delete(key)
+
+    def statistics(self) -> dict[str, int]:
+        """As `Layer.statistics`. ``received`` counts what receivers and `receive` in this process got from elsewhere
+        or from a queue; what was sent to an attached channel of this process directly counts too. Exact under gevent;
+        real threads that count in the same instant may lose a count."""
+        counts = dict(self._count)
+        with self._local.exclusive() as (broker, _):
+            counts["expired"] += broker.expired
+            counts["lost"] += broker.full
+        return counts
+
+    def flush(self) -> None:
+        self._flush()
+        for group in self.subscriptions.clear_groups():
+            self._upstream.release(group)
+        with self._local.exclusive() as (broker, _):
+            broker.flush()
+
+    def close(self) -> None:
+        """As `Layer.close`. Channels of this process are detached."""
+        self._begin()
+        self._close()
+
+    # For backends
+
+    def deliver_payload(self, channel: str, payload: bytes, more: bool = False) -> None:
+        """A message for one process-specific channel of this process has come. Does not wait or raise."""
+        receiver = self.subscriptions.receiver(channel)
+        if receiver is None:
+            if not self._attach_if_fresh(channel):
+                return
+            receiver = self.subscriptions.receiver(channel)
+            if receiver is None:
+                return
+        content = self._decode(payload, channel)
+        if content is not None:
+            self._hand_over(receiver, Delivery(content, more), channel)
+
+    def deliver_group_payload(self, group: str, payload: bytes, more: bool = False) -> None:
+        """A message for a group has come: decode once, call each local member. Does not wait or raise."""
+        # A message sent after the last member left may still be on its way here when the next one joins. No add has
+        # returned while its subscription is not in force, so nothing is missed that was promised.
+        if not (self.subscriptions.has_members(group) and self._upstream.is_in_force(group)):
+            return
+        content = self._decode(payload, f"group {group}")
+        if content is None:
+            return
+        reached = self.subscriptions.fan_out(group, content, more)
+        self._count["received"] += reached
+        if not reached:
+            self._upstream.release(group)
+
+    def add_local(self, group: str, channel: str) -> None:
+        """Make a channel of this process a member; returns when that is in force. Nothing happens when the channel is
+        gone. Calls `_subscribe`, so it may wait: not for the thread that reads what `_subscribe` waits for."""
+        self._attach_if_fresh(channel)
+        if not self.subscriptions.add(group, channel):
+            return
+        try:
+            self._upstream.ensure(group)
+        except BaseException:
+            self.discard_local(group, channel)
+            raise
+
+    def discard_local(self, group: str, channel: str) -> None:
+        """End a membership of a channel of this process. Does not wait or raise."""
+        if self.subscriptions.discard(group, channel):
+            self._upstream.release(group)
+
+    def groups_to_restore(self) -> list[str]:
+        """The groups to subscribe to again after the connection was lost. One whose `_subscribe` is running is not
+        among them: that call succeeds or raises by itself."""
+        return [group for group in self._upstream.in_force() if group != _INBOX]
+
+    def inbox_to_restore(self) -> bool:
+        """Whether the process's inbox had been opened when the connection was lost."""
+        return _INBOX in self._upstream.in_force()
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Add to ``expired``, ``lost`` or ``reconnects``; the base counts the others."""
+        self._count[counter] += number
+
+    # What a backend fills in
+
+    @abc.abstractmethod
+    def _check(self) -> None:
+        """Connect now; raises ``LayerUnavailable``."""
+
+    @abc.abstractmethod
+    def _send(self, channel: str, payload: bytes) -> None:
+        """Put a message into a named queue for ``settings.expiry`` seconds. Raises ``ChannelFull`` by
+        ``settings.capacity_of(channel)``."""
+
+    @abc.abstractmethod
+    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
+        """Send to another process's inbox; nothing happens when it is gone. There: `deliver_payload`."""
+
+    @abc.abstractmethod
+    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+        """Take from named queues, fair between them. Timeout as in `receive`; must accept any small one."""
+
+    @abc.abstractmethod
+    def _open_inbox(self) -> None:
+        """Returns when messages for this process's token arrive. Called once, not beside itself."""
+
+    @abc.abstractmethod
+    def _subscribe(self, group: str) -> None:
+        """Returns when messages for the group arrive. Never runs twice at a time for one group, and alternates with
+        `_unsubscribe` for it. Bounded; a failure raises and leaves no subscription that counts."""
+
+    @abc.abstractmethod
+    def _unsubscribe(self, group: str) -> None:
+        """Neither waits nor raises (it is called from event loops): note it, and have it done before a later
+        `_subscribe` to the same group."""
+
+    @abc.abstractmethod
+    def _add_for_process(self, process: str, group: str, channel: str) -> None:
+        """Have another process call `add_local`; returns when it has, or when the process is gone."""
+
+    @abc.abstractmethod
+    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
+        """Have another process call `discard_local`; returns when it has, or when the process is gone."""
+
+    @abc.abstractmethod
+    def _add_queue(self, group: str, channel: str) -> None:
+        """Make a named queue a member for ``settings.group_expiry`` seconds."""
+
+    @abc.abstractmethod
+    def _discard_queue(self, group: str, channel: str) -> None:
+        """End a named queue's membership."""
+
+    @abc.abstractmethod
+    def _group_send(self, group: str, payload: bytes) -> int:
+        """Send to the subscribed processes, this one included (there: `deliver_group_payload`), and into the member
+        queues. Returns how many full queues were passed over."""
+
+    @abc.abstractmethod
+    def _session_load(self, key: str) -> bytes | None:
+        """The stored session, or None. Keys are free text."""
+
+    @abc.abstractmethod
+    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
+        """Store a session."""
+
+    @abc.abstractmethod
+    def _session_delete(self, key: str) -> None:
+        """Forget a session."""
+
+    @abc.abstractmethod
+    def _flush(self) -> None:
+        """Drop all queues, memberships of queues, and sessions under the prefix."""
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Give back connections and threads. Nothing is subscribed any more; any later call may open anew."""
+
+    @abc.abstractmethod
+    def _forked(self) -> None:
+        """Runs in a forked child, alone, with the new `process` token set: let go of what is the parent's without
+        telling the server (close descriptors, say nothing), make new locks, start no thread. May run before gevent
+        patches ``threading``: make what waits when it is first needed."""
+
+    # Its own
+
+    def _start(self) -> None:
+        self.process = new_process_token()
+        self._lock = RLock()
+        self._count = {"sent": 0, "received": 0, "full": 0, "expired": 0, "lost": 0, "reconnects": 0}
+        self._begin()
+
+    def _begin(self) -> None:
+        self.subscriptions = Subscriptions(self.group_expiry)
+        self._upstream = Upstream(self._enter, self._leave, self._is_wanted)
+        # Queues of this process's own channels that are read by `receive`; contents are kept as they are.
+        self._local: SharedBroker[Content] = SharedBroker()
+        self._kept: set[str] = set()  # channels whose receiver is such a queue
+        self._fresh: OrderedDict[str, None] = OrderedDict()  # names given out and not attached yet, oldest first
+
+    def _after_fork(self) -> None:
+        self._start()
+        self._forked()
+
+    def _enter(self, group: str) -> None:
+        if group == _INBOX:
+            self._open_inbox()
+        else:
+            self._subscribe(group)
+
+    def _leave(self, group: str) -> None:
+        self._unsubscribe(group)
+
+    def _is_wanted(self, group: str) -> bool:
+        return group == _INBOX or self.subscriptions.has_members(group)
+
+    def _check_ours(self, channel: str) -> None:
+        if owner(channel) != self.process:
+            raise InvalidChannelName(f"channel {channel!r} is no process-specific channel of this process")
+
+    def _sort_out(self, channels: Collection[str]) -> tuple[list[str], list[str]]:
+        if isinstance(channels, (str, bytes)):
+            raise TypeError(f"channels must be a collection of names, not the single name {channels!r}")
+        if not channels:
+            raise ValueError("there are no channels to receive from")
+        local: list[str] = []
+        shared: list[str] = []
+        for channel in channels:
+            check_channel(channel)
+            if not is_process_specific(channel):
+                shared.append(channel)
+                continue
+            self._check_ours(channel)
+            if channel not in self._kept:
+                if self.subscriptions.receiver(channel) is not None:
+                    raise ValueError(f"channel {channel!r} is attached; its messages go to its receiver")
+                self._keep(channel)
+                self._upstream.ensure(_INBOX)
+            local.append(channel)
+        return local, shared
+
+    def _attach_if_fresh(self, channel: str) -> bool:
+        with self._lock:
+            if channel in self._fresh:
+                self._keep(channel)
+            return channel in self._kept
+
+    def _keep(self, channel: str) -> None:
+        """Make a queue of this process the channel's receiver."""
+        queues, capacity, expiry = self._local, self.settings.capacity_of(channel), self.expiry
+
+        def keep(delivery: Delivery) -> None:
+            try:
+                # The sender may change its dict before this copy is received.
+                queues.send(channel, copy_content(delivery.content), expiry, capacity)
+            except ChannelFull:
+                logger.warning("lost a message: nobody receives channel %s, which holds %d", channel, capacity)
+
+        with self._lock:
+            self._fresh.pop(channel, None)
+            self._kept.add(channel)
+            self.subscriptions.attach(channel, keep)
+
+    def _hand_over(self, receiver: Deliver, delivery: Delivery, channel: str) -> None:
+        self._count["received"] += 1
+        try:
+            receiver(delivery)
+        except Exception:
+            logger.exception("receiver of channel %s raised", channel)
+
+    def _decode(self, payload: bytes, source: str) -> Content | None:
+        try:
+            return self.codec.decode(payload)
+        except UndecodableMessage as error:
+            self._count["lost"] += 1
+            logger.warning("lost a message of %s: %s", source, error)
+            return None
+
+
+def _call(method: Callable[[], None] | None) -> None:
+    if method is not None:
+        method()
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key:
+        raise TypeError(f"session key {key!r} must be a str that is not empty")

@@ -1,0 +1,190 @@
+"""A broker in memory: named queues, groups of named channels, and sessions, with their limits and expiry.
+
+Pure: no socket, thread, lock or clock; the caller passes the time (seconds that only grow) and sees to it that one
+call runs at a time. Payloads are opaque. What is over its time is dropped when it is met, and by a sweep every few
+seconds that any changing call may do, so nothing is left behind by channels that nobody uses any more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from offload.exceptions import ChannelFull
+
+Payload = TypeVar("Payload")
+
+SWEEP_INTERVAL = 10.0
+
+
+class _Queue(Generic[Payload]):
+    """One channel's messages.
+
+    Attributes:
+        messages: ``(expires, payload)``, oldest first.
+        turn: when the channel was last served, or came up: the lowest of several is next.
+    """
+
+    __slots__ = ("messages", "turn")
+
+    def __init__(self, turn: int) -> None:
+        self.messages: deque[tuple[float, Payload]] = deque()
+        self.turn = turn
+
+
+class Broker(Generic[Payload]):
+    """Queues, groups and sessions of one name space (one prefix)."""
+
+    def __init__(self) -> None:
+        self.expired = 0
+        self.full = 0
+        self._queues: dict[str, _Queue[Payload]] = {}
+        self._groups: dict[str, dict[str, float]] = {}
+        self._sessions: dict[str, tuple[float, Payload]] = {}
+        self._turn = 0
+        self._next_sweep = 0.0
+
+    def send(self, channel: str, payload: Payload, now: float, *, expiry: float, capacity: int) -> None:
+        """Raises ``ChannelFull``, at once, when the queue holds `capacity` messages."""
+        self._sweep_if_due(now)
+        if not self._put(channel, payload, now + expiry, now, capacity):
+            raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
+
+    def receive(self, channels: Iterable[str], now: float) -> tuple[str, Payload] | None:
+        """The oldest message of that channel among these whose turn it is; None when all are empty.
+
+        Channels are served in turn, however many messages each holds.
+        """
+        best: _Queue[Payload] | None = None
+        name = ""
+        for channel in channels:
+            queue = self._queues.get(channel)
+            if queue is None or (best is not None and queue.turn >= best.turn):
+                continue
+            if self._drop_expired(channel, queue, now):
+                best, name = queue, channel
+        if best is None:
+            return None
+        payload = best.messages.popleft()[1]
+        best.turn = self._next_turn()
+        if not best.messages:
+            del self._queues[name]
+        return name, payload
+
+    def drop(self, channel: str) -> None:
+        """Forget a channel's messages."""
+        self._queues.pop(channel, None)
+
+    def group_add(self, group: str, channel: str, now: float, *, group_expiry: float) -> None:
+        """Make a named channel a member, or renew its membership."""
+        self._sweep_if_due(now)
+        self._groups.setdefault(group, {})[channel] = now + group_expiry
+
+    def group_discard(self, group: str, channel: str) -> None:
+        members = self._groups.get(group)
+        if members is not None:
+            members.pop(channel, None)
+            if not members:
+                del self._groups[group]
+
+    def group_members(self, group: str, now: float) -> list[str]:
+        members = self._groups.get(group, {})
+        return [channel for channel, ends in members.items() if ends > now]
+
+    def group_send(
+        self, group: str, payload: Payload, now: float, *, expiry: float, capacity_of: Callable[[str], int]
+    ) -> tuple[list[str], int]:
+        """Put a message into each member's queue; full ones are passed over.
+
+        Returns:
+            The channels that have a new message, and the number of those passed over.
+        """
+        self._sweep_if_due(now)
+        reached: list[str] = []
+        full = 0
+        for channel in self.group_members(group, now):
+            if self._put(channel, payload, now + expiry, now, capacity_of(channel)):
+                reached.append(channel)
+            else:
+                full += 1
+        return reached, full
+
+    def session_load(self, key: str, now: float) -> Payload | None:
+        found = self._sessions.get(key)
+        if found is None:
+            return None
+        if found[0] <= now:
+            del self._sessions[key]
+            return None
+        return found[1]
+
+    def session_save(self, key: str, payload: Payload, now: float, *, expiry: float) -> None:
+        self._sweep_if_due(now)
+        self._sessions[key] = (now + expiry, payload)
+
+    def session_delete(self, key: str) -> None:
+        self._sessions.pop(key, None)
+
+    def flush(self) -> None:
+        """Drop every message, membership and session; counters stay."""
+        self._queues.clear()
+        self._groups.clear()
+        self._sessions.clear()
+
+    def sweep(self, now: float) -> None:
+        """Drop all that is over its time."""
+        self._next_sweep = now + SWEEP_INTERVAL
+        for channel, queue in list(self._queues.items()):
+            self._drop_expired(channel, queue, now, thoroughly=True)
+        for group, members in list(self._groups.items()):
+            for channel in [channel for channel, ends in members.items() if ends <= now]:
+                self.group_discard(group, channel)
+        for key in [key for key, (ends, _) in self._sessions.items() if ends <= now]:
+            del self._sessions[key]
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start (``full``, ``expired``), and what is held now (the others)."""
+        return {
+            "pending": sum(len(queue.messages) for queue in self._queues.values()),
+            "channels": len(self._queues),
+            "groups": len(self._groups),
+            "sessions": len(self._sessions),
+            "full": self.full,
+            "expired": self.expired,
+        }
+
+    def _put(self, channel: str, payload: Payload, expires: float, now: float, capacity: int) -> bool:
+        queue = self._queues.get(channel)
+        if queue is not None and len(queue.messages) >= capacity:
+            # Senders may differ in their expiry: an expired message may stand behind one that is not.
+            if self._drop_expired(channel, queue, now, thoroughly=True) >= capacity:
+                self.full += 1
+                return False
+            queue = self._queues.get(channel)
+        if queue is None:
+            # A channel that comes up joins behind the others, or one that is refilled each time would starve them.
+            queue = self._queues[channel] = _Queue(self._next_turn())
+        queue.messages.append((expires, payload))
+        return True
+
+    def _drop_expired(self, channel: str, queue: _Queue[Payload], now: float, thoroughly: bool = False) -> int:
+        messages = queue.messages
+        before = len(messages)
+        if thoroughly:
+            queue.messages = messages = deque(item for item in messages if item[0] > now)
+        else:
+            while messages and messages[0][0] <= now:
+                messages.popleft()
+        self.expired += before - len(messages)
+        if not messages:
+            del self._queues[channel]
+        return len(messages)
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn
+
+    def _sweep_if_due(self, now: float) -> None:
+        if now >= self._next_sweep:
+            self.sweep(now)

@@ -1,0 +1,78 @@
+"""Names of channels and groups: the rules, and how fresh names are made.
+
+A channel name has letters, digits and ``-_.``, and at most one of two marks: ``!`` makes it process-specific
+(``<prefix>.<process>!<random>``, kept by the process of that token), ``?`` single-reader (``<prefix>?<random>``).
+A group name has no mark. Either is shorter than 100 characters. As in ASGI 1, section "Channel layers".
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+
+from offload.exceptions import InvalidChannelName
+
+MAX_LENGTH = 99
+
+_CHANNEL = re.compile(r"[A-Za-z0-9_.\-]+(?:[!?][A-Za-z0-9_.\-]+)?")
+_GROUP = re.compile(r"[A-Za-z0-9_.\-]+")
+_SECRET_BYTES = 12  # 96 bits: sixteen characters of URL-safe base64, all of them allowed in names
+
+
+def check_channel(name: object) -> None:
+    """Raises ``InvalidChannelName`` unless this is a channel name."""
+    if not (isinstance(name, str) and _is_channel(name)):
+        raise InvalidChannelName(_complaint("channel", name))
+
+
+def check_group(name: object) -> None:
+    """Raises ``InvalidChannelName`` unless this is a group name."""
+    if not (isinstance(name, str) and _is_group(name)):
+        raise InvalidChannelName(_complaint("group", name))
+
+
+def is_process_specific(channel: str) -> bool:
+    return "!" in channel
+
+
+def owner(channel: str) -> str:
+    """The process token in ``<prefix>.<process>!<random>``; empty for a channel that no process owns."""
+    head, mark, _ = channel.partition("!")
+    return head.rpartition(".")[2] if mark else ""
+
+
+def new_process_token() -> str:
+    """A token for one process: at least 96 random bits, without a dot, so that `owner` finds it again."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def new_channel(prefix: str, process: str) -> str:
+    """A fresh name: single-reader when the prefix ends in ``?``, otherwise specific to `process`."""
+    random = secrets.token_urlsafe(_SECRET_BYTES)
+    name = f"{prefix}{random}" if prefix.endswith("?") else f"{prefix}.{process}!{random}"
+    check_channel(name)
+    return name
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_channel(name: str) -> bool:
+    return len(name) <= MAX_LENGTH and _CHANNEL.fullmatch(name) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_group(name: str) -> bool:
+    return len(name) <= MAX_LENGTH and _GROUP.fullmatch(name) is not None
+
+
+def _complaint(kind: str, name: object) -> str:
+    if not isinstance(name, str):
+        return f"{kind} name {name!r} is a {type(name).__name__}, not a str"
+    if len(name) > MAX_LENGTH:
+        return f"{kind} name {name[:40]!r}... has {len(name)} characters; at most {MAX_LENGTH} are allowed"
+    if kind == "group":
+        return f"group name {name!r} must be one or more letters, digits, '-', '_' and '.'"
+    return (
+        f"channel name {name!r} must be letters, digits, '-', '_' and '.',"
+        " with at most one '!' or '?', which neither begins nor ends it"
+    )

@@ -1,0 +1,169 @@
+"""The local half of every layer: which reply channels of this process are attached, and which want which group.
+
+Knows no server, no encoding and no names' rules. One lock guards the tables. It is held for a few dictionary
+operations at a time and never while a receiver, a log or a server is called. It is the interpreter's own reentrant
+lock on purpose, also in a process that gevent has patched: nothing under it can switch greenlets, so greenlets of one
+thread never contend for it, real threads do for microseconds, and the event loop's own greenlet, which may not wait on
+a patched lock, can take it. Looking up a receiver takes no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from _thread import RLock
+from collections.abc import Callable
+
+from offload.interfaces import Content, Deliver, Delivery
+
+logger = logging.getLogger("offload.layer")
+
+
+class Subscriptions:
+    """Attached channels with their receivers, and their groups.
+
+    Args:
+        group_expiry: seconds after which a membership that was not added again ends.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, group_expiry: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._group_expiry = group_expiry
+        self._clock = clock
+        self._lock = RLock()
+        self._receivers: dict[str, Deliver] = {}
+        # Most channels are in one group, or none: a bare name then, instead of a set for each of many connections.
+        self._groups_of: dict[str, str | set[str]] = {}
+        # Group to member to end of membership. Adding again moves a member to the end, so the oldest come first.
+        self._members: dict[str, dict[str, float]] = {}
+
+    def attach(self, channel: str, deliver: Deliver) -> None:
+        """Also replaces the receiver of an attached channel."""
+        with self._lock:
+            self._receivers[channel] = deliver
+
+    def detach(self, channel: str) -> list[str]:
+        """Forget the channel. Returns the groups that lost their last member by it."""
+        with self._lock:
+            self._receivers.pop(channel, None)
+            found = self._groups_of.pop(channel, ())
+            groups = (found,) if isinstance(found, str) else found
+            return [group for group in groups if self._drop_member(group, channel)]
+
+    def receiver(self, channel: str) -> Deliver | None:
+        return self._receivers.get(channel)
+
+    def add(self, group: str, channel: str) -> bool:
+        """Make an attached channel a member, or renew its membership.
+
+        Returns:
+            False when the channel is not attached (its connection has ended meanwhile): nothing was added then.
+        """
+        with self._lock:
+            if channel not in self._receivers:
+                return False
+            members = self._members.setdefault(group, {})
+            members.pop(channel, None)
+            members[channel] = self._clock() + self._group_expiry
+            groups = self._groups_of.get(channel)
+            if groups is None:
+                self._groups_of[channel] = group
+            elif isinstance(groups, set):
+                groups.add(group)
+            elif groups != group:
+                self._groups_of[channel] = {groups, group}
+            return True
+
+    def discard(self, group: str, channel: str) -> bool:
+        """End a membership. Returns True when it was the group's last."""
+        with self._lock:
+            self._forget_group(channel, group)
+            return self._drop_member(group, channel)
+
+    def clear_groups(self) -> list[str]:
+        """End every membership. Returns the groups that there were."""
+        with self._lock:
+            groups = list(self._members)
+            self._members.clear()
+            self._groups_of.clear()
+            return groups
+
+    def has_members(self, group: str) -> bool:
+        return group in self._members
+
+    def members(self, group: str) -> list[str]:
+        """The group's present members, oldest first."""
+        self._expire(group)
+        return list(self._members.get(group, ()))
+
+    def __len__(self) -> int:
+        """How many channels are attached."""
+        return len(self._receivers)
+
+    def deliver(self, channel: str, content: Content, more: bool = False) -> bool:
+        """Hand a content to one channel's receiver. Returns False when the channel is not attached."""
+        receiver = self._receivers.get(channel)
+        if receiver is None:
+            return False
+        _hand_over(receiver, Delivery(content, more), channel)
+        return True
+
+    def fan_out(self, group: str, content: Content, more: bool = False) -> int:
+        """Hand one `Delivery` to every member's receiver; members may come and go meanwhile.
+
+        Returns:
+            How many receivers were called. Memberships that had expired ended first, so after 0 the caller sees to it
+            that the group is given up upstream.
+        """
+        self._expire(group)
+        members = self._members.get(group)
+        if members is None:
+            return 0
+        delivery = Delivery(content, more)
+        reached = 0
+        find = self._receivers.get
+        for channel in list(members):
+            receiver = find(channel)
+            if receiver is not None:
+                reached += 1
+                try:
+                    receiver(delivery)
+                except Exception:
+                    logger.exception("receiver of channel %s raised; the other members are not affected", channel)
+        return reached
+
+    def _expire(self, group: str) -> None:
+        now = self._clock()
+        with self._lock:
+            members = self._members.get(group)
+            while members:
+                channel, ends = next(iter(members.items()))
+                if ends > now:
+                    break
+                self._forget_group(channel, group)
+                self._drop_member(group, channel)
+
+    def _drop_member(self, group: str, channel: str) -> bool:
+        members = self._members.get(group)
+        if members is None or members.pop(channel, None) is None:
+            return False
+        if members:
+            return False
+        del self._members[group]
+        return True
+
+    def _forget_group(self, channel: str, group: str) -> None:
+        groups = self._groups_of.get(channel)
+        if isinstance(groups, set):
+            groups.discard(group)
+            if not groups:
+                del self._groups_of[channel]
+        elif groups == group:
+            del self._groups_of[channel]
+
+
+def _hand_over(receiver: Deliver, delivery: Delivery, channel: str) -> None:
+    try:
+        receiver(delivery)
+    except Exception:
+        logger.exception("receiver of channel %s raised", channel)

@@ -1,0 +1,201 @@
+"""Local subscriptions, and keeping the server's in step with them."""
+
+import threading
+
+import pytest
+
+from offload.layers.subscriptions import Subscriptions
+from offload.layers.upstream import Upstream
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make(*channels):
+    clock = Clock()
+    subscriptions = Subscriptions(100.0, clock)
+    got = {channel: [] for channel in channels}
+    for channel in channels:
+        subscriptions.attach(channel, got[channel].append)
+    return subscriptions, got, clock
+
+
+def test_subscriptions_say_which_member_was_last_out():
+    subscriptions, _, _ = make("a", "b")
+    assert subscriptions.add("g", "a")
+    assert subscriptions.add("g", "b")
+    assert not subscriptions.discard("g", "a")
+    assert not subscriptions.discard("g", "a")
+    assert subscriptions.has_members("g")
+    assert subscriptions.discard("g", "b")
+    assert not subscriptions.has_members("g")
+
+
+def test_subscriptions_add_no_channel_that_is_not_attached():
+    subscriptions, _, _ = make("a")
+    subscriptions.detach("a")
+    assert not subscriptions.add("g", "a")
+    assert not subscriptions.has_members("g")
+
+
+@pytest.mark.parametrize("groups", [[], ["g"], ["g", "h", "i"]])
+def test_detach_leaves_groups_and_says_which_are_empty(groups):
+    subscriptions, _, _ = make("a", "b")
+    for group in groups:
+        subscriptions.add(group, "a")
+    subscriptions.add("shared", "a")
+    subscriptions.add("shared", "b")
+    assert sorted(subscriptions.detach("a")) == groups
+    assert subscriptions.detach("a") == []
+    assert subscriptions.members("shared") == ["b"]
+    assert len(subscriptions) == 1
+
+
+def test_fan_out_hands_one_delivery_to_each_member():
+    subscriptions, got, _ = make("a", "b", "c")
+    subscriptions.add("g", "a")
+    subscriptions.add("g", "b")
+    assert subscriptions.fan_out("g", {"n": 1}, more=True) == 2
+    assert got["a"] == got["b"]
+    assert got["c"] == []
+    assert (got["a"][0].content, got["a"][0].more, got["a"][0].prepared) == ({"n": 1}, True, None)
+
+
+def test_fan_out_survives_members_that_leave_and_raise_meanwhile(caplog):
+    subscriptions, got, _ = make("last")
+
+    def leave(delivery):
+        subscriptions.detach("leaver")
+        subscriptions.detach("next")
+        raise RuntimeError("boom")
+
+    subscriptions.attach("leaver", leave)
+    subscriptions.attach("next", got["last"].append)
+    for channel in ("leaver", "next", "last"):
+        subscriptions.add("g", channel)
+    assert subscriptions.fan_out("g", {}) == 2
+    assert len(got["last"]) == 1
+    [record] = caplog.records
+    assert (record.name, record.levelname, record.exc_info[0]) == ("offload.layer", "ERROR", RuntimeError)
+    assert record.message == "receiver of channel leaver raised; the other members are not affected"
+
+
+def test_memberships_expire_unless_added_again():
+    subscriptions, _, clock = make("a", "b")
+    subscriptions.add("g", "a")
+    subscriptions.add("h", "a")
+    subscriptions.add("g", "b")
+    clock.now = 60
+    subscriptions.add("g", "a")
+    clock.now = 100
+    assert subscriptions.members("g") == ["a"]
+    assert subscriptions.fan_out("h", {}) == 0
+    assert not subscriptions.has_members("h")
+    assert subscriptions.detach("a") == ["g"]
+    assert subscriptions.detach("b") == []
+
+
+class Server:
+    """Notes what it is asked; a subscription waits at `gate`."""
+
+    def __init__(self):
+        self.calls = []
+        self.wanted = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.error = None
+        self.upstream = Upstream(self.subscribe, self.unsubscribe, self.wanted.__contains__)
+
+    def subscribe(self, name):
+        self.calls.append(("+", name))
+        self.entered.set()
+        assert self.gate.wait(5)
+        if self.error:
+            raise self.error
+
+    def unsubscribe(self, name):
+        self.calls.append(("-", name))
+
+
+def run(target, *args):
+    outcome = []
+
+    def call():
+        try:
+            outcome.append(target(*args))
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread, outcome
+
+
+def test_upstream_subscribes_once_and_again_after_leaving():
+    server = Server()
+    server.wanted.add("g")
+    server.upstream.ensure("g")
+    server.upstream.ensure("g")
+    assert server.upstream.in_force() == ["g"]
+    server.upstream.release("g")
+    assert server.calls == [("+", "g")]
+    server.wanted.clear()
+    server.upstream.release("g")
+    server.upstream.release("g")
+    assert server.upstream.in_force() == []
+    server.wanted.add("g")
+    server.upstream.ensure("g")
+    assert server.calls == [("+", "g"), ("-", "g"), ("+", "g")]
+
+
+def test_upstream_lets_the_second_wait_until_the_first_is_through():
+    server = Server()
+    server.wanted.add("g")
+    server.gate.clear()
+    threads = [run(server.upstream.ensure, "g") for _ in range(3)]
+    assert server.entered.wait(5)
+    assert not any(outcome for _, outcome in threads)
+    assert not server.upstream.is_in_force("g")
+    server.gate.set()
+    for thread, outcome in threads:
+        thread.join(5)
+        assert outcome == [None]
+    assert server.calls == [("+", "g")]
+
+
+def test_upstream_leaves_when_the_last_member_left_during_subscribing():
+    server = Server()
+    server.wanted.add("g")
+    server.gate.clear()
+    thread, outcome = run(server.upstream.ensure, "g")
+    assert server.entered.wait(5)
+    server.wanted.clear()
+    server.upstream.release("g")
+    server.gate.set()
+    thread.join(5)
+    assert outcome == [None]
+    assert server.calls == [("+", "g"), ("-", "g")]
+    assert server.upstream.in_force() == []
+
+
+def test_upstream_failure_reaches_all_who_wait_and_is_forgotten():
+    server = Server()
+    server.wanted.add("g")
+    server.gate.clear()
+    server.error = OSError("down")
+    first, outcome = run(server.upstream.ensure, "g")
+    assert server.entered.wait(5)
+    second, other = run(server.upstream.ensure, "g")
+    server.gate.set()
+    first.join(5)
+    second.join(5)
+    # The second waited for the first, or came after it and was told the same by the server.
+    assert outcome == other == [server.error]
+    server.error = None
+    server.upstream.ensure("g")
+    assert server.upstream.in_force() == ["g"]
