@@ -1,0 +1,1 @@
+"""Django's shell over offload: settings, sessions, users, Origin checks and commands. Knows offload's public names."""

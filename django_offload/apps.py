@@ -1,0 +1,32 @@
+"""The app that `INSTALLED_APPS` names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.signals import setting_changed
+
+from django_offload import conf
+from django_offload.checks import check_channel_layers, check_deployment
+
+
+class OffloadConfig(AppConfig):
+    """Tells offload, once Django's settings are known, what this project wants of it."""
+
+    name = "django_offload"
+    verbose_name = "offload"
+
+    def ready(self) -> None:
+        """Configure offload; imports no routing and connects to nothing."""
+        conf.apply()
+        checks.register(check_channel_layers, "offload")
+        checks.register(check_deployment, "offload", deploy=True)
+        setting_changed.connect(_reapply, dispatch_uid="django_offload")
+
+
+def _reapply(*, setting: str, **kwargs: Any) -> None:
+    # Tests override settings; a layer of the old ones must not outlive them.
+    if setting in ("CHANNEL_LAYERS", "ROOT_URLCONF"):
+        conf.apply()

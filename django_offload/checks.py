@@ -1,0 +1,63 @@
+"""System checks: what in the settings will not work, said before the first client finds out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from django_offload import conf
+from offload.consumers.configuration import layer_for, router_for
+from offload.exceptions import ConfigurationError
+from offload.layers.memory import MemoryLayer
+
+
+def check_channel_layers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """``CHANNEL_LAYERS`` is well formed, its backends can be built, and its routings imported. Connects to nothing."""
+    problems = conf.problems()
+    found: list[CheckMessage] = [Error(problem, id="offload.E001") for problem in problems.values()]
+    for alias in conf.entries():
+        if alias in problems:
+            continue
+        try:
+            layer_for(alias)
+        except ConfigurationError as error:
+            found.append(Error(str(error), id="offload.E002"))
+        try:
+            router_for(alias)
+        except (ConfigurationError, ImportError) as error:
+            found.append(Error(str(error), id="offload.E003"))
+    return found
+
+
+def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What works on one's desk only."""
+    found: list[CheckMessage] = []
+    problems = conf.problems()
+    for alias in conf.entries():
+        if alias not in problems:
+            try:
+                layer = layer_for(alias)
+            except ConfigurationError:
+                continue  # reported by check_channel_layers
+            if isinstance(layer, MemoryLayer):
+                found.append(
+                    Warning(
+                        f"the channel layer {alias!r} lives in the memory of one process: other server processes, "
+                        "manage.py and scripts do not share its channels and groups",
+                        hint=f"Use {conf.BACKENDS[0]} on one machine, {conf.BACKENDS[1]} on several.",
+                        id="offload.W001",
+                    )
+                )
+    if "*" in settings.ALLOWED_HOSTS:
+        found.append(
+            Warning(
+                "ALLOWED_HOSTS has '*', so any page on the web may open WebSockets with your users' cookies",
+                hint="List the hosts by which browsers know the site.",
+                id="offload.W002",
+            )
+        )
+    return found

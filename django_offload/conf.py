@@ -1,0 +1,178 @@
+"""From Django's settings to `offload.configure`.
+
+Layers are described, not built, and routings are named, not imported: `ready()` runs before the project is whole, and
+a process may fork after it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from django.conf import settings
+
+from django_offload import decorators
+from django_offload.connections import after_consumer, before_consumer
+from django_offload.origins import origin_is_allowed
+from offload.consumers.configuration import DEFAULT, configure
+from offload.consumers.routing import import_dotted
+from offload.exceptions import ConfigurationError
+from offload.interfaces import Layer
+from offload.layers.urls import layer_from_url
+
+KEYS = ("BACKEND", "CONFIG", "ROUTING", "URL")
+BACKENDS = ("offload.layers.ipc.IPCLayer", "offload.layers.redis.RedisLayer", "offload.layers.memory.MemoryLayer")
+
+
+def apply() -> None:
+    """Tell offload what the settings say now."""
+    for alias, entry in entries().items():
+        configure(functools.partial(build_layer, alias), alias=alias, routing=routing_of(alias, entry))
+    configure(
+        origins=origin_is_allowed,
+        started=before_consumer,
+        finished=after_consumer,
+        decorators={
+            "channel_session_user": decorators.channel_session_user,
+            "http_user": decorators.channel_session_user_from_http,
+            "http_user_and_session": decorators.channel_and_http_session_user_from_http,
+        },
+    )
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """The entries of ``CHANNEL_LAYERS`` by alias; without the setting, one for the IPC layer.
+
+    What is malformed is left out here, and found by `problems`; a default entry is always there to complain.
+    """
+    configured = getattr(settings, "CHANNEL_LAYERS", None) or {DEFAULT: {"URL": "ipc:"}}
+    if not isinstance(configured, dict):
+        return {DEFAULT: {}}
+    return {str(alias): entry if isinstance(entry, dict) else {} for alias, entry in configured.items()}
+
+
+def problems() -> dict[str, str]:
+    """What is malformed in ``CHANNEL_LAYERS``: a sentence with the remedy, for each alias concerned."""
+    configured = getattr(settings, "CHANNEL_LAYERS", None)
+    if not configured:
+        return {}
+    if not isinstance(configured, dict):
+        return {
+            DEFAULT: f"CHANNEL_LAYERS is {configured!r}, not a dict; "
+            f'write CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKENDS[0]}"}}}}'
+        }
+    found = {str(alias): problem for alias, entry in configured.items() if (problem := _problem(alias, entry))}
+    if DEFAULT not in configured:
+        names = ", ".join(map(repr, configured))
+        found.setdefault(
+            DEFAULT, f"CHANNEL_LAYERS has {names}, but no 'default', the one that serves WebSockets; add it"
+        )
+    return found
+
+
+def _problem(alias: object, entry: object) -> str | None:
+    where = f"CHANNEL_LAYERS[{alias!r}]"
+    if not isinstance(alias, str):
+        return f"CHANNEL_LAYERS has the key {alias!r}, not a string; an alias is a name such as 'default'"
+    if not isinstance(entry, dict):
+        return f'{where} is {entry!r}, not a dict; write {{"BACKEND": "{BACKENDS[0]}"}}'
+    for key in entry:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key).upper(), KEYS, 1)
+            return f"{where} has the unknown key {key!r}; " + (
+                f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}"
+            )
+    return _value_problem(where, entry)
+
+
+def _value_problem(where: str, entry: Mapping[str, Any]) -> str | None:
+    if "URL" in entry:
+        if "BACKEND" in entry or "CONFIG" in entry:
+            return f"{where} has both a URL and a BACKEND or CONFIG; keep one of the two"
+        if not isinstance(entry["URL"], (str, list, tuple)):
+            return f"{where} has the URL {entry['URL']!r}; write an address such as 'redis://127.0.0.1:6379/0'"
+    elif problem := _backend_problem(where, entry):
+        return problem
+    routing = entry.get("ROUTING")
+    if routing is not None and not isinstance(routing, (str, list, tuple)):
+        return (
+            f'{where} has the ROUTING {routing!r}; write the dotted path "project.routing.channel_routing", or a list'
+        )
+    return None
+
+
+def _backend_problem(where: str, entry: Mapping[str, Any]) -> str | None:
+    backend, config = entry.get("BACKEND"), entry.get("CONFIG", {})
+    if not isinstance(backend, str):
+        what = f"has the BACKEND {backend!r}, not a dotted path" if "BACKEND" in entry else "has no BACKEND"
+        return f"{where} {what}; use one of {', '.join(BACKENDS)}"
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        return f"{where} has the CONFIG {config!r}, not a dict of the backend's keyword arguments"
+    return None
+
+
+def build_layer(alias: str) -> Layer:
+    """The layer of an alias, as the settings say when it is first needed.
+
+    Raises:
+        ConfigurationError: one sentence with the value, what is wrong with it, and the remedy.
+    """
+    if problem := problems().get(alias):
+        raise ConfigurationError(problem)
+    entry = entries()[alias]
+    if "URL" in entry:
+        return layer_from_url(entry["URL"])
+    where = f"CHANNEL_LAYERS[{alias!r}]"
+    backend = import_dotted(entry["BACKEND"], f"the BACKEND of {where}")
+    if not callable(backend) or (isinstance(backend, type) and not hasattr(backend, "session_load")):
+        # Django Channels' own layers have much the same names and dotted paths.
+        raise ConfigurationError(
+            f"the BACKEND of {where} is {entry['BACKEND']!r}, which is no layer of offload; "
+            f"use one of {', '.join(BACKENDS)}"
+        )
+    config: dict[str, Any] = entry.get("CONFIG", {})
+    try:
+        inspect.signature(backend).bind(**config)
+    except TypeError as error:
+        raise ConfigurationError(f"the CONFIG of {where} does not fit {entry['BACKEND']!r}: {error}") from None
+    return cast("Layer", backend(**config))
+
+
+def routing_of(alias: str, entry: Mapping[str, Any]) -> str | Sequence[Any] | None:
+    """The routing of an alias; the default one without ``ROUTING`` has the `beside_root_urls`."""
+    routing: str | Sequence[Any] | None = entry.get("ROUTING")
+    if routing is None and alias == DEFAULT:
+        return beside_root_urls()
+    return routing
+
+
+def beside_root_urls() -> str | None:
+    """``<package>.routing.channel_routing`` for the ``routing.py`` beside the root ``urls.py``; None without one."""
+    urlconf = getattr(settings, "ROOT_URLCONF", None)
+    if not isinstance(urlconf, str):
+        return None
+    package = urlconf.rpartition(".")[0]
+    name = f"{package}.routing" if package else "routing"
+    try:
+        # Looked for, not imported: its consumers import models, which are not ready yet.
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None  # a wrong ROOT_URLCONF is Django's to report
+    return f"{name}.channel_routing" if found is not None else None
+
+
+def project_directory() -> Path:
+    """Where the project lies: what contains the top package of its settings; without a module, here."""
+    module = getattr(settings, "SETTINGS_MODULE", None)
+    top = sys.modules.get(module.partition(".")[0]) if isinstance(module, str) else None
+    if top is None:
+        return Path.cwd()
+    if package := list(getattr(top, "__path__", ())):
+        return Path(package[0]).resolve().parent
+    return Path(top.__file__).resolve().parent if top.__file__ else Path.cwd()
