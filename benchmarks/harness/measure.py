@@ -1,0 +1,118 @@
+"""Rounds: start, warm, measure and stop ours and a peer in turn, so that both meet the same weather."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+
+from benchmarks.harness import BUILD, SUITE, VENV
+from benchmarks.harness.environments import Environments
+from benchmarks.harness.machine import Pinning, describe
+from benchmarks.harness.model import BenchmarkError, Comparison, Contender, Entry, Result, Sample, Target
+from benchmarks.harness.native import run_timed
+from benchmarks.harness.processes import Server, free_port, redis_server
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """How this run measures; what a target's `measure` works with."""
+
+    environments: Environments
+    pinning: Pinning
+    rounds: int
+    seconds: float
+    warm: float
+    idle_connections: int
+
+    @contextlib.contextmanager
+    def serving(self, contender: Contender) -> Iterator[Server]:
+        """The contender's server, and a Redis if it needs one, both new."""
+        self.environments.check(contender)
+        with contextlib.ExitStack() as stack:
+            redis_port = stack.enter_context(redis_server(self.pinning.client)).port if contender.redis else 0
+            port = free_port()
+            values = {
+                "port": port,
+                "redis_port": redis_port,
+                "redis_url": f"redis://127.0.0.1:{redis_port}/0",
+                "bin": VENV / "bin",
+                "node": shutil.which("node"),
+                "suite": SUITE,
+                "build": BUILD,
+            }
+            command = [part.format(**values) for part in contender.command]
+            environment = {key: value.format(**values) for key, value in contender.environment.items()}
+            yield stack.enter_context(Server(command, port, self.pinning.server, environment))
+
+    def timed(self, contender: Contender, *load: str) -> Sample:
+        """The rate that the load client reaches with these arguments."""
+        with self.serving(contender) as server:
+            arguments = [*load, "--port", str(server.port), "--path", contender.path]
+            try:
+                detail = run_timed(arguments, self.pinning.client, self.warm, self.seconds, server.cpu_seconds)
+            except BenchmarkError as error:
+                raise BenchmarkError(f"{error} (server: {server.last_words()})") from error
+        note = "the client was the limit" if detail["client_cpu"] > 0.95 else ""
+        return Sample(detail["rate"], detail, note)
+
+
+def measure(bench: Bench, target: Target, wanted: Sequence[str]) -> Result:
+    """Measure `target` against those of its peers that are wanted (empty: all)."""
+    peers = [peer for peer in target.peers if not wanted or peer.name in wanted]
+    bench.environments.prepare([target.ours, *peers])
+    ours = _entry(bench, target.ours)
+    entries, comparisons = [ours], []
+    for peer in peers:
+        theirs = _entry(bench, peer)
+        comparison = Comparison(peer.name)
+        for number in range(1, bench.rounds + 1):
+            a = _sample(bench, target, target.ours, ours, number)
+            b = _sample(bench, target, peer, theirs, number)
+            if a and b:
+                comparison.ratios.append(a.value / b.value if b.value else float("inf"))
+            if ours.error and theirs.error:
+                break
+        entries.append(theirs)
+        comparisons.append(comparison)
+    result = Result(
+        target=target.name,
+        title=target.title,
+        work=target.work,
+        unit=target.unit,
+        higher_is_better=target.higher_is_better,
+        when=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        rounds=bench.rounds,
+        seconds=bench.seconds if target.timed else None,
+        pinned=str(bench.pinning),
+        machine=describe(),
+        entries=entries,
+        comparisons=comparisons,
+    )
+    result.judge(target.requirements)
+    return result
+
+
+def _entry(bench: Bench, contender: Contender) -> Entry:
+    return Entry(contender.name, contender.label, bench.environments.versions(contender))
+
+
+def _sample(bench: Bench, target: Target, contender: Contender, entry: Entry, number: int) -> Sample | None:
+    """One turn. Who failed once is not asked again: its error stands in the table."""
+    if entry.error:
+        return None
+    try:
+        sample = target.measure(bench, contender)
+    except BenchmarkError as error:
+        entry.error = str(error)
+        print(f"{target.name} round {number}: {contender.label}: {error}", file=sys.stderr)
+        return None
+    entry.samples.append(sample)
+    remark = f" ({sample.note})" if sample.note else ""
+    print(
+        f"{target.name} round {number}: {contender.label}: {sample.value:,.0f} {target.unit}{remark}", file=sys.stderr
+    )
+    return sample

@@ -1,0 +1,1 @@
+"""What the peers serve: the same work as benchmarks/apps, written as each peer's own users would write it."""

@@ -1,0 +1,32 @@
+"""P1: WebSocket echo through a routed consumer."""
+
+from benchmarks.harness import contenders
+from benchmarks.harness.measure import Bench
+from benchmarks.harness.model import Contender, Requirement, Sample, Target
+
+
+def measure(bench: Bench, contender: Contender) -> Sample:
+    return bench.timed(contender, "echo", "--connections", "100", "--size", "64")
+
+
+TARGET = Target(
+    name="p1",
+    title="WebSocket echo through a routed consumer",
+    work="100 connections, 64-byte text messages, one outstanding on each",
+    unit="messages/s",
+    ours=contenders.offload("benchmarks.apps.echo", "/echo"),
+    peers=(
+        contenders.limit("/echo"),
+        contenders.channels_uvicorn("/echo"),
+        contenders.channels_uvicorn_async("/async-echo"),
+        contenders.channels_daphne("/echo"),
+        contenders.gevent_websocket("/echo"),
+        contenders.node_ws("/echo"),
+    ),
+    measure=measure,
+    requirements=(
+        Requirement("channels-uvicorn", at_least=5),
+        Requirement("channels-uvicorn-async", at_least=5),
+        Requirement("gevent-websocket", at_least=1.4),
+    ),
+)
