@@ -142,6 +142,19 @@ def router_for(alias: str = DEFAULT) -> Router:
     return entry.router
 
 
+def router_source(alias: str = DEFAULT) -> RoutingSource | None:
+    """The routing that an alias was configured with, or None."""
+    entry = _state.aliases.get(alias)
+    return None if entry is None else entry.routing
+
+
+def close(alias: str) -> None:
+    """Give back the connections of an alias's layer, if it has been used."""
+    entry = _state.aliases.get(alias)
+    if entry is not None and entry.layer is not None:
+        entry.layer.close()
+
+
 def origin_policy() -> OriginPolicy | None:
     """The policy given to `configure`, or None."""
     return _state.origins

@@ -1,0 +1,140 @@
+"""The command line: flags and environment to settings, and what each command does with them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from offload import __version__
+from offload.consumers import Channel, Group, configure
+from offload.exceptions import ConfigurationError, OffloadError
+from offload.server import logs
+from offload.server.application import prepare_path
+from offload.server.supervisor import Supervisor
+from offload.settings import Settings, checked, setting_fields
+
+USAGE_ERROR = 2
+FAILED = 1
+BOOT_FAILED = 3
+
+_VARIABLES = {"WEB_CONCURRENCY": "workers"}
+COMMANDS = ("send", "group-send")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest right name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            wrong = unknown[0].partition("=")[0]
+            known = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(wrong, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; '{self.prog} --help' lists all"
+            kind = "option" if wrong.startswith("-") else "argument"
+            raise ConfigurationError(f"unknown {kind} {wrong!r}{hint}")
+        return parsed
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The flags of ``offload APP``."""
+    parser = _Parser(
+        prog="offload",
+        usage="offload [OPTIONS] APP",
+        description="Serve a WSGI application over HTTP, and its consumers over WebSockets.",
+        epilog="Other commands: offload send CHANNEL JSON, offload group-send GROUP JSON (see their --help).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("app", metavar="APP", help='MODULE[:CALLABLE]; the callable defaults to "application"')
+    for name, spec in setting_fields().items():
+        meta = spec.metadata
+        shown = ", ".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        parser.add_argument(
+            *meta["flags"],
+            dest=name,
+            metavar=meta.get("metavar"),
+            action="append" if meta.get("repeatable") else "store",
+            default=None,
+            help=meta["text"].replace("%", "%%") + (f" (default: {shown})" if shown not in (None, "") else ""),
+        )
+    parser.add_argument("--version", action="version", version=f"offload {__version__}")
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Defaults, then the environment (``OFFLOAD_<NAME>``, ``PORT``, ``WEB_CONCURRENCY``), then flags.
+
+    Raises:
+        ConfigurationError: a flag, variable or value is wrong.
+    """
+    values: dict[str, Any] = {}
+    if environ.get("PORT"):
+        values["bind"] = checked("bind", f"0.0.0.0:{environ['PORT']}", "PORT")
+    for variable, name in _VARIABLES.items():
+        if environ.get(variable):
+            values[name] = checked(name, environ[variable], variable)
+    for name in setting_fields():
+        variable = f"OFFLOAD_{name.upper()}"
+        if environ.get(variable):
+            values[name] = checked(name, environ[variable], variable)
+    parsed = vars(serve_parser().parse_args(list(arguments)))
+    app = parsed.pop("app")
+    for name, value in parsed.items():
+        if value is not None:
+            values[name] = checked(name, value, setting_fields()[name].metadata["flags"][-1])
+    return Settings(app=app, explicit=frozenset(values), **values)
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """``offload APP``."""
+    settings = read_settings(arguments, os.environ)
+    prepare_path(settings.chdir, settings.pythonpath)
+    logs.set_up(settings.log_level, settings.error_logfile)
+    return Supervisor(settings).run()
+
+
+def send(arguments: Sequence[str], command: str) -> int:
+    """``offload send`` and ``offload group-send``."""
+    target = "GROUP" if command == "group-send" else "CHANNEL"
+    parser = _Parser(prog=f"offload {command}", description=f"Send one message to a {target.lower()}.")
+    parser.add_argument("--layer", action="append", metavar="URL", help="the layer's address (default: ipc:)")
+    parser.add_argument("target", metavar=target)
+    parser.add_argument("content", metavar="JSON", help='an object, for instance {"text": "hello"}')
+    parsed = parser.parse_args(list(arguments))
+    try:
+        content = json.loads(parsed.content)
+    except ValueError as error:
+        raise ConfigurationError(f"the content is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f'the content is a JSON {type(content).__name__}; write an object: {{"text": "hello"}}'
+        )
+    configure(parsed.layer or os.environ.get("OFFLOAD_LAYER") or "ipc:")
+    (Group(parsed.target) if command == "group-send" else Channel(parsed.target)).send(content)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit status."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    command = args[0] if args and args[0] in COMMANDS else None
+    try:
+        return serve(args) if command is None else send(args[1:], command)
+    except ConfigurationError as error:
+        print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
+        from offload.server.control import BootError
+
+        return BOOT_FAILED if isinstance(error, BootError) else USAGE_ERROR
+    except (OffloadError, TypeError) as error:
+        print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
+        return FAILED
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,1 @@
+"""Where sockets meet WSGI and messages: requests become application calls, WebSocket frames become messages."""

@@ -1,0 +1,90 @@
+"""The WSGI environ: a copy of what all requests share, and the request's own values. Follows PEP 3333 and RFC 3875."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.util import FileWrapper
+
+from offload.protocol.request import Request
+
+_MAX_CACHED_NAMES = 1024
+"""Clients choose header names, so what is remembered of them is bounded."""
+
+
+def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "http") -> dict[str, Any]:
+    """What every request to one listening address shares.
+
+    Args:
+        server: host and port that the server listens at; port "" for a Unix socket.
+        multiprocess: whether other server processes run the same application.
+        scheme: "http" or "https".
+    """
+    return {
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+        "SERVER_SOFTWARE": "offload",
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": server[1],
+        "SCRIPT_NAME": "",
+    }
+
+
+class EnvironBuilder:
+    """Builds environs; one serves a process."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, str | None] = {
+            b"content-type": "CONTENT_TYPE",
+            b"content-length": "CONTENT_LENGTH",
+        }
+
+    def build(self, base: dict[str, Any], request: Request, peer: object, body: object) -> dict[str, Any]:
+        """The environ of one request.
+
+        Args:
+            base: from `environ_base`.
+            request: the checked head.
+            peer: the client's address as the socket module gives it.
+            body: what becomes ``wsgi.input``.
+        """
+        environ = base.copy()
+        environ["REQUEST_METHOD"] = request.method
+        environ["RAW_URI"] = environ["REQUEST_URI"] = request.target.decode("latin-1")
+        path = request.path
+        environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+        environ["QUERY_STRING"] = request.query.decode("latin-1")
+        environ["SERVER_PROTOCOL"] = "HTTP/" + request.version
+        environ["wsgi.input"] = body
+        if isinstance(peer, tuple):
+            environ["REMOTE_ADDR"] = peer[0]
+            environ["REMOTE_PORT"] = str(peer[1])
+        else:
+            environ["REMOTE_ADDR"] = environ["REMOTE_PORT"] = ""
+        keys = self._keys
+        for name, value in request.headers:
+            key = keys[name] if name in keys else self._learn(name)
+            if key is None:
+                continue
+            text = value.decode("latin-1")
+            if key in environ:
+                text = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
+            environ[key] = text
+        if request.host is not None:
+            # An absolute target's authority stands above the Host field.
+            environ["HTTP_HOST"] = request.host.decode("latin-1")
+        return environ
+
+    def _learn(self, name: bytes) -> str | None:
+        # A name with an underscore would pass for another one with a dash, so it is left out.
+        key = None if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        if len(self._keys) < _MAX_CACHED_NAMES:
+            self._keys[name] = key
+        return key

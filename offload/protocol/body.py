@@ -1,0 +1,120 @@
+"""Request bodies: fixed-length and chunked framing, bytes in, bytes out.
+
+Pure: no sockets, no clock. A decoder is fed what arrives behind a head and says how much of it was body.
+Follows RFC 9112, sections 6 and 7.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from offload.protocol.request import HttpError
+
+MAX_CHUNK_LINE_BYTES = 256
+"""A chunk's size and its extensions; real clients send a handful of digits."""
+MAX_TRAILER_BYTES = 8192
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class BodyDecoder(Protocol):
+    """Takes a body apart.
+
+    Attributes:
+        finished: whether the body is whole.
+    """
+
+    finished: bool
+
+    def receive(self, data: bytes) -> tuple[bytes, bytes]:
+        """Feed what arrived.
+
+        Returns:
+            ``(body, rest)``: body bytes that are ready, and what was not used. Until `finished`, the rest is to be
+            fed again with what arrives next; afterwards it belongs to the next request.
+
+        Raises:
+            HttpError: the framing is wrong.
+        """
+
+
+class FixedLength:
+    """A body of as many bytes as Content-Length said."""
+
+    __slots__ = ("_left", "finished")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.finished = length == 0
+
+    def receive(self, data: bytes) -> tuple[bytes, bytes]:
+        """See `BodyDecoder`."""
+        if len(data) < self._left:
+            self._left -= len(data)
+            return data, b""
+        left, self._left, self.finished = self._left, 0, True
+        return (data, b"") if len(data) == left else (data[:left], data[left:])
+
+
+class Chunked:
+    """A body in chunks; extensions and trailers are checked, bounded and dropped."""
+
+    __slots__ = ("_in_trailer", "_left", "_line_end_due", "_trailer_bytes", "finished")
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._left = 0
+        self._line_end_due = False
+        self._in_trailer = False
+        self._trailer_bytes = 0
+
+    def receive(self, data: bytes) -> tuple[bytes, bytes]:
+        """See `BodyDecoder`."""
+        pieces: list[bytes] = []
+        at, size = 0, len(data)
+        while not self.finished:
+            if self._left:
+                piece = data[at : at + self._left]
+                if not piece:
+                    break
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                self._line_end_due = self._left == 0
+            elif self._line_end_due:
+                if size - at < 2:
+                    if data[at:] not in (b"", b"\r"):
+                        raise HttpError(400, "a chunk does not end with CR LF")
+                    break
+                if data[at : at + 2] != b"\r\n":
+                    raise HttpError(400, "a chunk does not end with CR LF")
+                at += 2
+                self._line_end_due = False
+            else:
+                limit = MAX_TRAILER_BYTES - self._trailer_bytes if self._in_trailer else MAX_CHUNK_LINE_BYTES
+                end = data.find(b"\r\n", at, at + limit + 2)
+                if end < 0:
+                    if size - at > limit:
+                        raise HttpError(400, f"a chunk's size line or trailer has over {limit} bytes")
+                    if b"\n" in data[at:]:
+                        raise HttpError(400, "a chunk's size line ends without CR LF")
+                    break
+                self._line(data[at:end])
+                at = end + 2
+        return b"".join(pieces), data[at:]
+
+    def _line(self, line: bytes) -> None:
+        if self._in_trailer:
+            self._trailer_bytes += len(line) + 2
+            if not line:
+                self.finished = True
+            elif not _TRAILER.fullmatch(line):
+                raise HttpError(400, "a trailer is not a header field")
+            return
+        size = _SIZE.fullmatch(line)
+        if size is None:
+            raise HttpError(400, "a chunk's size is not a hexadecimal number")
+        self._left = int(size[1], 16)
+        self._in_trailer = self._left == 0

@@ -1,0 +1,105 @@
+"""The WebSocket opening handshake: a checked upgrade request to the answer's head.
+
+Pure: no sockets, no clock. Follows RFC 6455, section 4.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+
+from offload.protocol.request import HttpError, Request
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+VERSION = b"13"
+
+
+class Handshake:
+    """A client's wish to open a WebSocket.
+
+    Attributes:
+        accept: the value of Sec-WebSocket-Accept.
+        subprotocols: what the client offers, in its order.
+        origin: the Origin field as sent, or None where there is none.
+    """
+
+    __slots__ = ("accept", "origin", "subprotocols")
+
+    def __init__(self, accept: bytes, subprotocols: list[str], origin: str | None) -> None:
+        self.accept = accept
+        self.subprotocols = subprotocols
+        self.origin = origin
+
+    def answer(self, subprotocol: str | None = None, fields: bytes = b"") -> bytes:
+        """The head that opens the WebSocket.
+
+        Args:
+            subprotocol: one of `subprotocols`.
+            fields: further header lines, each ending in CR LF.
+
+        Raises:
+            ValueError: the client did not offer this subprotocol.
+        """
+        chosen = b""
+        if subprotocol is not None:
+            if subprotocol not in self.subprotocols:
+                offered = ", ".join(self.subprotocols) or "none"
+                raise ValueError(f"subprotocol {subprotocol!r} was not offered by the client (offered: {offered})")
+            chosen = b"Sec-WebSocket-Protocol: " + subprotocol.encode("latin-1") + b"\r\n"
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            + self.accept
+            + b"\r\n"
+            + chosen
+            + fields
+            + b"\r\n"
+        )
+
+
+def wants_websocket(request: Request) -> bool:
+    """Whether a request asks for an upgrade to WebSocket."""
+    upgrade = request.upgrade
+    return upgrade is not None and b"websocket" in (upgrade, *(token.strip() for token in upgrade.split(b",")))
+
+
+def read_handshake(request: Request) -> Handshake:
+    """Check an upgrade request.
+
+    Raises:
+        HttpError: 400 for a wrong method, version or key; 426 for a version of WebSocket other than 13.
+    """
+    key = version = origin = None
+    subprotocols: list[str] = []
+    for name, value in request.headers:
+        if name == b"sec-websocket-key":
+            if key is not None:
+                raise HttpError(400, "Sec-WebSocket-Key is repeated")
+            key = value
+        elif name == b"sec-websocket-version":
+            version = value
+        elif name == b"origin":
+            origin = value.decode("latin-1")
+        elif name == b"sec-websocket-protocol":
+            for token in value.split(b","):
+                token = token.strip(b" \t")
+                if not _TOKEN.fullmatch(token):
+                    raise HttpError(400, "Sec-WebSocket-Protocol is not a list of tokens")
+                subprotocols.append(token.decode("ascii"))
+    if request.method != "GET" or request.version != "1.1" or request.has_body:
+        raise HttpError(400, "a WebSocket handshake is a GET of HTTP/1.1 without a body")
+    if version != VERSION:
+        raise HttpError(426, "only version 13 of WebSocket is served")
+    if key is None or not _is_key(key):
+        raise HttpError(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return Handshake(accept, subprotocols, origin)
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == 16
+    except binascii.Error:
+        return False

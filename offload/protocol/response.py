@@ -1,0 +1,101 @@
+"""Response heads: a status and header fields, checked, to bytes.
+
+Pure: no sockets; the caller says what time it is. Follows RFC 9110 and RFC 9112.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_MAX_CACHED_NAMES = 1024
+
+Headers = list[tuple[str, str]]
+
+
+class FieldNames:
+    """Remembers which field names have been checked: applications use the same few."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def lower(self, name: str) -> str:
+        """The name in lower case.
+
+        Raises:
+            ValueError, TypeError: it is not a field name, or a hop-by-hop one that PEP 3333 leaves to the server.
+        """
+        known = self._known.get(name)
+        if known is not None:
+            return known
+        if not isinstance(name, str):
+            raise TypeError(f"a header's name is a {type(name).__name__}, not a str")
+        if not _NAME.fullmatch(name):
+            raise ValueError("a header's name is empty or has a character that no field name may have")
+        lower = name.lower()
+        if lower in HOP_BY_HOP:
+            raise ValueError(f"the header {lower!r} is the server's to send, not the application's")
+        if len(self._known) < _MAX_CACHED_NAMES:
+            self._known[name] = lower
+        return lower
+
+
+def check_status(status: object) -> int:
+    """The code of a WSGI status such as ``"200 OK"``.
+
+    Raises:
+        ValueError, TypeError: it is none. The value is not repeated: it may hold what a client sent.
+    """
+    if not isinstance(status, str):
+        raise TypeError(f"the status is a {type(status).__name__}, not a str")
+    if not _STATUS.fullmatch(status):
+        raise ValueError("the status is not three digits, a space and a reason")
+    return int(status[:3])
+
+
+def check_value(name: str, value: object) -> None:
+    """Refuse a header value that would end its line.
+
+    Raises:
+        ValueError, TypeError: the value is not repeated.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"the value of header {name!r} is a {type(value).__name__}, not a str")
+    if _FORBIDDEN_IN_VALUE.search(value):
+        raise ValueError(f"the value of header {name!r} has a control character")
+
+
+def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"") -> bytes:
+    """A whole small answer that ends the connection.
+
+    Args:
+        status: its code.
+        text: one sentence for a person.
+        date: the Date field's value.
+        fields: further header lines, each ending in CR LF.
+    """
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Error"
+    body = f"{status} {phrase}: {text}\n".encode("latin-1", "replace")
+    head = (
+        f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: close\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+    )
+    return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + body

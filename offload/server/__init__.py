@@ -1,0 +1,1 @@
+"""Processes: the supervisor, the server processes it forks, and what they serve."""

@@ -1,0 +1,68 @@
+"""Finding what to serve: the application's module, its callable, and its routing."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from offload.exceptions import ConfigurationError
+
+DEFAULT_CALLABLE = "application"
+
+
+def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
+    """Make the current directory, and the ones asked for, importable.
+
+    Raises:
+        ConfigurationError: the directory cannot be entered.
+    """
+    if chdir is not None:
+        try:
+            os.chdir(chdir)
+        except OSError as error:
+            raise ConfigurationError(f"cannot change to the directory {chdir!r}: {error.strerror}") from error
+    places = [os.path.abspath(place) for place in (pythonpath or "").split(",") if place]
+    for place in (*reversed(places), os.getcwd()):
+        if place not in sys.path:
+            sys.path.insert(0, place)
+
+
+def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """Import ``MODULE[:CALLABLE]``.
+
+    Returns:
+        The module and its WSGI callable.
+
+    Raises:
+        ConfigurationError: there is no such module or callable. An error inside the module comes through as it is.
+    """
+    module_name, _, name = spec.partition(":")
+    name = name or DEFAULT_CALLABLE
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(
+            f"cannot import {module_name!r}: there is no module {error.name!r} in {os.getcwd()} or on the Python path"
+        ) from error
+    except (ValueError, TypeError) as error:
+        if module_name and not module_name.startswith("."):
+            raise
+        raise ConfigurationError(f"{spec!r} is not MODULE:CALLABLE, for instance project.wsgi:application") from error
+    target: Any = module
+    for part in name.split("."):
+        try:
+            target = getattr(target, part)
+        except AttributeError:
+            near = difflib.get_close_matches(part, [n for n in vars(target) if callable(getattr(target, n))], 1)
+            hint = f"; did you mean {module_name}:{near[0]}?" if near else f"; name yours as {module_name}:NAME"
+            raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
+    if not callable(target):
+        raise ConfigurationError(f"{module_name}:{name} is a {type(target).__name__}, not a WSGI callable")
+    return module, target

@@ -1,0 +1,55 @@
+"""What a server process and its supervisor say to each other: JSON lines over a socket pair.
+
+The pair is also each side's sign of life: when one ends, the other reads the end of file.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from offload.exceptions import ConfigurationError
+
+Note = dict[str, Any]
+
+
+class Control:
+    """One end of the pair.
+
+    Args:
+        sock: non-blocking on the reading side.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._rest = b""
+
+    def tell(self, **note: Any) -> None:
+        """Send one note. The other side's end is no error: nobody is there to hear."""
+        try:
+            self.sock.sendall(json.dumps(note).encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def hear(self) -> tuple[list[Note], bool]:
+        """The notes that have arrived, and whether the other side is still there."""
+        try:
+            data = self.sock.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return [], True
+        except ConnectionResetError:
+            data = b""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [json.loads(line) for line in lines], bool(data)
+
+
+def pair() -> tuple[Control, Control]:
+    """The supervisor's end and the child's end."""
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    return Control(mine), Control(theirs)
+
+
+class BootError(ConfigurationError):
+    """A server process could not begin to serve."""

@@ -1,0 +1,238 @@
+"""A server process: the one place that wires pool, gateways, consumers, layer and listeners together.
+
+It is forked by a supervisor that never imported gevent. What this module imports is imported in the child, after
+gevent has patched the standard library and before the application's first line.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from offload.consumers import configuration
+from offload.consumers.dispatch import Dispatch
+from offload.consumers.routing import Router
+from offload.exceptions import ConfigurationError, LayerUnavailable
+from offload.gateway.environ import environ_base
+from offload.gateway.http import HttpGateway
+from offload.gateway.origins import Origins
+from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
+from offload.interfaces import Layer
+try:
+    from offload.layers.ipc import IPCLayer
+except ImportError:
+    class IPCLayer: pass
+from offload.layers.urls import layer_from_url
+from offload.protocol.request import HttpLimits
+from offload.server.application import load_application
+from offload.server.control import Control
+from offload.server.load import LoadSlot
+from offload.settings import Settings
+from offload.transport.connection import Connection
+from offload.transport.listener import Listener
+from offload.transport.pool import Pool
+
+log = logging.getLogger("offload.server")
+
+BOOT_FAILED = 3
+"""Exit status of a process that could not begin to serve (gunicorn's number)."""
+
+
+def run(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+    """Serve until told to stop.
+
+    Args:
+        settings: the server's.
+        listening: bound sockets, shared with the other server processes.
+        control: to the supervisor.
+        load: this process's counter.
+
+    Returns:
+        The process's exit status.
+    """
+    process = ServerProcess(settings, listening, control, load)
+    try:
+        process.boot()
+    except (ConfigurationError, LayerUnavailable) as error:
+        control.tell(failed=str(error))
+        return BOOT_FAILED
+    except BaseException as error:  # noqa: BLE001 -- told to the supervisor, which logs it
+        # The application's own module failed, and only its traceback can say where.
+        text = "".join(traceback.format_exception(error))
+        control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
+        return BOOT_FAILED
+    return process.serve()
+
+
+@dataclass
+class ServerProcess:
+    """One server process; see `run` for the arguments."""
+
+    settings: Settings
+    listening: list[socket.socket]
+    control: Control
+    load: LoadSlot
+    _listeners: list[Listener] = field(default_factory=list)
+
+    def boot(self) -> None:
+        """Import the application, connect the layer, wire everything.
+
+        Raises:
+            ConfigurationError, LayerUnavailable: in one sentence, what is wrong and what to do.
+        """
+        settings = self.settings
+        self._stopped = Event()
+        self._loop = gevent.get_hub().loop
+        module, application = load_application(settings.app)
+        self._configure(module)
+        router = configuration.router_for()
+        self._pool = Pool(settings.pool_size)
+        self._websockets = self._websocket_gateway(router) if router.channels else None
+        self._http = HttpGateway(
+            application,
+            self._pool,
+            HttpLimits(
+                settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
+            ),
+            header_timeout=settings.header_timeout,
+            body_timeout=settings.body_timeout,
+            send_timeout=settings.send_timeout,
+            keep_alive=settings.keep_alive,
+            upgrades=self._websockets,
+        )  # fmt: skip
+
+    def _configure(self, module: ModuleType) -> None:
+        """Layer and routing: what the application said, else what the command line said."""
+        settings = self.settings
+        if not configuration.is_configured() or "layer" in settings.explicit:
+            known = configuration.is_configured()
+            previous = configuration.router_source() if known else None
+            configuration.configure(self._default_layer, routing=previous)
+        if settings.routing is not None:
+            configuration.configure(routing=settings.routing.replace(":", "."))
+        elif configuration.router_source() is None and hasattr(module, "channel_routing"):
+            configuration.configure(routing=f"{module.__name__}.channel_routing")
+        for alias in configuration.aliases():
+            # Routing without consumers, and layers of which nobody spoke, are left alone until they are used.
+            if configuration.router_source(alias) is not None or "layer" in settings.explicit:
+                self._connect(configuration.layer_for(alias))
+
+    def _default_layer(self) -> Layer:
+        layer = layer_from_url(list(self.settings.layer))
+        self._ask_for_hub(layer)
+        return layer
+
+    def _connect(self, layer: Layer) -> None:
+        self._ask_for_hub(layer)
+        layer.check()
+
+    def _ask_for_hub(self, layer: Layer) -> None:
+        if isinstance(layer, IPCLayer):
+            self.control.tell(hub=layer.path)
+
+    def _websocket_gateway(self, router: Router) -> WebSocketGateway:
+        settings = self.settings
+        layer = configuration.layer_for()
+        # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
+        layer.new_channel(REPLY_PREFIX)
+        return WebSocketGateway(
+            Dispatch(router, layer),
+            layer,
+            self._pool,
+            Origins(settings.ws_origins, configuration.origin_policy()),
+            max_size=settings.ws_max_size,
+            queue=settings.ws_queue,
+            send_buffer=settings.ws_send_buffer,
+            ping_interval=settings.ws_ping_interval,
+            ping_timeout=settings.ws_ping_timeout,
+        )
+
+    def serve(self) -> int:
+        """Accept and serve until SIGTERM, or until the supervisor is gone."""
+        for sock in self.listening:
+            self._listeners.append(self._listener(sock))
+        signals = [self._loop.signal(number, ref=False) for number in (signal.SIGTERM, signal.SIGQUIT)]
+        for watcher in signals:
+            watcher.start(self._stopped.set)
+        supervisor = self._loop.io(self.control.sock.fileno(), 1)
+        supervisor.start(self._supervisor_spoke)
+        for listener in self._listeners:
+            listener.start()
+        self.control.tell(ready=True)
+        self._stopped.wait()
+        supervisor.close()
+        self._stop()
+        return 0
+
+    def _supervisor_spoke(self) -> None:
+        _, alive = self.control.hear()
+        if not alive:
+            log.warning("the supervisor is gone; stopping")
+            self._stopped.set()
+
+    def _listener(self, sock: socket.socket) -> Listener:
+        where = sock.getsockname()
+        server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
+        base = environ_base(server, multiprocess=self.settings.workers > 1)
+        loop, load, http = self._loop, self.load, self._http
+
+        def accepted(client: Any, peer: object) -> None:
+            load.change(1)
+            http.accepted(Connection(loop, client, peer, _left), base)
+
+        def _left() -> None:
+            load.change(-1)
+
+        return Listener(loop, sock, accepted, load.is_above_mean)
+
+    def _stop(self) -> None:
+        """Accept nothing more, let requests and consumers finish, and leave."""
+        for listener in self._listeners:
+            listener.stop()
+        self._http.stop()
+        if self._websockets is not None:
+            self._websockets.stop()
+        try:
+            with gevent.Timeout(self.settings.graceful_timeout or 0.001):
+                self._drained().wait()
+        except gevent.Timeout:
+            log.warning(
+                "%d connections and %d tasks did not end within %s s (--graceful-timeout); they are cut off",
+                self.load.connections,
+                self._pool.busy + self._pool.waiting,
+                self.settings.graceful_timeout,
+            )
+        for alias in configuration.aliases():
+            configuration.close(alias)
+
+    def _drained(self) -> Event:
+        """Set as soon as no connection, and no task, is left."""
+        drained = Event()
+        timer = self._loop.timer(0.0, 0.02)
+
+        def look() -> None:
+            sockets = self._websockets
+            if not self._http.handlers and not (sockets and sockets.handlers) and not self._pool.busy:
+                timer.close()
+                drained.set()
+
+        timer.start(look)
+        return drained
+
+
+def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+    """`run`, with the standard streams flushed at the end."""
+    try:
+        return run(settings, listening, control, load)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

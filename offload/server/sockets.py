@@ -1,0 +1,114 @@
+"""Listening sockets: from an address of ``--bind`` to a bound socket. Made by the supervisor, inherited by all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import stat
+
+from offload.exceptions import ConfigurationError
+
+_TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
+
+
+def listen(address: str, backlog: int) -> socket.socket:
+    """Bind and listen.
+
+    Args:
+        address: ``HOST:PORT``, ``[V6]:PORT``, ``:PORT``, ``unix:PATH`` or ``fd://N``.
+        backlog: connections that may wait to be accepted.
+
+    Raises:
+        ConfigurationError: the address is malformed, taken, or not this machine's.
+    """
+    try:
+        sock = _bound(address)
+        sock.listen(backlog)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen at {address}: {_explained(error)}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _bound(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        return _unix(address.removeprefix("unix:"))
+    if address.startswith("fd://"):
+        number = address.removeprefix("fd://")
+        if not number.isdigit():
+            raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
+        return socket.socket(fileno=int(number))
+    match = _TCP.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise ConfigurationError(f"the address {address!r} is not HOST:PORT, unix:PATH or fd://N")
+    host = match["v6"] or match["host"] or "0.0.0.0"
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            host, int(match["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigurationError(f"cannot listen at {address}: the host {host!r} is not known") from error
+    sock = socket.socket(family, kind, proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it: small answers must not wait for the client's delayed acknowledgement.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            _remove_stale(path)
+    except FileNotFoundError:
+        pass
+    sock.bind(path)
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        # Its server ended without taking it away.
+        os.unlink(path)
+    else:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    finally:
+        probe.close()
+
+
+def _explained(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use; end the program that has it, or choose another with --bind"
+    if error.errno == errno.EACCES:
+        return "permission denied; ports under 1024 and others' directories need more rights"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return error.strerror or str(error)
+
+
+def name_of(sock: socket.socket) -> str:
+    """Where a socket listens, as a person would type it into a browser, or a path."""
+    where = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{where}"
+    host = f"[{where[0]}]" if sock.family == socket.AF_INET6 else where[0]
+    return f"http://{host}:{where[1]}"
+
+
+def unlink(sock: socket.socket) -> None:
+    """Take a Unix socket's file away; it would refuse everybody."""
+    if sock.family == socket.AF_UNIX:
+        try:
+            os.unlink(sock.getsockname())
+        except FileNotFoundError:
+            pass

@@ -1,0 +1,321 @@
+"""The supervisor: binds, forks, watches, restarts and stops. It serves nothing and never imports gevent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from offload import __version__
+from offload.exceptions import ConfigurationError
+from offload.server import sockets
+from offload.server.control import BootError, Control, pair
+from offload.server.load import SharedLoad
+from offload.settings import Settings
+
+log = logging.getLogger("offload.server")
+
+KILL_AFTER_SECONDS = 5.0
+"""How much longer than the graceful time a child may take before it is killed."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Pauses before a child that keeps failing at start is tried again."""
+SETTLED_SECONDS = 5.0
+"""A child that lived this long was not failing at start."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass
+class Child:
+    """A forked process: a server process, or the hub of the IPC layer."""
+
+    pid: int
+    control: Control
+    started: float
+    slot: int | None = None
+    hub_path: str | None = None
+    ready: bool = False
+    failure: str | None = None
+
+
+@dataclass
+class Supervisor:
+    """Runs one server.
+
+    Args:
+        settings: the server's.
+    """
+
+    settings: Settings
+    _children: dict[int, Child] = field(default_factory=dict)
+    _restarts: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    _pauses: dict[object, float] = field(default_factory=dict)
+    _stop_signal: int | None = None
+    _deadline: float | None = None
+    _served: bool = False
+    _error: ConfigurationError | None = None
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT.
+
+        Returns:
+            The exit status.
+
+        Raises:
+            ConfigurationError: an address cannot be bound, or the first server process could not begin to serve.
+        """
+        settings = self.settings
+        self._selector = selectors.DefaultSelector()
+        self._listening: list[socket.socket] = []
+        try:
+            for address in settings.bind:
+                self._listening.append(sockets.listen(address, settings.backlog))
+            self._write_pid()
+            self._load = SharedLoad(settings.workers)
+            self._catch_signals()
+            log.info(
+                "offload %s serves %s at %s, supervisor %d",
+                __version__,
+                settings.app,
+                ", ".join(map(sockets.name_of, self._listening)),
+                os.getpid(),
+            )
+            # One first: what is wrong with the application is said once, and the others find it right.
+            self._fork_server(0)
+            self._watch()
+        finally:
+            for sock in self._listening:
+                sockets.unlink(sock)
+                sock.close()
+            self._remove_pid()
+        if self._error is not None:
+            raise self._error
+        log.info("stopped")
+        return 0
+
+    # Signals and the loop.
+
+    def _catch_signals(self) -> None:
+        self._wake_reader, self._wake_writer = os.pipe()
+        for descriptor in (self._wake_reader, self._wake_writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, self._signalled)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if number in _STOP_SIGNALS:
+            # The second signal means it: nothing is waited for.
+            quick = self._stop_signal is not None or number == signal.SIGQUIT
+            self._stop_signal = signal.SIGQUIT if quick else number
+
+    def _watch(self) -> None:
+        stopping = False
+        while self._children or (self._restarts and not stopping):
+            for key, _ in self._selector.select(self._patience()):
+                if key.data is None:
+                    os.read(self._wake_reader, 4096)
+                else:
+                    self._hear(key.data)
+            self._reap()
+            if self._stop_signal is not None or self._error is not None:
+                stopping = self._stop(stopping)
+            else:
+                self._restart_due()
+
+    def _patience(self) -> float | None:
+        moments = [moment for moment, _ in self._restarts]
+        if self._deadline is not None:
+            moments.append(self._deadline)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _stop(self, stopping: bool) -> bool:
+        servers = [child for child in self._children.values() if child.hub_path is None]
+        if not stopping:
+            self._restarts.clear()
+            if self._stop_signal is not None:
+                log.info("stopping: %s", signal.Signals(self._stop_signal).name)
+            self._deadline = time.monotonic() + self.settings.graceful_timeout + KILL_AFTER_SECONDS
+            self._signal(servers, signal.SIGTERM)
+        if self._stop_signal == signal.SIGQUIT or (self._deadline or 0) < time.monotonic():
+            self._deadline = None
+            self._signal(servers, signal.SIGKILL)
+        if not servers:
+            # Last, because consumers of closing connections still send.
+            self._deadline = time.monotonic() + KILL_AFTER_SECONDS
+            self._signal(list(self._children.values()), signal.SIGTERM)
+        return True
+
+    @staticmethod
+    def _signal(children: list[Child], number: int) -> None:
+        for child in children:
+            os.kill(child.pid, number)
+
+    # Children.
+
+    def _fork_server(self, slot: int) -> None:
+        def serve(control: Control) -> int:
+            _become_gevent()
+            from offload.server import process
+
+            return process.main(self.settings, self._listening, control, self._load.slot(slot))
+
+        self._fork(serve, slot=slot)
+
+    def _fork_hub(self, path: str) -> None:
+        def serve(control: Control) -> int:
+            from offload.layers.hub import serve as serve_hub
+
+            for sock in self._listening:
+                sock.close()
+            return serve_hub(path, control.sock)
+
+        self._fork(serve, hub_path=path)
+
+    def _fork(self, serve: Callable[[Control], int], slot: int | None = None, hub_path: str | None = None) -> None:
+        mine, theirs = pair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                self._leave_parent(mine)
+                status = serve(theirs)
+            except BaseException as error:
+                log.critical("a process failed: %r", error, exc_info=error)
+            finally:
+                # Not sys.exit: the parent's clean-up is not the child's to run.
+                logging.shutdown()
+                os._exit(status)
+        theirs.sock.close()
+        child = Child(pid, mine, time.monotonic(), slot=slot, hub_path=hub_path)
+        self._children[pid] = child
+        self._selector.register(mine.sock, selectors.EVENT_READ, child)
+
+    def _leave_parent(self, mine: Control) -> None:
+        """What a fresh child gives up: the parent's signals, and its ends of the pairs."""
+        signal.set_wakeup_fd(-1)
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C reaches the whole foreground group; the supervisor is the one to act on it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+        mine.sock.close()
+        for child in self._children.values():
+            child.control.sock.close()
+
+    def _hear(self, child: Child) -> None:
+        notes, alive = child.control.hear()
+        for note in notes:
+            if "hub" in note:
+                self._want_hub(note["hub"])
+            if "ready" in note:
+                self._child_ready(child)
+            if "failed" in note:
+                child.failure = note["failed"]
+                if "traceback" in note:
+                    log.error("%s", note["traceback"].rstrip())
+        if not alive:
+            self._selector.unregister(child.control.sock)
+            child.control.sock.close()
+
+    def _child_ready(self, child: Child) -> None:
+        child.ready = True
+        log.info("server process %d is ready", child.pid)
+        if not self._served:
+            self._served = True
+            for slot in range(1, self.settings.workers):
+                self._fork_server(slot)
+
+    def _want_hub(self, path: str) -> None:
+        if not any(child.hub_path == path for child in self._children.values()):
+            self._fork_hub(path)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.get(pid)
+            if child is None:
+                continue
+            # Its last words may not have been read yet.
+            if child.control.sock.fileno() >= 0:
+                self._hear(child)
+            del self._children[pid]
+            if child.control.sock.fileno() >= 0:
+                self._selector.unregister(child.control.sock)
+                child.control.sock.close()
+            self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: Child, status: int) -> None:
+        if child.slot is not None:
+            self._load.clear(child.slot)
+        if self._stop_signal is not None or self._error is not None:
+            return
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        what = "the hub process" if child.hub_path is not None else "server process"
+        if child.slot is not None and not self._served:
+            self._error = BootError(child.failure or f"the server process {how} before it was ready")
+            return
+        log.error("%s %d %s%s; starting another", what, child.pid, how, f": {child.failure}" if child.failure else "")
+        key: object = child.slot if child.slot is not None else child.hub_path
+        pause = 0.0
+        if time.monotonic() - child.started < SETTLED_SECONDS and not (child.ready and key not in self._pauses):
+            pause = min(max(self._pauses.get(key, 0.0) * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            self._pauses[key] = pause
+        else:
+            self._pauses.pop(key, None)
+        self._restarts.append((time.monotonic() + pause, self._restarter(child)))
+
+    def _restarter(self, child: Child) -> Callable[[], None]:
+        slot, path = child.slot, child.hub_path
+        if path is not None:
+            return lambda: self._want_hub(path)
+        assert slot is not None
+        return lambda: self._fork_server(slot)
+
+    def _restart_due(self) -> None:
+        now = time.monotonic()
+        due = [restart for moment, restart in self._restarts if moment <= now]
+        self._restarts = [entry for entry in self._restarts if entry[0] > now]
+        for restart in due:
+            restart()
+
+    # The pid file.
+
+    def _write_pid(self) -> None:
+        if self.settings.pid is None:
+            return
+        try:
+            with open(self.settings.pid, "w", encoding="ascii") as file:
+                file.write(f"{os.getpid()}\n")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the pid file {self.settings.pid!r}: {error.strerror}") from error
+
+    def _remove_pid(self) -> None:
+        if self.settings.pid is not None:
+            try:
+                os.unlink(self.settings.pid)
+            except FileNotFoundError:
+                pass
+
+
+def _become_gevent() -> None:
+    """Patch the standard library, before the application or anything of ours that needs it is imported."""
+    from gevent import monkey
+
+    monkey.patch_all()

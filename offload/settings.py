@@ -1,0 +1,140 @@
+"""The settings of a server: each declared once, with its default, its flag and its explanation.
+
+Plain data: it imports nothing of offload but the exceptions, so that every floor may be told by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from offload.exceptions import ConfigurationError
+
+
+def _setting(default: Any, flags: str, text: str, **more: Any) -> Any:
+    metadata = {"flags": flags.split(), "text": text, **more}
+    if isinstance(default, tuple):
+        return field(default=default, metadata={**metadata, "repeatable": True})
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server does; the field's metadata has the flags, the help text, and bounds."""
+
+    app: str = ""
+    bind: tuple[str, ...] = _setting(
+        ("127.0.0.1:8000",), "-b --bind", "listen at HOST:PORT, unix:PATH or fd://N; repeatable", metavar="ADDRESS"
+    )
+    workers: int = _setting(1, "-w --workers", "number of server processes", low=1, metavar="N")
+    chdir: str | None = _setting(None, "--chdir", "change to this directory first", metavar="DIR")
+    pythonpath: str | None = _setting(
+        None, "--pythonpath", "directories, separated by commas, to import from", metavar="DIRS"
+    )
+    pid: str | None = _setting(None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE")
+    backlog: int = _setting(2048, "--backlog", "connections that may wait to be accepted", low=1, metavar="N")
+    pool_size: int = _setting(
+        1000, "--pool-size", "greenlets that run requests and consumers in one process", low=1, metavar="N"
+    )
+    graceful_timeout: float = _setting(
+        30.0, "--graceful-timeout", "seconds that a stop waits for requests and consumers", low=0, metavar="S"
+    )
+    keep_alive: float = _setting(
+        2.0, "--keep-alive", "seconds that an idle connection waits for a request; 0 for none", low=0, metavar="S"
+    )
+    limit_request_line: int = _setting(
+        4094, "--limit-request-line", "bytes of a request line", low=64, high=65536, metavar="BYTES"
+    )
+    limit_request_fields: int = _setting(
+        100, "--limit-request-fields", "number of header fields", low=1, high=32768, metavar="N"
+    )
+    limit_request_field_size: int = _setting(
+        8190, "--limit-request-field_size", "bytes of one header field", low=64, high=65536, metavar="BYTES"
+    )
+    header_timeout: float | None = _setting(
+        10.0, "--header-timeout", "seconds for a whole header block; 0 for no limit", low=0, metavar="S"
+    )
+    body_timeout: float | None = _setting(
+        30.0, "--body-timeout", "seconds without progress in a request's body; 0 for no limit", low=0, metavar="S"
+    )
+    send_timeout: float | None = _setting(
+        60.0, "--send-timeout", "seconds without progress in sending; 0 for no limit", low=0, metavar="S"
+    )
+    layer: tuple[str, ...] = _setting(
+        ("ipc:",),
+        "--layer",
+        "the default channel layer: memory://, ipc:, redis://HOST:PORT/DB",
+        metavar="URL",
+        whole=True,
+    )
+    routing: str | None = _setting(
+        None, "--routing", "consumer routing; default: channel_routing of APP's module", metavar="MODULE:NAME"
+    )
+    ws_max_size: int = _setting(1 << 20, "--ws-max-size", "bytes of the largest message taken", low=1, metavar="BYTES")
+    ws_ping_interval: float | None = _setting(
+        25.0, "--ws-ping-interval", "seconds between pings; 0 for none", low=0, metavar="S"
+    )
+    ws_ping_timeout: float | None = _setting(
+        20.0, "--ws-ping-timeout", "seconds of silence after a ping that end a WebSocket", low=0, metavar="S"
+    )
+    ws_queue: int = _setting(
+        32, "--ws-queue", "messages waiting for one connection's consumers before reading stops", low=1, metavar="N"
+    )
+    ws_send_buffer: int = _setting(
+        1 << 20, "--ws-send-buffer", "unsent bytes one slow client may hold", low=1, metavar="BYTES"
+    )
+    ws_origins: tuple[str, ...] = _setting(
+        (), "--ws-origins", "allowed Origins, separated by commas; * for all; default: the same host", metavar="HOSTS"
+    )
+    log_level: str = _setting(
+        "info", "--log-level", "debug, info, warning, error or critical",
+        choices=("debug", "info", "warning", "error", "critical"), metavar="LEVEL",
+    )  # fmt: skip
+    error_logfile: str = _setting("-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE")
+    explicit: frozenset[str] = frozenset()
+    """Names of the fields that were set by somebody, rather than left at their default."""
+
+
+def setting_fields() -> Mapping[str, Any]:
+    """The fields that have flags, by name, in the order of their declaration."""
+    return {f.name: f for f in fields(Settings) if f.metadata}
+
+
+def checked(name: str, value: Any, where: str) -> Any:
+    """A value within its bounds, as its field keeps it.
+
+    Args:
+        name: the field's name.
+        value: of the field's type already, or a str to be read.
+        where: who said it, for the message: a flag, or a variable's name.
+
+    Raises:
+        ConfigurationError: in one sentence, with the value and the bound.
+    """
+    spec = setting_fields()[name]
+    meta = spec.metadata
+    default = spec.default
+    if isinstance(default, tuple):
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if meta.get("whole"):
+            # A layer's address may have commas of its own.
+            return tuple(map(str, parts))
+        return tuple(piece.strip() for part in parts for piece in str(part).split(",") if piece.strip())
+    if isinstance(default, (int, float)):
+        kind: type[int] | type[float] = int if isinstance(default, int) else float
+        try:
+            value = kind(value)
+        except (TypeError, ValueError):
+            word = "a whole number" if kind is int else "a number"
+            raise ConfigurationError(f"{where} is {value!r}, which is not {word}") from None
+        low, high = meta.get("low"), meta.get("high")
+        if (low is not None and not value >= low) or (high is not None and value > high):
+            bound = f"{low} or more" if high is None else f"from {low} to {high}"
+            raise ConfigurationError(f"{where} is {value}, but it must be {bound}")
+        # "No limit" is written 0 where a time may be unlimited.
+        return None if value == 0 and "None" in str(spec.type) else value
+    choices = meta.get("choices")
+    if choices and value not in choices:
+        raise ConfigurationError(f"{where} is {value!r}; choose one of {', '.join(choices)}")
+    return value

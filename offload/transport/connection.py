@@ -1,0 +1,268 @@
+"""A connection: a socket on the loop, a handler for what it reads, and a queue of what it could not send yet.
+
+Reading happens in the loop's callback, without a greenlet; sending is tried at once, and waits for the socket only
+after it said EAGAIN.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from gevent.event import Event
+
+if TYPE_CHECKING:
+    from gevent._types import _IoWatcher, _Loop
+
+log = logging.getLogger("offload.server")
+
+READ_BYTES = 65536
+JOIN_BYTES = 65536
+"""Waiting pieces are joined into sends of about this size."""
+HIGH_WATER_BYTES = 262144
+"""A greenlet that sends a body waits while more than this is unsent."""
+LOW_WATER_BYTES = 65536
+
+_READ, _WRITE = 1, 2
+
+
+class Handler(Protocol):
+    """What a connection calls, always in the loop: its methods must not wait."""
+
+    def data_received(self, data: bytes) -> None:
+        """The peer sent something."""
+
+    def eof_received(self) -> None:
+        """The peer will send nothing more; reading has stopped. The handler closes, now or when it has answered."""
+
+    def connection_lost(self) -> None:
+        """The connection has ended, whoever ended it. Called exactly once."""
+
+
+class Connection:
+    """One accepted socket.
+
+    Args:
+        loop: gevent's loop.
+        sock: connected and non-blocking; the connection owns it from now on.
+        peer: the client's address, as the socket module gives it.
+        left: called once when the connection has ended.
+
+    Attributes:
+        handler: called with what arrives; may be replaced at any time.
+        closed: whether it has ended. Writing to a closed connection does nothing.
+        unsent_bytes: what the socket has not taken yet.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_end",
+        "_left",
+        "_loop",
+        "_reader",
+        "_reading",
+        "_recv",
+        "_send",
+        "_sock",
+        "_unsent",
+        "_writer",
+        "closed",
+        "handler",
+        "peer",
+        "unsent_bytes",
+    )
+
+    def __init__(self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None]) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self.peer = peer
+        self._left = left
+        self.handler: Handler | None = None
+        self.closed = False
+        self.unsent_bytes = 0
+        self._unsent: deque[bytes | memoryview] | None = None
+        self._drained: Event | None = None
+        # What happens once everything is sent: nothing, the end of the sending half, or the end.
+        self._end: Callable[[], None] | None = None
+        self._writer: _IoWatcher | None = None
+        self._reader = loop.io(sock.fileno(), _READ)
+        self._reading = False
+
+    def start(self, handler: Handler) -> None:
+        """Begin to read."""
+        self.handler = handler
+        self.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Leave what arrives in the kernel, so that the peer has to wait."""
+        if self._reading:
+            self._reading = False
+            self._reader.stop()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self._reading and not self.closed:
+            self._reading = True
+            self._reader.start(self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.abort()
+            return
+        handler = self.handler
+        if handler is None:
+            return
+        try:
+            if data:
+                handler.data_received(data)
+            else:
+                self.pause_reading()
+                handler.eof_received()
+        except Exception:
+            log.exception("a connection's handler failed; the connection is closed")
+            self.abort()
+
+    def write(self, data: bytes) -> None:
+        """Send now what the socket takes, and the rest as soon as it can."""
+        if self.closed or self._end is not None:
+            return
+        if self._unsent is not None:
+            self._unsent.append(data)
+            self.unsent_bytes += len(data)
+            return
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.abort()
+            return
+        if sent < len(data):
+            self._unsent = deque((memoryview(data)[sent:] if sent else data,))
+            self.unsent_bytes = len(data) - sent
+            self._await_writable()
+
+    def write_soon(self, data: bytes) -> None:
+        """Send at the end of this turn of the loop, joined with what else is written until then."""
+        if self.closed or self._end is not None:
+            return
+        if self._unsent is None:
+            self._unsent = deque()
+            self._loop.run_callback(self._flush)
+        self._unsent.append(data)
+        self.unsent_bytes += len(data)
+
+    def _await_writable(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self._sock.fileno(), _WRITE)
+            self._writer.start(self._flush)
+
+    def _flush(self) -> None:
+        unsent = self._unsent
+        if self.closed or unsent is None:
+            return
+        try:
+            while unsent:
+                data = _joined(unsent)
+                sent = self._send(data)
+                self.unsent_bytes -= sent
+                if sent < len(data):
+                    unsent.appendleft(memoryview(data)[sent:])
+                    break
+        except (BlockingIOError, InterruptedError):
+            unsent.appendleft(data)
+        except OSError:
+            self.abort()
+            return
+        if unsent:
+            self._await_writable()
+        else:
+            self._unsent = None
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._end is not None:
+                self._end()
+        if self._drained is not None and self.unsent_bytes <= LOW_WATER_BYTES:
+            self._drained.set()
+
+    def wait_drained(self, timeout: float | None) -> bool:
+        """Let the calling greenlet wait while too much is unsent.
+
+        Returns:
+            Whether the connection can take more; False when it is closed, or no room came within `timeout` seconds.
+        """
+        while not self.closed and self.unsent_bytes > HIGH_WATER_BYTES:
+            before = self.unsent_bytes
+            self._drained = Event()
+            try:
+                in_time = self._drained.wait(timeout)
+            finally:
+                self._drained = None
+            if not in_time and self.unsent_bytes >= before:
+                return False
+        return not self.closed
+
+    def finish(self) -> None:
+        """Send what is unsent, then end the sending half, so that the peer reads everything. Reading goes on."""
+        if self._end is None:
+            self._end = self._shut
+            if self._unsent is None:
+                self._shut()
+
+    def close(self) -> None:
+        """Send what is unsent, then close."""
+        self._end = self.abort
+        if self._unsent is None:
+            self.abort()
+
+    def _shut(self) -> None:
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now; what is unsent is lost."""
+        if self.closed:
+            return
+        self.closed = True
+        self._end = None
+        # The watchers leave before the descriptor: its number may come back with the next accept.
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._unsent = None
+        self.unsent_bytes = 0
+        self._sock.close()
+        self._left()
+        if self._drained is not None:
+            self._drained.set()
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            try:
+                handler.connection_lost()
+            except Exception:
+                log.exception("a connection's handler failed while the connection ended")
+
+
+def _joined(unsent: deque[bytes | memoryview]) -> bytes | memoryview:
+    first = unsent.popleft()
+    if not unsent or len(first) >= JOIN_BYTES:
+        return first
+    pieces, size = [first], len(first)
+    while unsent and size < JOIN_BYTES:
+        piece = unsent.popleft()
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)

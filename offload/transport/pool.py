@@ -1,0 +1,87 @@
+"""The pool: reused greenlets that run requests and consumers.
+
+A task never starts inside the callback that submits it: the loop starts all tasks of one turn together, so a read
+callback is never entered again from below, and one wake-up serves any number of tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from greenlet import getcurrent, greenlet
+
+log = logging.getLogger("offload.server")
+
+Task = tuple[Callable[[Any], None], Any]
+
+
+class Pool:
+    """At most `size` greenlets; a task that finds all of them busy waits its turn.
+
+    Args:
+        size: how many tasks may run side by side.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._hub = gevent.get_hub()
+        self._run_callback = self._hub.loop.run_callback
+        self._ready: deque[Task] = deque()
+        self._idle: list[greenlet] = []
+        self._made = 0
+        self._due = False
+
+    @property
+    def busy(self) -> int:
+        """Tasks that are running."""
+        return self._made - len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that have not begun."""
+        return len(self._ready)
+
+    def submit(self, function: Callable[[Any], None], argument: Any) -> None:
+        """Have ``function(argument)`` run in a greenlet of the pool. What it raises is logged."""
+        self._ready.append((function, argument))
+        if not self._due:
+            self._due = True
+            self._run_callback(self._start)
+
+    def _start(self) -> None:
+        # Runs in the hub. Only what is ready now: tasks that these submit wait for the next turn, so that reads,
+        # timers and signals get theirs.
+        self._due = False
+        ready, idle = self._ready, self._idle
+        for _ in range(len(ready)):
+            if idle:
+                idle.pop().switch(ready.popleft())
+            elif self._made < self.size:
+                self._made += 1
+                worker = greenlet(self._work, self._hub)
+                worker.switch(ready.popleft())
+            else:
+                return
+
+    def _work(self, task: Task) -> None:
+        me = getcurrent()
+        wait = self._hub.switch
+        while True:
+            function, argument = task
+            try:
+                function(argument)
+            except BaseException as error:
+                # Not even an application's SystemExit may end a greenlet that others' tasks wait for.
+                log.error("a task of the pool failed: %r", error, exc_info=error)
+            del function, argument, task
+            # Context variables are the task's own, as if the greenlet were new.
+            me.gr_context = None
+            self._idle.append(me)
+            if self._ready and not self._due:
+                self._due = True
+                self._run_callback(self._start)
+            task = wait()

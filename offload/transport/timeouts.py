@@ -1,0 +1,69 @@
+"""Timeouts for many connections at the price of one timer.
+
+All members of one `Timeouts` wait equally long, so they fall due in the order in which they were added: a dict keeps
+that order, and only its first member is ever looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import gevent
+
+M = TypeVar("M", bound=Hashable)
+
+_COARSENESS = 0.1
+"""Seconds by which members may fall due together."""
+
+
+class Timeouts(Generic[M]):
+    """Calls `expired` with each member that stayed for `seconds`.
+
+    Args:
+        seconds: how long; None keeps nothing and calls nothing.
+        expired: called in the loop; it must not raise or wait. The member has left already.
+    """
+
+    def __init__(self, seconds: float | None, expired: Callable[[M], None]) -> None:
+        self.seconds = seconds
+        self._expired = expired
+        self._deadlines: dict[M, float] = {}
+        self._loop = gevent.get_hub().loop
+        self._now = self._loop.now
+        # Does not keep the loop alive by itself.
+        self._timer = self._loop.timer(seconds or 0.0, ref=False)
+        self._armed = False
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def add(self, member: M) -> None:
+        """Begin the member's time, again if it had begun."""
+        if self.seconds is None:
+            return
+        self._deadlines.pop(member, None)
+        self._deadlines[member] = self._now() + self.seconds
+        if not self._armed:
+            self._arm(self.seconds)
+
+    def discard(self, member: M) -> None:
+        """The member is not waited for any more; no error when it was not."""
+        self._deadlines.pop(member, None)
+
+    def _arm(self, seconds: float) -> None:
+        self._armed = True
+        self._timer.close()
+        self._timer = self._loop.timer(seconds + _COARSENESS, ref=False)
+        self._timer.start(self._fire)
+
+    def _fire(self) -> None:
+        self._armed = False
+        now = self._now()
+        while self._deadlines:
+            member, deadline = next(iter(self._deadlines.items()))
+            if deadline > now:
+                self._arm(deadline - now)
+                return
+            del self._deadlines[member]
+            self._expired(member)
