@@ -2,8 +2,8 @@
  *
  *     client MODE --port N [--path /] [--connections N] [--size BYTES] [--warm S] [--seconds S] ...
  *
- * Connects to 127.0.0.1 only. A timed mode prints {"event": "measuring"} when its window opens and one JSON line of results at
- * its end; `idle` prints one line for each thing it was told to do.
+ * Connects to 127.0.0.1 only. A timed mode prints {"event": "measuring"} and "measured" when its window opens and closes, then
+ * waits for what is still due, and prints one JSON line of results; `idle` prints one line for each thing it was told to do.
  */
 #define _GNU_SOURCE
 #include <getopt.h>
@@ -101,6 +101,22 @@ static void run_until(uint64_t end)
     }
 }
 
+static void report(const char *event)
+{
+    printf("{\"event\": \"%s\"}\n", event);
+    fflush(stdout);
+}
+
+/* What was lost shows only now: every message that was sent must still be answered. */
+static void drain(void)
+{
+    uint64_t end = now_ns() + (uint64_t)(options.timeout * 1e9);
+    draining = true;
+    while (awaited_count > 0 && now_ns() < end) net_turn(100);
+    if (awaited_count) fail("%ld answers did not come in %g seconds", awaited_count, options.timeout);
+    if (stats_empty()) fail("no answer came in the measured window; make it longer");
+}
+
 int main(int argc, char **argv)
 {
     uint64_t start;
@@ -115,11 +131,12 @@ int main(int argc, char **argv)
     connect_seconds = (double)(now_ns() - start) / 1e9;
     mode->start(); /* idle never returns */
     run_until(now_ns() + (uint64_t)(options.warm * 1e9));
-    puts("{\"event\": \"measuring\"}");
-    fflush(stdout);
+    report("measuring");
     stats_open_window();
     run_until(now_ns() + (uint64_t)(options.seconds * 1e9));
     stats_close_window();
+    report("measured");
+    drain();
     stats_print(connect_seconds);
     return 0;
 }

@@ -80,8 +80,11 @@ uint32_t payload_sender(const uint8_t *);
 
 /* stats.c */
 extern uint64_t total_count; /* since the start; moves as long as answers come */
+extern long awaited_count;   /* answers that a server still owes: whoever sends adds, stats_answer subtracts */
+extern bool draining;        /* the window is closed: send nothing more */
 void stats_open_window(void);
 void stats_close_window(void);
+bool stats_empty(void);
 void stats_answer(uint64_t latency_ns);
 void stats_print(double connect_seconds);
 

@@ -3,6 +3,7 @@
 
 static void start(void)
 {
+    awaited_count = options.connections;
     for (long i = 0; i < options.connections; i++) payload_send(&connections[i], (uint32_t)i, connections[i].sequence);
 }
 
@@ -10,7 +11,10 @@ static void message(struct connection *connection, int opcode, const uint8_t *da
 {
     payload_check(connection, opcode, data, size, (uint32_t)connection->number, connection->sequence);
     stats_answer(clock_ns - connection->sent_at);
-    payload_send(connection, (uint32_t)connection->number, ++connection->sequence);
+    connection->sequence++;
+    if (draining) return;
+    awaited_count++;
+    payload_send(connection, (uint32_t)connection->number, connection->sequence);
 }
 
 const struct mode mode_echo = {.name = "echo", .websocket = true, .start = start, .message = message};

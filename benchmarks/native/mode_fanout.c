@@ -13,6 +13,7 @@ static void send_next(uint32_t sender)
     struct connection *connection = &connections[sender];
     uint32_t sequence = connection->sequence++, slot = sequence % (uint32_t)options.depth;
     missing[sender][slot] = options.connections;
+    awaited_count += options.connections;
     payload_send(connection, sender, sequence);
     sent_at[sender][slot] = connection->sent_at;
 }
@@ -38,7 +39,7 @@ static void message(struct connection *connection, int opcode, const uint8_t *da
     connection->expected[sender]++;
     slot = sequence % (uint32_t)options.depth;
     stats_answer(clock_ns - sent_at[sender][slot]);
-    if (!--missing[sender][slot]) send_next(sender);
+    if (!--missing[sender][slot] && !draining) send_next(sender);
 }
 
 const struct mode mode_fanout = {.name = "fanout", .websocket = true, .start = start, .message = message};

@@ -13,6 +13,7 @@ static size_t request_size;
 static void ask(struct connection *connection)
 {
     connection->sent_at = now_ns();
+    awaited_count++;
     connection_send(connection, request, request_size);
 }
 
@@ -27,7 +28,7 @@ static void start(void)
 
 static void opened(struct connection *connection)
 {
-    if (request_size) ask(connection); /* opened anew after "Connection: close" */
+    if (request_size && !draining) ask(connection); /* opened anew after "Connection: close" */
 }
 
 /* The value of header `name` (with its colon) on the line at `line`, or NULL. */
@@ -91,6 +92,7 @@ static size_t answer(struct connection *connection, uint8_t *data, size_t size)
         fail("connection %d: a body of other content than expected", connection->number);
     if (head + wire_size != size) fail("connection %d: bytes after the response", connection->number);
     stats_answer(clock_ns - connection->sent_at);
+    if (draining) return head + wire_size;
     if (closing) connection_reopen(connection);
     else ask(connection);
     return head + wire_size;

@@ -10,6 +10,8 @@ static uint64_t count, latency_sum, latency_max, opened_at, closed_at;
 static double cpu_at_start, cpu_used;
 static bool measuring;
 uint64_t total_count;
+long awaited_count;
+bool draining;
 
 static double cpu_seconds(void)
 {
@@ -58,9 +60,15 @@ void stats_close_window(void)
     cpu_used = cpu_seconds() - cpu_at_start;
 }
 
+bool stats_empty(void)
+{
+    return !count;
+}
+
 void stats_answer(uint64_t latency_ns)
 {
     total_count++;
+    awaited_count--;
     if (!measuring) return;
     count++;
     latency_sum += latency_ns;
