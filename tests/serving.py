@@ -1,0 +1,158 @@
+"""A real offload server for tests: started as a user would, on a free port, and ended by its own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE = 20.0
+"""Seconds that a test waits for anything before it fails."""
+
+
+class Server:
+    """A running ``offload`` command.
+
+    Args:
+        arguments: what follows ``offload`` on the command line; without ``--bind`` it listens on a free port.
+        workers: how many server processes to wait for.
+        cwd, env: where and with what it runs.
+    """
+
+    def __init__(
+        self, *arguments: str, workers: int = 1, cwd: Path | str = ROOT, env: dict[str, str] | None = None
+    ) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="offload-test-")
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            # Hubs of tests must not meet those of the person who runs them.
+            "OFFLOAD_RUNTIME_DIR": os.path.join(self._directory.name, "run"),
+            **(env or {}),
+        }
+        command = [sys.executable, "-m", "offload", *arguments]
+        if not any(argument in ("-b", "--bind") for argument in arguments):
+            command += ["--bind", "127.0.0.1:0"]
+        if workers != 1:
+            command += ["--workers", str(workers)]
+        self._lines: list[str] = []
+        self._heard = threading.Condition()
+        self.process = subprocess.Popen(
+            command, cwd=cwd, env=self.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.wait_for(r"server process \d+ is ready", times=workers)
+        except BaseException:
+            self.stop()
+            raise
+        match = re.search(r" at (?:http://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", self.log)
+        assert match is not None, self.log
+        self.host, self.port = match[1], int(match[2] or 0)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._heard:
+                self._lines.append(line)
+                self._heard.notify_all()
+        with self._heard:
+            self._heard.notify_all()
+
+    @property
+    def log(self) -> str:
+        """What the server has written to stderr."""
+        return "".join(self._lines)
+
+    @property
+    def pids(self) -> list[int]:
+        """Server processes that are ready, or were, in their order."""
+        return [int(pid) for pid in re.findall(r"server process (\d+) is ready", self.log)]
+
+    def wait_for(self, pattern: str, times: int = 1, timeout: float = DEADLINE) -> re.Match[str]:
+        """The `times`-th match of a pattern in the log, as soon as it is there."""
+        deadline = time.monotonic() + timeout
+        with self._heard:
+            while True:
+                found = list(re.finditer(pattern, self.log))
+                if len(found) >= times:
+                    return found[times - 1]
+                left = deadline - time.monotonic()
+                ended = not self._reader.is_alive() and self.process.poll() is not None
+                assert left > 0 and not ended, f"no {pattern!r} in the log of the server:\n{self.log}"
+                self._heard.wait(min(left, 0.2))
+
+    def connect(self, timeout: float = DEADLINE) -> socket.socket:
+        """A plain TCP connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def url(self, path: str = "/", scheme: str = "http") -> str:
+        """The address of a path."""
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+    def ask(self, request: bytes) -> bytes:
+        """Send bytes on a connection of their own; what comes back until its end."""
+        with self.connect() as sock:
+            sock.sendall(request)
+            return read_all(sock)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the supervisor."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = DEADLINE) -> int:
+        """Wait for the end; the exit status."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def stop(self) -> int:
+        """End it with SIGTERM, or by force when that does not help."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        status = self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        self._directory.cleanup()
+        return status
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the peer's end."""
+    pieces = []
+    while True:
+        try:
+            piece = sock.recv(65536)
+        except ConnectionResetError:
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, workers: int = 1, **more: object) -> Iterator[Server]:
+    """A server for the length of a ``with`` block."""
+    server = Server(*arguments, workers=workers, **more)  # type: ignore[arg-type]
+    try:
+        yield server
+    finally:
+        server.stop()
