@@ -1,0 +1,26 @@
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.text import slugify
+from django.views.decorators.http import require_safe
+
+LONGEST_NAME = 40
+
+
+@require_safe
+def door(request: HttpRequest) -> HttpResponse:
+    """The form that asks for a name and a room, and the way from it into the room."""
+    name = request.GET.get("name", "").strip()[:LONGEST_NAME]
+    if "room" in request.GET:
+        room = slugify(request.GET["room"])[:50] or "lobby"
+        query = f"?{urlencode({'name': name})}" if name else ""
+        return redirect(reverse("room", args=[room]) + query)
+    return render(request, "chat/door.html", {"longest_name": LONGEST_NAME})
+
+
+@require_safe
+def room(request: HttpRequest, room: str) -> HttpResponse:
+    """One room. Its WebSocket has the same path as the page."""
+    return render(request, "chat/room.html", {"room": room, "longest_name": LONGEST_NAME})
