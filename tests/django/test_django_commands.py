@@ -15,6 +15,7 @@ from testsite.tools import Client
 
 from offload import Group, route
 from offload.consumers.configuration import layer_for
+from tests.serving import ROOT
 
 MEMORY = "offload.layers.memory.MemoryLayer"
 
@@ -87,11 +88,11 @@ def test_a_full_channel_is_told() -> None:
             call_command("send", "thumbnails", "{}")
 
 
-def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "django", *arguments],
         cwd=Path(__file__).parent,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "testsite.settings", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "testsite.settings"},
         capture_output=True,
         text=True,
         timeout=60,

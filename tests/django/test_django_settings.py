@@ -25,6 +25,7 @@ from offload.consumers import configuration
 from offload.consumers.configuration import layer_for, router_for
 from offload.exceptions import ConfigurationError
 from offload.layers.memory import MemoryLayer
+from tests.serving import ROOT
 
 MEMORY = "offload.layers.memory.MemoryLayer"
 
@@ -195,7 +196,7 @@ def test_setup_neither_imports_routing_nor_builds_a_layer(tmp_path: Path) -> Non
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path.resolve())],
-        env={"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "site1.settings", "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "DJANGO_SETTINGS_MODULE": "site1.settings", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         timeout=60,
