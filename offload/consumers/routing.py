@@ -151,7 +151,7 @@ class Router:
 
 
 def _flatten(routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
-    entries = import_dotted(routing, f"routing {routing!r}") if isinstance(routing, str) else routing
+    entries = import_dotted(routing, "the routing") if isinstance(routing, str) else routing
     if isinstance(entries, dict):
         entries = [Route(channel, consumer, {}) for channel, consumer in entries.items()]
     if not isinstance(entries, (list, tuple)):

@@ -60,7 +60,7 @@ def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
         try:
             target = getattr(target, part)
         except AttributeError:
-            near = difflib.get_close_matches(part, [n for n in vars(target) if callable(getattr(target, n))], 1)
+            near = difflib.get_close_matches(part, [n for n in vars(target) if callable(getattr(target, n))], 1, 0.4)
             hint = f"; did you mean {module_name}:{near[0]}?" if near else f"; name yours as {module_name}:NAME"
             raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
     if not callable(target):

@@ -1,0 +1,62 @@
+# Everything here sets up what it needs: a virtual environment, and for the tests the services they talk to.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+WORKERS ?= 2
+LAYER ?= ipc:
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# The chat runs in a directory of its own.
+OFFLOAD := $(abspath $(BIN)/offload)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint types format fuzz bench bench-quick docs clean services
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[redis]'
+	@touch $@
+
+$(BIN)/.installed-test: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(BIN)/.installed  ## serve the chat: make demo PORT=9000 WORKERS=4 LAYER=redis://127.0.0.1:6379/0
+	@echo "The chat is at http://127.0.0.1:$(PORT)/ -- open it in two windows. Ctrl-C ends it."
+	@cd examples/chat && OFFLOAD_LAYER='$(LAYER)' exec $(OFFLOAD) project.wsgi --bind 127.0.0.1:$(PORT) --workers $(WORKERS)
+
+services:  # what the tests talk to, where the system's packages may be installed
+	@sh tests/install-services.sh
+
+test: $(BIN)/.installed-test services  ## run the tests; PYTEST_ARGS are passed on
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all:  ## run the tests on every supported Python that this machine has
+	@sh tests/every-python.sh $(PYTEST_ARGS)
+
+lint: $(BIN)/.installed-test  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(BIN)/.installed-test  ## put files into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(BIN)/.installed-test  ## check types
+	$(BIN)/mypy
+
+bench:  ## measure against the named peers; BENCH are its arguments; writes benchmarks/RESULTS.md
+	$(PYTHON) -m benchmarks $(BENCH)
+
+bench-quick:  ## one short round of every benchmark; its figures say little
+	$(PYTHON) -m benchmarks --quick $(BENCH)
+
+clean:  ## remove what was made here
+	rm -rf .venv .venv-bench .venv-py3* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf benchmarks/build benchmarks/peers/node/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

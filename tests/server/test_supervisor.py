@@ -1,0 +1,263 @@
+"""The supervisor: forks, watches, restarts and stops real server processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.serving import DEADLINE, ROOT, Server, serving
+
+APP = """
+import os
+from offload import route
+
+def application(environ, start_response):
+    body = str(os.getpid()).encode()
+    if environ["PATH_INFO"] == "/wait":
+        # Says that it has begun, then takes the client's word for when to end.
+        environ["wsgi.input"].read(1)
+        body = b"waited"
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+def connect(message):
+    message.reply_channel.send({"text": str(os.getpid())})
+
+def disconnect(message):
+    with open(os.environ["CLOSES"], "a") as file:
+        file.write(f"{message['code']}\\n")
+
+channel_routing = [
+    route("websocket.connect", connect),
+    route("websocket.disconnect", disconnect),
+]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+def start(project: Path, *arguments: str, workers: int = 1) -> Server:
+    env = {"PYTHONPATH": f"{project}:{ROOT}", "CLOSES": str(project / "closes")}
+    return Server("shop", "--layer", "memory://", *arguments, workers=workers, cwd=project, env=env)
+
+
+def get(server: Server, path: str = "/") -> str:
+    with urllib.request.urlopen(server.url(path), timeout=DEADLINE) as answer:
+        return str(answer.read().decode())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([pidfd], [], [], DEADLINE)
+        assert ready, f"process {pid} still runs"
+    finally:
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_ends_all_processes_with_status_0(project: Path, number: int) -> None:
+    server = start(project, workers=2)
+    try:
+        pids = server.pids
+        assert len(set(pids)) == 2
+        server.signal(number)
+        assert server.wait() == 0
+        assert not any(map(is_running, pids))
+        assert "Traceback" not in server.log
+    finally:
+        server.stop()
+
+
+def test_a_killed_server_process_is_replaced_and_others_connections_stay(project: Path) -> None:
+    with (
+        serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        sockets: dict[int, list[ClientConnection]] = {}
+        for _ in range(10):
+            websocket = clients.enter_context(connect(server.url("/", "ws")))
+            sockets.setdefault(int(websocket.recv(DEADLINE)), []).append(websocket)
+        assert set(sockets) == set(server.pids), "both processes accept"
+        victim, survivor = sockets
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        server.wait_for(r"server process \d+ is ready", times=3)
+        assert time.monotonic() - killed < 5
+        assert re.search(rf"server process {victim} was killed by SIGKILL; starting another", server.log)
+        for websocket in sockets[survivor]:
+            websocket.ping().wait(DEADLINE)
+        assert int(get(server)) in server.pids
+
+
+def _env(project: Path) -> dict[str, str]:
+    return {"PYTHONPATH": f"{project}:{ROOT}", "CLOSES": str(project / "closes")}
+
+
+def test_connections_spread_over_the_server_processes(project: Path) -> None:
+    with (
+        serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        sockets = [clients.enter_context(connect(server.url("/", "ws"))) for _ in range(40)]
+        pids = [websocket.recv(DEADLINE) for websocket in sockets]
+        shares = [pids.count(pid) for pid in set(pids)]
+        assert len(shares) == 2
+        assert min(shares) >= 10
+
+
+def test_server_processes_end_when_the_supervisor_is_killed(project: Path) -> None:
+    server = start(project, workers=2)
+    try:
+        server.signal(signal.SIGKILL)
+        server.process.wait(DEADLINE)
+        for pid in server.pids:
+            wait_gone(pid)
+    finally:
+        server.stop()
+
+
+def test_a_running_request_is_finished_before_the_stop(project: Path) -> None:
+    server = start(project)
+    try:
+        with server.connect() as sock:
+            sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+            # The application has begun to read.
+            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            server.signal(signal.SIGTERM)
+            server.wait_for("stopping: SIGTERM")
+            sock.sendall(b"x")
+            answer = b"".join(iter(lambda: sock.recv(1000), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert answer.endswith(b"waited")
+        assert server.wait() == 0
+    finally:
+        server.stop()
+
+
+def test_websockets_get_1001_at_the_stop_and_their_disconnect_consumers_run(project: Path) -> None:
+    server = start(project)
+    try:
+        with connect(server.url("/", "ws")) as websocket:
+            websocket.recv(DEADLINE)
+            server.signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                websocket.recv(DEADLINE)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
+        assert server.wait() == 0
+        assert (project / "closes").read_text() == "1001\n"
+    finally:
+        server.stop()
+
+
+def test_a_second_signal_does_not_wait(project: Path) -> None:
+    server = start(project, "--graceful-timeout", "60")
+    try:
+        with server.connect() as sock:
+            sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            server.signal(signal.SIGTERM)
+            server.wait_for("stopping: SIGTERM")
+            server.signal(signal.SIGTERM)
+            began = time.monotonic()
+            server.wait()
+            assert time.monotonic() - began < 10
+    finally:
+        server.stop()
+
+
+def test_the_pid_file_is_there_while_it_serves(project: Path) -> None:
+    server = start(project, "--pid", "offload.pid")
+    try:
+        assert int((project / "offload.pid").read_text()) == server.process.pid
+    finally:
+        server.stop()
+    assert not (project / "offload.pid").exists()
+
+
+def test_a_unix_socket_is_served_and_a_stale_one_replaced(project: Path) -> None:
+    path = project / "offload.sock"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.close()
+    server = start(project, "--bind", f"unix:{path}")
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(str(path))
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert b"200 OK" in b"".join(iter(lambda: sock.recv(1000), b""))
+    finally:
+        server.stop()
+    assert not path.exists()
+
+
+def test_a_unix_socket_in_use_is_not_taken(project: Path) -> None:
+    path = project / "offload.sock"
+    first = start(project, "--bind", f"unix:{path}")
+    try:
+        with pytest.raises(AssertionError, match="the address is in use"):
+            start(project, "--bind", f"unix:{path}")
+        assert path.exists()
+    finally:
+        first.stop()
+
+
+def test_several_addresses_are_served(project: Path) -> None:
+    path = project / "offload.sock"
+    with serving(
+        "shop", "--layer", "memory://", "-b", "127.0.0.1:0", "-b", f"unix:{path}", cwd=project, env=_env(project)
+    ) as server:
+        assert get(server)
+        assert path.is_socket()
+
+
+def test_a_process_that_cannot_start_again_is_tried_with_pauses(project: Path) -> None:
+    with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
+        first, second = server.pids
+        (project / "shop.py").write_text("raise RuntimeError('broken since the last deployment')")
+        os.kill(first, signal.SIGKILL)
+        server.wait_for("broken since the last deployment")
+        # The other one goes on.
+        assert get(server) == str(second)
+        (project / "shop.py").write_text(APP)
+        server.wait_for(r"server process \d+ is ready", times=3)
+
+
+def test_many_clients_at_once_are_all_answered(project: Path) -> None:
+    with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
+        answers: list[str] = []
+        threads = [threading.Thread(target=lambda: answers.append(get(server))) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert len(answers) == 50

@@ -1,0 +1,105 @@
+"""Floors: imports go down only, and neighbours leave each other alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# From the bottom up. What stands in one line may not import its neighbours.
+FLOORS: list[set[str]] = [
+    {"offload.exceptions"},
+    {"offload.interfaces", "offload.settings"},
+    {"offload.protocol"},
+    {"offload.transport", "offload.layers"},
+    {"offload.gateway", "offload.consumers"},
+    {"offload.server", "offload.testing"},
+    {"django_offload"},
+    {"offload.cli"},
+    {"offload.__main__"},
+]
+# The package's own names are those of its consumers floor; whoever writes `from offload import` means that one.
+ALIASES = {"offload": "offload.consumers"}
+
+MODULES = sorted(
+    path for package in ("offload", "django_offload") for path in (ROOT / package).rglob("*.py")
+)  # fmt: skip
+
+
+def place_of(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] == "django_offload":
+        return "django_offload"
+    if len(parts) == 1:
+        return ALIASES[module]
+    place = ".".join(parts[:2])
+    return place if any(place in floor for floor in FLOORS) else ALIASES["offload"]
+
+
+def floor_of(place: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if place in floor)
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "offload":
+                submodules = {f"offload.{alias.name}" for alias in node.names}
+                names.update(name if place_of(name) == name else "offload" for name in submodules)
+            elif node.module:
+                names.add(node.module)
+    return names
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_a_module_imports_only_from_floors_below_or_its_own_place(path: Path) -> None:
+    place = place_of(module_of(path))
+    for name in imports_of(path):
+        if name.split(".")[0] not in ("offload", "django_offload"):
+            continue
+        target = place_of(name)
+        assert target == place or floor_of(target) < floor_of(place), f"{module_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("place", "forbidden"),
+    [
+        ("offload.protocol", {"gevent", "socket", "_socket", "time", "select", "threading", "django"}),
+        ("offload.layers", {"gevent", "greenlet", "django"}),
+        ("offload.consumers", {"gevent", "greenlet", "django"}),
+        ("offload.transport", {"django"}),
+        ("offload.gateway", {"django"}),
+        ("offload.server", {"django"}),
+    ],
+)
+def test_a_floor_does_not_know(place: str, forbidden: set[str]) -> None:
+    paths = [path for path in MODULES if place_of(module_of(path)) == place]
+    assert paths
+    for path in paths:
+        known = {name.split(".")[0] for name in imports_of(path)} & forbidden
+        assert not known, f"{module_of(path)} imports {', '.join(known)}"
+
+
+def test_the_supervisor_and_scripts_never_import_gevent_or_a_layers_backend() -> None:
+    code = (
+        "import sys, offload, offload.cli; "
+        "print([name for name in ('gevent', 'django', 'redis', 'ssl', 'asyncio') if name in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert output.stdout.strip() == "[]"
