@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from offload.consumers import configuration
@@ -61,17 +60,22 @@ class Dispatch:
             for hook in self._finished:
                 hook()
 
-    def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
-        """Call one consumer, again while it raises `ConsumeLater`; every other exception comes through."""
-        for attempt in range(1, LATER_TRIES):
+    def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message, tried: int = 0) -> None:
+        """Call one consumer, again while it raises `ConsumeLater`; every other exception comes through.
+
+        Args:
+            consumer, arguments, message: what to call.
+            tried: how often that has happened already.
+        """
+        while tried < LATER_TRIES:
+            if tried:
+                time.sleep(LATER_PAUSE * tried)
+            tried += 1
             try:
                 return self.run(consumer, arguments, message)
             except ConsumeLater:
-                time.sleep(LATER_PAUSE * attempt)
-        try:
-            return self.run(consumer, arguments, message)
-        except ConsumeLater:
-            log.error("%s asked %d times for %r later; dropped", name_of(consumer), LATER_TRIES, message)
+                log.debug("%s asked for %r later", name_of(consumer), message)
+        log.error("%s asked %d times for %r later; it is dropped", name_of(consumer), LATER_TRIES, message)
 
 
 class BoundConsumers:
@@ -117,7 +121,7 @@ class BoundConsumers:
             else:
                 consumer(message, **arguments)
         except ConsumeLater:
-            self._guard(dispatch.run_patiently, found, message)
+            self._guard(found, message, tried=1)
         except Exception:
             log.exception("receive consumer %s failed for %s", name_of(consumer), content["path"])
 
@@ -125,7 +129,7 @@ class BoundConsumers:
         """Run the disconnect consumer, then drop the connection's session."""
         found = self._dispatch.router.match(DISCONNECT, content)
         if found is not None:
-            self._guard(self._dispatch.run_patiently, found, self._message(content, DISCONNECT))
+            self._guard(found, self._message(content, DISCONNECT))
         if self.session_saved:
             try:
                 self._dispatch.layer.session_delete(self.reply_channel.name)
@@ -137,9 +141,9 @@ class BoundConsumers:
         message._connection = self
         return message
 
-    def _guard(self, run: Callable[..., None], found: Bound, message: Message) -> None:
+    def _guard(self, found: Bound, message: Message, tried: int = 0) -> None:
         try:
-            run(*found, message)
+            self._dispatch.run_patiently(*found, message, tried)
         except Exception:
             log.exception(
                 "%s consumer %s failed for %s",

@@ -1,0 +1,299 @@
+"""The local dispatch: consumers run with their message, and nothing of theirs gets out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from offload import Channel, ConsumeLater, DenyConnection, Group, Message, route
+from offload.consumers import JsonWebsocketConsumer, WebsocketConsumer, configuration
+from offload.consumers.dispatch import BoundConsumers, Dispatch
+from offload.consumers.routing import Router
+from offload.consumers.sessions import channel_session, enforce_ordering, session_for_reply_channel
+from offload.exceptions import ChannelFull, ConfigurationError
+from offload.interfaces import Delivery
+from offload.layers.memory import MemoryLayer
+
+
+class Client:
+    """A reply channel as a gateway would attach it."""
+
+    def __init__(self, layer: MemoryLayer, *entries: Any, path: str = "/") -> None:
+        self.layer = layer
+        self.name = layer.new_channel("websocket.send")
+        self.received: list[dict[str, Any]] = []
+        layer.attach(self.name, self._deliver)
+        self.path = path
+        bound = Dispatch(Router(list(entries)), layer).bind(self.content())
+        assert bound is not None
+        self.consumers: BoundConsumers = bound
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.received.append(delivery.content)
+
+    def content(self, **more: Any) -> dict[str, Any]:
+        return {"reply_channel": self.name, "path": self.path, "order": 0, **more}
+
+    def connect(self) -> None:
+        self.consumers.connect(self.content())
+
+    def says(self, text: str) -> None:
+        self.consumers.receive(self.content(text=text))
+
+    def leaves(self, code: int = 1000) -> None:
+        self.consumers.disconnect(self.content(code=code))
+        self.layer.detach(self.name)
+
+
+def echo(message: Message) -> None:
+    assert message.reply_channel is not None
+    message.reply_channel.send({"text": message["text"]})
+
+
+def test_a_consumer_gets_a_message_that_is_a_mapping(layer: MemoryLayer) -> None:
+    seen: list[Message] = []
+    client = Client(layer, route("websocket.receive", seen.append))
+    client.says("hi")
+    (message,) = seen
+    assert message.content == message.content | {"text": "hi"}
+    assert message["text"] == message.get("text") == "hi"
+    assert "text" in message
+    assert "bytes" not in message
+    assert set(message.keys()) == {"reply_channel", "path", "order", "text"}
+    assert message.channel.name == "websocket.receive"
+    assert message.reply_channel is not None
+    assert message.reply_channel.name == client.name
+    assert message.channel_layer is layer
+
+
+def test_the_reply_channel_is_its_name(layer: MemoryLayer) -> None:
+    channel = Channel("websocket.send.a!b")
+    assert channel == "websocket.send.a!b"
+    assert isinstance(channel, str)
+    assert type(channel.name) is str
+
+
+def test_a_reply_reaches_the_client(layer: MemoryLayer) -> None:
+    client = Client(layer, route("websocket.receive", echo))
+    client.says("hello")
+    Channel(client.name).send({"text": "from elsewhere"})
+    assert client.received == [{"text": "hello"}, {"text": "from elsewhere"}]
+
+
+def test_a_group_reaches_its_members_until_they_leave(layer: MemoryLayer) -> None:
+    one, two = Client(layer, route("websocket.receive", echo)), Client(layer, route("websocket.receive", echo))
+    group = Group("room")
+    group.add(Channel(one.name))
+    group.add(two.name)
+    group.send({"text": "all"})
+    group.discard(two.name)
+    group.send({"text": "some"})
+    one.leaves()
+    group.send({"text": "none"})
+    assert one.received == [{"text": "all"}, {"text": "some"}]
+    assert two.received == [{"text": "all"}]
+
+
+def test_a_path_without_a_route_binds_nothing(layer: MemoryLayer) -> None:
+    dispatch = Dispatch(Router([route("websocket.receive", echo, path="^/echo$")]), layer)
+    assert dispatch.bind({"path": "/", "reply_channel": "websocket.send.a!b"}) is None
+
+
+def test_the_consumer_is_chosen_by_each_message_where_its_text_decides(layer: MemoryLayer) -> None:
+    client = Client(
+        layer,
+        route("websocket.receive", lambda message: message.reply_channel.send({"text": "json"}), text=r"^\{"),
+        route("websocket.receive", echo),
+    )
+    client.says("{}")
+    client.says("plain")
+    assert client.received == [{"text": "json"}, {"text": "plain"}]
+
+
+def test_a_failing_receive_consumer_is_logged_and_the_next_message_runs(
+    layer: MemoryLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fragile(message: Message) -> None:
+        if message["text"] == "bad":
+            raise KeyError("bad")
+        echo(message)
+
+    client = Client(layer, route("websocket.receive", fragile))
+    client.says("bad")
+    client.says("good")
+    assert client.received == [{"text": "good"}]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "fragile failed for /" in record.getMessage()
+
+
+def test_deny_connection_comes_through_without_a_log_line(layer: MemoryLayer, caplog: pytest.LogCaptureFixture) -> None:
+    def deny(message: Message) -> None:
+        raise DenyConnection
+
+    client = Client(layer, route("websocket.connect", deny))
+    with pytest.raises(DenyConnection):
+        client.connect()
+    assert not caplog.records
+
+
+def test_a_failing_connect_consumer_is_logged_and_comes_through(
+    layer: MemoryLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(message: Message) -> None:
+        raise ValueError("no")
+
+    client = Client(layer, route("websocket.connect", fail))
+    with pytest.raises(ValueError, match="no"):
+        client.connect()
+    assert caplog.records[0].exc_info is not None
+
+
+def test_consume_later_runs_the_same_message_again_ten_times_at_most(
+    layer: MemoryLayer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offload.consumers.dispatch.LATER_PAUSE", 0.0)
+    tries: list[str] = []
+
+    def later(message: Message) -> None:
+        tries.append(message["text"])
+        if message["text"] == "never" or len(tries) < 3:
+            raise ConsumeLater
+        echo(message)
+
+    client = Client(layer, route("websocket.receive", later))
+    client.says("third")
+    assert client.received == [{"text": "third"}]
+    tries.clear()
+    client.says("never")
+    assert len(tries) == 10
+    assert "asked 10 times" in caplog.text
+
+
+def test_hooks_run_around_each_consumer(layer: MemoryLayer) -> None:
+    events: list[str] = []
+    configuration.configure(started=lambda: events.append("started"), finished=lambda: events.append("finished"))
+    client = Client(layer, route("websocket.receive", lambda message: events.append(message["text"])))
+    client.says("hi")
+    assert events == ["started", "hi", "finished"]
+
+
+def test_channel_sessions_are_kept_between_messages_and_end_with_the_connection(layer: MemoryLayer) -> None:
+    @channel_session
+    def count(message: Message) -> None:
+        message.channel_session.setdefault("seen", []).append(message["text"])
+
+    client = Client(layer, route("websocket.receive", count))
+    client.says("a")
+    client.says("b")
+    # Also a change inside a nested value was saved, and another process would read it.
+    assert dict(session_for_reply_channel(client.name)) == {"seen": ["a", "b"]}
+    client.leaves()
+    assert layer.session_load(client.name) is None
+
+
+def test_an_unchanged_session_is_not_written(layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves: list[str] = []
+    original = layer.session_save
+    monkeypatch.setattr(layer, "session_save", lambda *a: (saves.append(a[0]), original(*a)))
+
+    @channel_session
+    def look(message: Message) -> None:
+        message.channel_session.get("nothing")
+
+    Client(layer, route("websocket.receive", look)).says("a")
+    assert saves == []
+
+
+def test_a_session_needs_a_reply_channel(layer: MemoryLayer) -> None:
+    @channel_session
+    def consumer(message: Message) -> None: ...
+
+    with pytest.raises(ValueError, match="has no reply channel"):
+        consumer(Message({}, "jobs", layer))
+
+
+def test_enforce_ordering_is_accepted_in_each_of_its_forms() -> None:
+    assert enforce_ordering(echo) is echo
+    assert enforce_ordering(slight=True)(echo) is echo
+
+
+def test_class_based_consumers_have_channels_1_methods(layer: MemoryLayer) -> None:
+    events: list[Any] = []
+
+    class Room(WebsocketConsumer):
+        channel_session = True
+
+        def connection_groups(self, **kwargs: Any) -> list[str]:
+            return [f"room-{kwargs['room']}"]
+
+        def connect(self, message: Message, **kwargs: Any) -> None:
+            super().connect(message, **kwargs)
+            message.channel_session["room"] = kwargs["room"]
+
+        def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
+            self.group_send(f"room-{kwargs['room']}", text=text)
+            self.send(bytes=b"seen")
+
+        def disconnect(self, message: Message, **kwargs: Any) -> None:
+            events.append((message["code"], message.channel_session["room"]))
+
+    entry = Room.as_route(path=r"^/(?P<room>\w+)$")
+    one, two = Client(layer, entry, path="/lobby"), Client(layer, entry, path="/lobby")
+    for client in (one, two):
+        client.connect()
+    one.says("hi")
+    assert one.received == [{"accept": True}, {"text": "hi"}, {"bytes": b"seen"}]
+    assert two.received == [{"accept": True}, {"text": "hi"}]
+    one.leaves(1001)
+    assert events == [(1001, "lobby")]
+
+
+def test_json_consumers_take_and_send_values(layer: MemoryLayer) -> None:
+    class Adder(JsonWebsocketConsumer):
+        def receive(self, content: Any, **kwargs: Any) -> None:
+            self.send({"sum": sum(content)})
+
+    client = Client(layer, Adder.as_route())
+    client.says("[1, 2]")
+    assert client.received == [{"text": '{"sum": 3}'}]
+
+
+def test_as_route_replaces_attributes(layer: MemoryLayer) -> None:
+    client = Client(layer, WebsocketConsumer.as_route({"groups": ["news"]}))
+    client.connect()
+    Group("news").send({"text": "extra"})
+    assert client.received == [{"accept": True}, {"text": "extra"}]
+
+
+def test_an_unconfigured_process_is_told_what_to_do() -> None:
+    configuration.reset()
+    with pytest.raises(ConfigurationError, match=r"no channel layer is configured as 'default' \(configured: none\)"):
+        Channel("jobs").send({})
+
+
+def test_aliases_are_separate_layers(layer: MemoryLayer) -> None:
+    other = MemoryLayer(capacity=1)
+    configuration.configure(other, alias="images")
+    Channel("resize", alias="images").send({"id": 1})
+    with pytest.raises(ChannelFull):
+        Channel("resize", alias="images").send({"id": 2})
+    assert layer.receive(["resize"], timeout=0) is None
+    assert other.receive(["resize"], timeout=0) == ("resize", {"id": 1})
+
+
+def test_consumers_of_different_connections_may_run_side_by_side(layer: MemoryLayer) -> None:
+    meeting = threading.Barrier(2, timeout=10)
+    client = Client(layer, route("websocket.receive", lambda message: meeting.wait()))
+    other = Client(layer, route("websocket.receive", lambda message: meeting.wait()))
+    threads = [threading.Thread(target=c.says, args=("x",)) for c in (client, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert not meeting.broken

@@ -1,0 +1,124 @@
+"""Routing: which consumer runs, and with what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from offload import include, route, route_class
+from offload.consumers import WebsocketConsumer
+from offload.consumers.routing import Router
+from offload.exceptions import ConfigurationError
+
+
+def first(message: Any, **kwargs: Any) -> None: ...
+
+
+def second(message: Any, **kwargs: Any) -> None: ...
+
+
+def receive(path: str, **more: Any) -> dict[str, Any]:
+    return {"reply_channel": "websocket.send.a!b", "path": path, "order": 1, **more}
+
+
+inner_routing = [
+    route("websocket.receive", first, path=r"^/(?P<slug>\w+)/$"),
+    route("websocket.receive", second, path=r"^/$"),
+]
+
+
+def test_the_first_match_wins() -> None:
+    router = Router([route("jobs", first), route("jobs", second)])
+    assert router.match("jobs", {}) == (first, {})
+
+
+def test_named_groups_become_keyword_arguments() -> None:
+    router = Router([route("websocket.receive", first, path=r"^/chat/(?P<room>\w+)/$")])
+    assert router.match("websocket.receive", receive("/chat/lobby/")) == (first, {"room": "lobby"})
+    assert router.match("websocket.receive", receive("/chat/")) is None
+
+
+def test_a_filter_matches_from_the_beginning_as_re_match_does() -> None:
+    router = Router([route("websocket.receive", first, path="/chat")])
+    assert router.match("websocket.receive", receive("/chat/anything")) is not None
+    assert router.match("websocket.receive", receive("/a/chat")) is None
+
+
+def test_all_filters_must_match_and_a_missing_value_does_not() -> None:
+    router = Router([route("jobs", first, kind="^resize$", size=r"^(?P<size>\d+)$")])
+    assert router.match("jobs", {"kind": "resize", "size": 40}) == (first, {"size": "40"})
+    assert router.match("jobs", {"kind": "resize"}) is None
+    assert router.match("jobs", {"kind": "crop", "size": 40}) is None
+
+
+def test_bytes_are_matched_as_text() -> None:
+    router = Router([route("websocket.connect", first, query_string=r"^token=(?P<token>\w+)")])
+    assert router.match("websocket.connect", {"query_string": b"token=abc"}) == (first, {"token": "abc"})
+
+
+def test_include_strips_what_it_matched() -> None:
+    router = Router([include(inner_routing, path=r"^/blog/(?P<lang>\w\w)")])
+    assert router.match("websocket.receive", receive("/blog/en/hello/")) == (first, {"lang": "en", "slug": "hello"})
+    assert router.match("websocket.receive", receive("/blog/en/")) == (second, {"lang": "en"})
+    assert router.match("websocket.receive", receive("/hello/")) is None
+
+
+def test_includes_nest_and_may_be_dotted_paths() -> None:
+    middle = [include(f"{__name__}.inner_routing", path=r"^/b")]
+    router = Router([include(middle, path=r"^/a")])
+    assert router.match("websocket.receive", receive("/a/b/c/")) == (first, {"slug": "c"})
+
+
+def test_lists_inside_lists_and_dicts_are_routings_too() -> None:
+    assert Router([[route("jobs", first)]]).match("jobs", {}) == (first, {})
+    assert Router({"jobs": first}).match("jobs", {}) == (first, {})  # type: ignore[arg-type]
+
+
+def test_a_consumer_may_be_a_dotted_path() -> None:
+    router = Router([route("jobs", f"{__name__}.first")])
+    assert router.match("jobs", {}) == (first, {})
+
+
+def test_a_class_takes_all_channels_of_its_mapping() -> None:
+    router = Router([route_class(WebsocketConsumer, path="^/c")])
+    assert sorted(router.channels) == ["websocket.connect", "websocket.disconnect", "websocket.receive"]
+    assert router.match("websocket.connect", receive("/c")) == (WebsocketConsumer, {})
+
+
+def test_a_handshake_is_routed_when_any_websocket_consumer_wants_its_path() -> None:
+    router = Router([route("websocket.receive", first, path="^/echo$", text="^{"), route("jobs", first)])
+    assert router.accepts_websocket({"path": "/echo", "reply_channel": "x"})
+    assert not router.accepts_websocket({"path": "/other", "reply_channel": "x"})
+
+
+@pytest.mark.parametrize(
+    ("routing", "message"),
+    [
+        (5, "channel_routing is a int, not a list; write channel_routing = [route(...), ...]"),
+        (
+            [route("jobs", first), None],
+            "channel_routing[1] is None, not a routing entry; "
+            "write route(channel, consumer, path=...), route_class(...) or include(...)",
+        ),
+        ([route("jobs", 5)], "the consumer of channel_routing[0] is 5, which cannot be called"),  # type: ignore[arg-type]
+        ([route("", first)], "channel_routing[0] names the channel ''; a channel's name is a string"),
+        (
+            [route("jobs", "nowhere")],
+            "the consumer of channel_routing[0] is 'nowhere'; write it as package.module.name",
+        ),
+        (
+            [route_class(first)],
+            f"the class of channel_routing[0] is {first!r}, without a method_mapping; "
+            "derive it from offload.consumers.BaseConsumer",
+        ),
+        (
+            "no_such_package.routing.channel_routing",
+            "the routing is 'no_such_package.routing.channel_routing', but there is no module 'no_such_package'",
+        ),
+    ],
+)
+def test_a_wrong_entry_is_named(routing: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        Router(routing)
+    assert str(error.value) == message
