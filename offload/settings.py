@@ -34,6 +34,9 @@ class Settings:
     )
     pid: str | None = _setting(None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE")
     backlog: int = _setting(2048, "--backlog", "connections that may wait to be accepted", low=1, metavar="N")
+    worker_connections: int = _setting(
+        100_000, "--worker-connections", "connections that one server process holds", low=1, metavar="N"
+    )
     pool_size: int = _setting(
         1000, "--pool-size", "greenlets that run requests and consumers in one process", low=1, metavar="N"
     )

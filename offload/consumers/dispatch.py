@@ -72,7 +72,8 @@ class Dispatch:
                 time.sleep(LATER_PAUSE * tried)
             tried += 1
             try:
-                return self.run(consumer, arguments, message)
+                self.run(consumer, arguments, message)
+                return
             except ConsumeLater:
                 log.debug("%s asked for %r later", name_of(consumer), message)
         log.error("%s asked %d times for %r later; it is dropped", name_of(consumer), LATER_TRIES, message)

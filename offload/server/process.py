@@ -27,10 +27,15 @@ from offload.gateway.http import HttpGateway
 from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
 from offload.interfaces import Layer
+
 try:
     from offload.layers.ipc import IPCLayer
 except ImportError:
-    class IPCLayer: pass
+
+    class IPCLayer:
+        pass
+
+
 from offload.layers.urls import layer_from_url
 from offload.protocol.request import HttpLimits
 from offload.server.application import load_application
@@ -183,16 +188,16 @@ class ServerProcess:
         where = sock.getsockname()
         server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
         base = environ_base(server, multiprocess=self.settings.workers > 1)
-        loop, load, http = self._loop, self.load, self._http
+        loop, load, http, limit = self._loop, self.load, self._http, self.settings.worker_connections
 
         def accepted(client: Any, peer: object) -> None:
             load.change(1)
-            http.accepted(Connection(loop, client, peer, _left), base)
+            http.accepted(Connection(loop, client, peer, left), base)
 
-        def _left() -> None:
+        def left() -> None:
             load.change(-1)
 
-        return Listener(loop, sock, accepted, load.is_above_mean)
+        return Listener(loop, sock, accepted, load.is_above_mean, lambda: load.connections >= limit)
 
     def _stop(self) -> None:
         """Accept nothing more, let requests and consumers finish, and leave."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("offload.server")
 
 ACCEPTS_PER_TURN = 16
+FULL_SECONDS = 0.05
+"""How often a process that is full looks whether it has room again."""
 HANDICAP_SECONDS = 0.002
 """How long a process above the mean leaves a new connection to the others."""
 EXHAUSTED_SECONDS = 0.5
@@ -34,6 +36,7 @@ class Listener:
         sock: bound, listening and non-blocking; it stays the caller's.
         accepted: called with each connected, non-blocking socket and its peer's address; it must not raise.
         is_above_mean: whether this process holds more connections than its fair share.
+        is_full: whether it may not take another one.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Listener:
         sock: _socket.socket,
         accepted: Callable[[_socket.socket, Any], None],
         is_above_mean: Callable[[], bool],
+        is_full: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._accepted = accepted
         self._is_above_mean = is_above_mean
+        self._is_full = is_full
         self._watcher = loop.io(sock.fileno(), 1)
         self._timer = loop.timer(0, ref=False)
         self._open = False
@@ -83,6 +88,9 @@ class Listener:
     def _accept(self) -> None:
         listening = self._sock
         for _ in range(ACCEPTS_PER_TURN):
+            if self._is_full():
+                self._pause(FULL_SECONDS)
+                return
             try:
                 descriptor, peer = listening._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

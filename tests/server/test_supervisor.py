@@ -261,3 +261,17 @@ def test_many_clients_at_once_are_all_answered(project: Path) -> None:
         for thread in threads:
             thread.join(DEADLINE)
         assert len(answers) == 50
+
+
+def test_a_full_process_leaves_further_connections_in_the_backlog(project: Path) -> None:
+    with serving("shop", "--layer", "memory://", "--worker-connections", "2", cwd=project, env=_env(project)) as server:
+        first, second = server.connect(), server.connect()
+        with server.connect() as third:
+            third.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            third.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                third.recv(1)
+            first.close()
+            third.settimeout(DEADLINE)
+            assert third.recv(12) == b"HTTP/1.1 200"
+        second.close()
