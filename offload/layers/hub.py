@@ -1,0 +1,400 @@
+"""The hub: the process behind the IPC layer, through which the processes of one machine share queues and groups.
+
+It lives on the standard library alone (and msgpack): the supervisor forks it without ever having imported gevent. One
+hub serves a socket; a second one for the same path stands by, and takes over when the first ends. All is in memory:
+when the hub ends, queues, memberships of queues and sessions are gone; the clients come back by themselves, with their
+subscriptions.
+
+What it does with a request is in ``offload.layers.hub_exchange``; here are the process, the socket and its clients.
+
+    python -m offload.layers.hub PATH
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, cast
+
+from offload.exceptions import ConfigurationError
+from offload.layers import ipc_path
+from offload.layers import ipc_wire as wire
+from offload.layers.hub_exchange import Exchange, Peer
+from offload.layers.settings import LayerSettings
+
+logger = logging.getLogger("offload.layer")
+
+ENDED, FAILED, MISCONFIGURED = 0, 1, 2
+
+BUFFER_BYTES = 32 * 1024 * 1024
+GRACE = 1.0  # twice the longest pause of a client between two attempts to connect
+
+_BACKLOG = 1024
+_TICK = 10.0
+_PAUSE_READING_BYTES = 1024 * 1024
+_FAREWELL = 0.5
+
+
+def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> int:
+    """Be the hub of this socket, in a process of its own, until SIGTERM or until `life` ends.
+
+    Stands by while another hub has the path. SIGINT and SIGHUP are ignored: they come from a terminal and are for the
+    parent, which ends the hub when it is done with it.
+
+    Args:
+        path: the socket; its directory is made, with mode 0700.
+        life: a connected socket (or its pair's half) whose end of file means that the parent is gone.
+        buffer_bytes: what is kept for one client that does not read; past it messages for it are dropped and counted.
+
+    Returns:
+        The exit code: 0 as told; 1 when the socket was taken away; 2 when the path cannot be used, which starting again
+        would not change.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's, if any; ours comes with the event loop
+    try:
+        ipc_path.check_length(path)
+        ipc_path.make_directory(path)
+        return asyncio.run(Hub(path, life, buffer_bytes).run())
+    except ConfigurationError as error:
+        logger.error("hub: %s", error)
+        return MISCONFIGURED
+
+
+class Hub:
+    """The process: lock, socket, clients, timers.
+
+    Attributes:
+        connections: the clients.
+        buffer_bytes: see `serve`.
+    """
+
+    def __init__(self, path: str, life: socket.socket | None, buffer_bytes: int) -> None:
+        self.connections: set[Connection] = set()
+        self.buffer_bytes = buffer_bytes
+        self._path = path
+        self._life = life
+        self._exchanges: dict[str, Exchange] = {}
+        self._grace_ends = 0.0
+        self._code = ENDED
+        self._farewell: asyncio.Event | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        if self._life is not None:
+            self._life.setblocking(False)
+            loop.add_reader(self._life, self._look_at_life, self._life)
+        lock = await self._take_lock()
+        if lock is None:
+            return ENDED
+        try:
+            await self._serve(lock)
+        finally:
+            os.close(lock)  # last: who stands by may bind now
+        return self._code
+
+    def exchange(self, prefix: str) -> Exchange:
+        found = self._exchanges.get(prefix)
+        if found is None:
+            loop = asyncio.get_running_loop()
+            found = self._exchanges[prefix] = Exchange(time.monotonic, loop.call_later, self._grace_ends)
+        return found
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if self._farewell is not None and not self.connections:
+            self._farewell.set()
+
+    def _look_at_life(self, life: socket.socket) -> None:
+        try:
+            data = life.recv(1024)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(life)
+            self._ending.set()
+
+    async def _take_lock(self) -> int | None:
+        """The lock's descriptor; None when it is time to end before it was ours."""
+        lock = _lock(self._path, wait=False)
+        if lock is not None:
+            return lock
+        logger.info("hub: another one serves %s; standing by", self._path)
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[int] = loop.create_future()
+
+        def settle(lock: int | None, error: OSError | None) -> None:
+            if taken.done():
+                return
+            if lock is not None:
+                taken.set_result(lock)
+            elif error is not None:
+                taken.set_exception(error)
+
+        def wait() -> None:
+            lock, error = None, None
+            try:
+                lock = _lock(self._path, wait=True)
+            except OSError as failed:
+                error = failed
+            try:
+                loop.call_soon_threadsafe(settle, lock, error)
+            except RuntimeError:  # the loop has ended
+                if lock is not None:
+                    os.close(lock)
+
+        # A thread, and a daemon: the wait for a lock cannot be ended, and must not keep the process.
+        threading.Thread(target=wait, name="offload-hub-lock", daemon=True).start()
+        ending = loop.create_task(self._ending.wait())
+        either: set[asyncio.Future[Any]] = {taken, ending}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        return taken.result() if taken.done() else None
+
+    async def _serve(self, lock: int) -> None:
+        loop = asyncio.get_running_loop()
+        listener = _listen(self._path)
+        identity = _identity(os.stat(self._path))
+        self._grace_ends = time.monotonic() + GRACE
+        server = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=_BACKLOG)
+        logger.info("hub: serving %s", self._path)
+        try:
+            while not self._ending.is_set():
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), _TICK)
+                if not self._ending.is_set():
+                    self._tick(lock, identity)
+        finally:
+            server.close()
+            # Ours only: somebody may have removed it, and another hub made its own.
+            with contextlib.suppress(FileNotFoundError):
+                if _identity(os.lstat(self._path)) == identity:
+                    os.unlink(self._path)
+            await self._say_farewell()
+        logger.info("hub: ended")
+
+    async def _say_farewell(self) -> None:
+        self._farewell = asyncio.Event()
+        for connection in list(self.connections):
+            connection.close()
+        if self.connections:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._farewell.wait(), _FAREWELL)
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _tick(self, lock: int, identity: tuple[int, int]) -> None:
+        now = time.monotonic()
+        for prefix, exchange in list(self._exchanges.items()):
+            exchange.broker.sweep(now)
+            if exchange.is_unused():
+                del self._exchanges[prefix]
+        # Programs that tidy up /tmp remove files by their age, and a lock file that is gone locks nobody out.
+        os.utime(lock)
+        try:
+            there = _identity(os.lstat(self._path)) == identity
+        except OSError:
+            there = False
+        if not there:
+            logger.error(
+                "hub: the socket %s was removed by somebody; ending, so that a new one can be made", self._path
+            )
+            self._code = FAILED
+            self._ending.set()
+
+
+class Connection(asyncio.Protocol, Peer):
+    """One client. Frames for it are joined, and leave at the end of the loop's turn."""
+
+    def __init__(self, hub: Hub) -> None:
+        Peer.__init__(self)
+        self._hub = hub
+        self._frames = wire.FrameReader()
+        self._exchange: Exchange | None = None
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._dropped = 0
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._hub.connections.add(self)
+        user = ipc_path.peer_user(transport.get_extra_info("socket"))
+        if user not in (None, 0, os.geteuid()):
+            logger.warning("hub: refused a connection of user %s; this hub is for user %d", user, os.geteuid())
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=_PAUSE_READING_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self._handle(frame)
+        except wire.BrokenFrame as error:
+            logger.warning("hub: ended the connection of a client: %s", error)
+            self.abort()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        self._out.clear()
+        self._hub.forget(self)
+        if self._exchange is not None:
+            self._exchange.leave(self)
+
+    def pause_writing(self) -> None:
+        # Who does not read may not ask for more either, or its answers would pile up.
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._report_dropped()
+
+    # What the exchange and the hub call
+
+    def write(self, frame: bytes) -> None:
+        if self._transport is None:
+            return
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def push(self, frame: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._out_bytes + self._transport.get_write_buffer_size() < self._hub.buffer_bytes:
+            self._report_dropped()
+            self.write(frame)
+            return
+        if not self._dropped:
+            logger.warning(
+                "hub: a client does not read, and %d bytes wait for it; dropping messages for it",
+                self._hub.buffer_bytes,
+            )
+        self._dropped += 1
+
+    def close(self) -> None:
+        """End the connection after what is to be written."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Its own
+
+    def _handle(self, frame: list[Any]) -> None:
+        if self._exchange is None:
+            self._greet(frame)
+            return
+        try:
+            self._exchange.handle(self, frame)
+        except wire.BrokenFrame:
+            raise
+        except Exception as error:
+            # One request in a form that we do not know must not take the others' hub away.
+            logger.exception("hub: request of kind %s failed", frame[0])
+            if len(frame) > 1 and isinstance(frame[1], int):
+                self.answer(frame[1], f"{type(error).__name__}: {error}", wire.ERROR)
+
+    def _greet(self, frame: list[Any]) -> None:
+        # The first three items are the same in all versions.
+        if len(frame) < 3 or frame[0] != wire.HELLO or not isinstance(frame[1], int):
+            raise wire.BrokenFrame("it did not say hello")
+        _, request, version, *rest = frame
+        if version != wire.VERSION:
+            self.answer(
+                request,
+                f"speaks version {wire.VERSION} of its protocol, and this process version {version};"
+                " restart both with one version of offload",
+                wire.ERROR,
+            )
+            self.close()
+            return
+        try:
+            prefix, self.process, settings = rest
+            settings["channel_capacity"] = dict(settings["channel_capacity"])
+            self.settings = LayerSettings(prefix=prefix, **settings)
+        except (ValueError, TypeError, KeyError, ConfigurationError) as error:
+            raise wire.BrokenFrame(f"its hello is wrong: {error}") from error
+        self._exchange = self._hub.exchange(prefix)
+        self._exchange.join(self)
+        self.answer(request, wire.VERSION)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._transport.write(data)
+        self._out.clear()
+        self._out_bytes = 0
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            logger.warning("hub: dropped %d messages for a client that did not read", dropped)
+            self.write(wire.pack(wire.LOST, dropped))
+
+
+def _lock(path: str, *, wait: bool) -> int | None:
+    """Take the lock that the path's hub holds; None when another has it and we do not wait."""
+    name = f"{path}.lock"
+    while True:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been removed and made again while we waited: that lock would be worth nothing.
+            with contextlib.suppress(FileNotFoundError):
+                if _identity(os.stat(name)) == _identity(os.fstat(lock)):
+                    return lock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        os.close(lock)
+
+
+def _listen(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        ipc_path.check_socket(path)
+        os.unlink(path)  # left by a hub that was killed: we hold the lock, so nobody serves it
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m offload.layers.hub PATH\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    return serve(os.path.abspath(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

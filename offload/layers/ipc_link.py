@@ -1,0 +1,543 @@
+"""A process's connection to its hub: kept up by one thread, used by any number of threads or greenlets.
+
+The thread ("reader") connects, reads, and when the connection is lost connects again and restores what was subscribed
+to. Callers write their requests themselves and wait for the answer. Knows the wire, and not what messages mean.
+
+The lock is the interpreter's own (see ``offload.layers.subscriptions``): nothing under it may wait, so writing under it
+never does: what the socket does not take at once is kept, in order, and a thread is started to write the rest. A link
+is used once: `close` and `abandon` are final.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import weakref
+from _thread import RLock
+from collections import deque
+from typing import Any, Protocol
+
+from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
+from offload.layers import ipc_path
+from offload.layers import ipc_wire as wire
+
+logger = logging.getLogger("offload.layer")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+MAX_UNSENT_BYTES = 32 * 1024 * 1024
+
+_READ_BYTES = 256 * 1024
+_WRITE_BYTES = 256 * 1024
+_NEVER_WAIT = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+class Owner(Protocol):
+    """What a link calls, from the reader unless it says otherwise. None of it may wait or raise."""
+
+    def hello(self) -> tuple[Any, ...]:
+        """Prefix, process token and settings."""
+
+    def pushed(self, frame: list[Any], more: bool) -> None:
+        """A message has come; `more` when another follows at once."""
+
+    def called(self, add: bool, group: str, channel: str) -> None:
+        """Another process asks for a change of membership. In a thread of its own: it may wait and raise."""
+
+    def connected_again(self) -> None: ...
+
+
+class _Waiter:
+    """One wait for one thing. A bare lock: many are made, and a condition or event costs several."""
+
+    __slots__ = ("_lock", "error", "frame")
+
+    def __init__(self) -> None:
+        self.frame: list[Any] | None = None
+        self.error: Exception | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        self._lock.release()
+
+
+class Link:
+    """The connection.
+
+    Args:
+        path: the hub's socket.
+        timeout: seconds to wait for a connection, and for an answer.
+        foreign: see ``offload.layers.ipc_path.check_directory``.
+        owner: held weakly; when it is gone, the link ends.
+    """
+
+    def __init__(self, path: str, timeout: float, foreign: bool, owner: Owner) -> None:
+        self._path = path
+        self._timeout = timeout
+        self._foreign = foreign
+        self._owner = weakref.ref(owner)
+        self._lock = RLock()
+        self._ids = itertools.count(1)
+        self._ended = False
+        self._up = False
+        self._was_up = False
+        self._thread: threading.Thread | None = None
+        self._pause: threading.Event | None = None
+        self._reason = "not connected yet"
+        # Two objects of one socket, for gevent's sake: one that waits (to read, and to write the rest), and one that
+        # never does.
+        self._socket: socket.socket | None = None
+        self._writer: socket.socket | None = None
+        self._unsent = bytearray()
+        self._writing_rest = False
+        self._pending: dict[int, _Waiter] = {}
+        self._arrivals: list[_Waiter] = []  # those who wait for the connection
+        self._calls: deque[tuple[int, bool, str, str]] = deque()
+        self._calling = False
+        # What to restore. Kept here rather than asked of the layer: it must be read and changed in step with writing.
+        self._groups: set[str] = set()
+        self._inbox = False
+
+    # For the layer
+
+    def request(self, kind: int, *arguments: Any, again: bool) -> Any:
+        """Ask, and wait for the answer.
+
+        Args:
+            again: whether to ask once more when the connection is lost before the answer: for what may be done twice.
+
+        Raises:
+            LayerUnavailable, ConfigurationError: no answer in time, and why.
+        """
+        deadline = time.monotonic() + self._timeout
+        while True:
+            self._wait_until_up(deadline)
+            request, waiter = self._ask(kind, arguments)
+            if waiter is not None and self._wait_for_answer(request, waiter, deadline - time.monotonic()):
+                return _value(waiter.frame)
+            if waiter is None or (again and waiter.frame is None):
+                continue
+            raise self._unavailable("its hub ended while a request was under way; it is unknown whether it was done")
+
+    def receive(self, channels: list[str], timeout: float | None) -> tuple[str, bytes] | None:
+        """Take a message from named queues. What was handed out and is not wanted any more goes back."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._wait_until_up(time.monotonic() + self._timeout)
+            remaining = None if ends is None else max(0.0, ends - time.monotonic())
+            request, waiter = self._ask(wire.RECEIVE, (channels, remaining))
+            if waiter is None:
+                continue
+            try:
+                # The hub keeps the time: only a hub that hangs is waited for longer.
+                answered = self._wait_for_answer(
+                    request, waiter, None if remaining is None else remaining + self._timeout
+                )
+            except BaseException:
+                self.post(wire.CANCEL, 0, request, wait=False)
+                raise
+            if not answered:
+                continue
+            value = _value(waiter.frame)
+            if value is None:
+                return None
+            # Before the caller has it, so that no other can get it as well if this process dies now.
+            self.post(wire.TAKEN, 0, request)
+            return value[0], value[1]
+
+    def subscribe(self, group: str) -> None:
+        with self._lock:
+            self._groups.add(group)
+        try:
+            self.request(wire.SUBSCRIBE, [group], again=True)
+        except BaseException:
+            self.unsubscribe(group)
+            raise
+
+    def unsubscribe(self, group: str) -> None:
+        """Neither waits nor raises."""
+        with self._lock:
+            self._groups.discard(group)
+            self.post(wire.UNSUBSCRIBE, 0, group, wait=False)
+
+    def open_inbox(self) -> None:
+        self._inbox = True
+        try:
+            self.request(wire.OPEN_INBOX, again=True)
+        except BaseException:
+            self._inbox = False
+            raise
+
+    def post(self, kind: int, *items: Any, wait: bool = True) -> None:
+        """Say something that has no answer; without a connection, nothing.
+
+        Args:
+            wait: whether this may be a place to start a thread, which waits a little.
+        """
+        frame = wire.pack(kind, *items)
+        with self._lock:
+            if self._up:
+                self._write(frame)
+        if wait:
+            self._write_rest()
+
+    def close(self, *, wait: bool = True) -> None:
+        with self._lock:
+            self._ended = True
+            self._up = False
+            waiters = [*self._pending.values(), *self._arrivals]
+            self._pending.clear()
+            self._arrivals.clear()
+            thread, connected, pause = self._thread, self._socket, self._pause
+        error = self._unavailable("the layer was closed")
+        for waiter in waiters:
+            waiter.error = error
+            waiter.wake()
+        if connected is not None:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
+        if pause is not None:
+            pause.set()
+        if wait and thread is not None and thread is not threading.current_thread():
+            thread.join(self._timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection, and say nothing on it."""
+        self._lock = RLock()  # a thread that is not here may have had it
+        self._ended = True
+        self._up = False
+        self._close_sockets()
+
+    # Callers
+
+    def _ask(self, kind: int, arguments: tuple[Any, ...]) -> tuple[int, _Waiter | None]:
+        request, waiter = next(self._ids), _Waiter()
+        frame = wire.pack(kind, request, *arguments)
+        with self._lock:
+            if not self._up:
+                return request, None
+            if len(self._unsent) > MAX_UNSENT_BYTES:
+                raise self._unavailable(f"its hub does not read, and {len(self._unsent)} bytes wait for it")
+            self._pending[request] = waiter
+            self._write(frame)
+        self._write_rest()
+        return request, waiter
+
+    def _wait_for_answer(self, request: int, waiter: _Waiter, timeout: float | None) -> bool:
+        """Returns False when the connection was lost."""
+        try:
+            answered = waiter.wait(timeout)
+        except BaseException:
+            self._pending.pop(request, None)
+            raise
+        if not answered:
+            if self._pending.pop(request, None) is not None:
+                raise self._unavailable(f"its hub did not answer within {self._timeout:g} s")
+            waiter.wait(None)  # the answer is being handed to us in this instant
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.frame is not None
+
+    def _wait_until_up(self, deadline: float) -> None:
+        while not self._up:
+            with self._lock:
+                if self._ended:
+                    raise self._unavailable("the layer was closed")
+                if self._up:
+                    return
+                waiter = _Waiter()
+                self._arrivals.append(waiter)
+                thread = None
+                if self._thread is None:
+                    self._pause = threading.Event()
+                    thread = self._thread = threading.Thread(target=self._run, name="offload-ipc", daemon=True)
+            try:
+                if thread is not None:
+                    self._start(thread)
+                waiter.wait(deadline - time.monotonic())
+            finally:
+                with self._lock:
+                    if waiter in self._arrivals:
+                        self._arrivals.remove(waiter)
+            if waiter.error is not None:
+                # One object for all would collect the tracebacks of all.
+                raise type(waiter.error)(*waiter.error.args)
+            if not self._up and time.monotonic() >= deadline:
+                raise self._unavailable(self._reason)
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._thread = None
+            raise
+
+    def _unavailable(self, reason: str) -> LayerUnavailable:
+        return LayerUnavailable(f"layer 'ipc' at {self._path}: {reason}")
+
+    # Writing
+
+    def _write(self, frame: bytes) -> None:
+        """With the lock held."""
+        sent = 0
+        if not self._unsent and self._writer is not None:
+            try:
+                sent = self._writer.send(frame, _NEVER_WAIT)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # the reader meets the end of the connection, and tells everybody
+        if sent < len(frame):
+            self._unsent += frame[sent:]
+
+    def _write_rest(self) -> None:
+        """Have a thread write what the socket did not take."""
+        if not self._unsent:
+            return
+        with self._lock:
+            if self._writing_rest or not self._unsent or not self._up:
+                return
+            self._writing_rest = True
+        try:
+            threading.Thread(target=self._run_writer, name="offload-ipc-writer", daemon=True).start()
+        except BaseException:
+            self._writing_rest = False
+            raise
+
+    def _run_writer(self) -> None:
+        while True:
+            with self._lock:
+                connected = self._socket
+                if not self._unsent or not self._up or connected is None:
+                    self._writing_rest = False
+                    return
+                chunk = bytes(self._unsent[:_WRITE_BYTES])
+            try:
+                sent = connected.send(chunk)
+            except OSError:
+                sent = 0
+            with self._lock:
+                if connected is self._socket and sent:
+                    del self._unsent[:sent]
+                elif connected is self._socket:
+                    self._writing_rest = False
+                    return
+
+    # The reader
+
+    def _run(self) -> None:
+        try:
+            self._keep_up()
+        finally:
+            with self._lock:
+                self._close_sockets()
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _keep_up(self) -> None:
+        pause = self._pause
+        assert pause is not None
+        failures = 0
+        while True:
+            frames = self._try_to_connect()
+            if frames is not None:
+                failures = 0
+                self._read(frames)
+                self._lose()
+            with self._lock:
+                if self._ended or self._owner() is None or not (self._arrivals or self._groups or self._inbox):
+                    self._thread = None
+                    return
+            pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+            failures += 1
+
+    def _try_to_connect(self) -> wire.FrameReader | None:
+        try:
+            return self._connect()
+        except FileNotFoundError:
+            reason = "no such file"
+        except (ConfigurationError, LayerUnavailable) as error:
+            # Waiting would not help: say so at once.
+            self._fail_arrivals(error)
+            reason = str(error)
+        except (OSError, wire.BrokenFrame) as error:
+            reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+        self._reason = (
+            f"cannot reach its hub: {reason};"
+            " start 'offload APP' in this directory, or name the socket with ipc:///path"
+        )
+        with self._lock:
+            self._close_sockets()
+        return None
+
+    def _connect(self) -> wire.FrameReader:
+        """Connect, say hello, restore; raises what explains why not."""
+        ipc_path.check_directory(self._path, foreign=self._foreign)
+        ipc_path.check_socket(self._path)
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with self._lock:
+            # Here from the first, so that a forked child, or `close`, finds it.
+            self._socket = connected
+        connected.settimeout(self._timeout)
+        connected.connect(self._path)
+        user = ipc_path.peer_user(connected)
+        if user not in (None, os.geteuid()) and not self._foreign:
+            raise self._unavailable(f"its hub belongs to user {user}, not to {os.geteuid()}")
+        owner = self._owner()
+        if owner is None:
+            raise OSError("the layer is gone")
+        connected.sendall(wire.pack(wire.HELLO, 1, wire.VERSION, *owner.hello()))
+        frames = wire.FrameReader()
+        answers: list[list[Any]] = []
+        while not answers:
+            data = connected.recv(_READ_BYTES)
+            if not data:
+                raise OSError("the hub ended the connection")
+            answers = frames.feed(data)
+        try:
+            _value(answers[0])
+        except LayerUnavailable as error:
+            raise self._unavailable(f"its hub {error}") from None
+        with self._lock:
+            if self._ended:
+                raise OSError("the layer was closed")
+            self._writer = connected.dup()
+            self._writer.setblocking(False)
+            connected.settimeout(None)  # last: the blocking mode of a plain socket is its duplicate's as well
+            self._unsent.clear()
+            if self._inbox:
+                self._write(wire.pack(wire.OPEN_INBOX, 0))
+            if self._groups:
+                self._write(wire.pack(wire.SUBSCRIBE, 0, list(self._groups)))
+            self._up = True
+            arrivals, self._arrivals = self._arrivals, []
+            again, self._was_up = self._was_up, True
+            restored = len(self._groups)
+        for waiter in arrivals:
+            waiter.wake()
+        self._write_rest()
+        if again:
+            logger.info("layer 'ipc' has its hub at %s again; groups restored: %d", self._path, restored)
+            owner.connected_again()
+        return frames
+
+    def _read(self, frames: wire.FrameReader) -> None:
+        connected = self._socket
+        while connected is not None and not self._ended:
+            try:
+                data = connected.recv(_READ_BYTES)
+                if not data:
+                    return
+                self._dispatch(frames.feed(data))
+            except OSError:
+                return
+            except wire.BrokenFrame as error:
+                logger.error("layer 'ipc': the hub at %s sent what cannot be read: %s", self._path, error)
+                return
+            # Posted by an event loop, perhaps, which cannot start the thread for it.
+            self._write_rest()
+
+    def _dispatch(self, frames: list[list[Any]]) -> None:
+        owner = self._owner()
+        if owner is None:
+            self._ended = True
+            return
+        pushes = sum(frame[0] in (wire.MESSAGE, wire.GROUP, wire.LOST) for frame in frames)
+        for frame in frames:
+            kind = frame[0]
+            if kind == wire.ANSWER:
+                waiter = self._pending.pop(frame[1], None)
+                if waiter is not None:
+                    waiter.frame = frame
+                    waiter.wake()
+            elif kind == wire.CALL:
+                self._calls.append((frame[1], frame[2], frame[3], frame[4]))
+                self._call_owner()
+            elif pushes:
+                pushes -= 1
+                try:
+                    owner.pushed(frame, pushes > 0)
+                except Exception:
+                    logger.exception("layer 'ipc': delivery failed")
+
+    def _lose(self) -> None:
+        with self._lock:
+            self._up = False
+            pending = list(self._pending.values())
+            self._pending.clear()
+            self._close_sockets()
+            ended = self._ended
+        self._reason = "its hub ended"
+        for waiter in pending:
+            waiter.wake()
+        if not ended:
+            logger.warning(
+                "layer 'ipc' lost its hub at %s; what waited there in queues, and sessions, are gone", self._path
+            )
+
+    def _fail_arrivals(self, error: Exception) -> None:
+        with self._lock:
+            arrivals, self._arrivals = self._arrivals, []
+        for waiter in arrivals:
+            waiter.error = error
+            waiter.wake()
+
+    def _close_sockets(self) -> None:
+        for its in (self._socket, self._writer):
+            if its is not None:
+                its.close()
+        self._socket = self._writer = None
+
+    # Calls from other processes
+
+    def _call_owner(self) -> None:
+        """Run what was asked for in a thread that ends when there is no more: these calls wait for the reader."""
+        with self._lock:
+            if self._calling:
+                return
+            self._calling = True
+        try:
+            threading.Thread(target=self._run_calls, name="offload-ipc-calls", daemon=True).start()
+        except RuntimeError:
+            self._calling = False
+            logger.exception("layer 'ipc': no thread for what other processes ask")
+
+    def _run_calls(self) -> None:
+        while True:
+            with self._lock:
+                if not self._calls or self._ended:
+                    self._calling = False
+                    return
+                number, add, group, channel = self._calls.popleft()
+            owner = self._owner()
+            error: str | None = None
+            try:
+                if owner is not None:
+                    owner.called(add, group, channel)
+            except LayerUnavailable as failed:
+                error = str(failed)
+            except Exception as failed:
+                logger.exception("layer 'ipc': a change of membership failed")
+                error = f"{type(failed).__name__}: {failed}"
+            del owner
+            self.post(wire.CALLED, 0, number, error)
+
+
+def _value(frame: list[Any] | None) -> Any:
+    assert frame is not None
+    _, _, status, value = frame
+    if status == wire.ERROR:
+        raise LayerUnavailable(value)
+    if status == wire.FULL:
+        raise ChannelFull(value)
+    return value

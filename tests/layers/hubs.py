@@ -1,0 +1,84 @@
+"""Real hub processes for the tests of the IPC layer."""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from offload.layers.ipc import IPCLayer
+
+PATIENCE = 10.0
+
+SERVE = """
+import logging, socket, sys
+from offload.layers.hub import serve
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+path, life, buffer_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.exit(serve(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
+"""
+
+
+class HubProcess:
+    """A hub in a process of its own, which logs to a pipe that tests wait on."""
+
+    def __init__(self, path, *, life=False, buffer_bytes=32 * 1024 * 1024):
+        self.path = str(path)
+        self.life = None
+        theirs = None
+        if life:
+            self.life, theirs = socket.socketpair()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, self.path, str(theirs.fileno() if theirs else -1), str(buffer_bytes)],
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()] if theirs else [],
+        )
+        if theirs:
+            theirs.close()
+        self._lines = b""
+        self._log = []
+
+    def layer(self, **settings):
+        return IPCLayer(self.path, **settings)
+
+    def wait_for(self, text):
+        """Wait until the hub has logged this, and return the line."""
+        deadline = time.monotonic() + PATIENCE
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stderr, selectors.EVENT_READ)
+            while True:
+                for line in self._log:
+                    if text in line:
+                        return line
+                remaining = deadline - time.monotonic()
+                assert remaining > 0, f"the hub did not log {text!r} in time but: {self._log}"
+                if selector.select(remaining):
+                    data = os.read(self.process.stderr.fileno(), 65536)
+                    assert data, f"the hub ended without logging {text!r} but: {self._log}"
+                    *lines, self._lines = (self._lines + data).split(b"\n")
+                    self._log += [line.decode() for line in lines]
+
+    def started(self):
+        self.wait_for("hub: serving")
+        return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def stop(self):
+        """Returns the exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.kill()
+        self.process.stderr.close()
+        if self.life is not None:
+            self.life.close()
