@@ -10,12 +10,14 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 
 from django_offload import decorators
 from django_offload.connections import after_consumer, before_consumer
@@ -127,7 +129,7 @@ def build_layer(alias: str) -> Layer:
         raise ConfigurationError(problem)
     entry = entries()[alias]
     if "URL" in entry:
-        return layer_from_url(entry["URL"])
+        return layer_from_url(_at_project(entry["URL"]))
     where = f"CHANNEL_LAYERS[{alias!r}]"
     backend = import_dotted(entry["BACKEND"], f"the BACKEND of {where}")
     if not callable(backend) or (isinstance(backend, type) and not hasattr(backend, "session_load")):
@@ -137,11 +139,34 @@ def build_layer(alias: str) -> Layer:
             f"use one of {', '.join(BACKENDS)}"
         )
     config: dict[str, Any] = entry.get("CONFIG", {})
+    if getattr(backend, "name", None) == "ipc" and config.get("path") is None:
+        config = {**config, "path": project_socket()}
     try:
         inspect.signature(backend).bind(**config)
     except TypeError as error:
         raise ConfigurationError(f"the CONFIG of {where} does not fit {entry['BACKEND']!r}: {error}") from None
     return cast("Layer", backend(**config))
+
+
+def project_socket() -> str | None:
+    """The socket of this project's hub; None where the IPC layer's own default, by the current directory, is the same.
+
+    The server, ``manage.py`` and cron scripts meet there, wherever each was started.
+    """
+    from offload.layers.ipc import default_path  # only now: most processes never build this layer
+
+    path = default_path(str(project_directory()))
+    return None if path == default_path() else path
+
+
+def _at_project(url: str | Sequence[str]) -> str | Sequence[str]:
+    """The address, with the project's socket where it says ``ipc:`` and no more."""
+    if not isinstance(url, str) or url.partition(":")[0].strip().lower() != "ipc":
+        return url
+    parts = urlsplit(url.strip())
+    if parts.netloc or parts.path or (path := project_socket()) is None:
+        return url
+    return urlunsplit(parts._replace(path=quote(path)))
 
 
 def routing_of(alias: str, entry: Mapping[str, Any]) -> str | Sequence[Any] | None:
@@ -169,8 +194,9 @@ def beside_root_urls() -> str | None:
 
 def project_directory() -> Path:
     """Where the project lies: what contains the top package of its settings; without a module, here."""
-    module = getattr(settings, "SETTINGS_MODULE", None)
-    top = sys.modules.get(module.partition(".")[0]) if isinstance(module, str) else None
+    # Settings that a test overrides no longer say where they came from.
+    module = getattr(settings, "SETTINGS_MODULE", None) or os.environ.get(ENVIRONMENT_VARIABLE, "")
+    top = sys.modules.get(module.partition(".")[0])
     if top is None:
         return Path.cwd()
     if package := list(getattr(top, "__path__", ())):

@@ -24,6 +24,7 @@ from offload import route
 from offload.consumers import configuration
 from offload.consumers.configuration import layer_for, router_for
 from offload.exceptions import ConfigurationError
+from offload.layers.ipc import default_path
 from offload.layers.memory import MemoryLayer
 from tests.serving import ROOT
 
@@ -173,6 +174,35 @@ def test_without_channel_layers_the_default_is_ipc_with_the_routing_beside_the_u
         assert conf.entries() == {"default": {"URL": "ipc:"}}
         assert conf.problems() == {}
         assert router_for().channels == ["websocket.receive"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"URL": "ipc:?capacity=7"},
+        {"BACKEND": "offload.layers.ipc.IPCLayer", "CONFIG": {"capacity": 7}},
+        {"BACKEND": "offload.layers.ipc.IPCLayer", "CONFIG": {"capacity": 7, "path": None}},
+    ],
+)
+@pytest.mark.parametrize("here", [True, False])
+def test_ipc_layer_is_the_projects_wherever_a_process_was_started(
+    entry: dict[str, Any], here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "testsite.settings")
+    monkeypatch.chdir(Path(__file__).parent if here else tmp_path)
+    with override_settings(CHANNEL_LAYERS={"default": entry}):
+        layer: Any = layer_for()
+
+        assert layer.path == default_path(str(Path(__file__).parent))
+        assert layer.capacity == 7
+
+
+def test_ipc_layer_is_where_the_settings_say(tmp_path: Path) -> None:
+    path = str(tmp_path / "hub.sock")
+    for entry in ({"URL": f"ipc://{path}"}, {"BACKEND": "offload.layers.ipc.IPCLayer", "CONFIG": {"path": path}}):
+        with override_settings(CHANNEL_LAYERS={"default": entry}):
+            layer: Any = layer_for()
+            assert layer.path == path
 
 
 def test_setup_neither_imports_routing_nor_builds_a_layer(tmp_path: Path) -> None:
@@ -358,7 +388,7 @@ def test_check_tells_layers_that_cannot_be_built(layers: Any, message: str) -> N
     [
         (
             "testsite.routing.channel_routes",
-            "routing 'testsite.routing.channel_routes' is 'testsite.routing.channel_routes', "
+            "the routing is 'testsite.routing.channel_routes', "
             "but module 'testsite.routing' has no 'channel_routes'; did you mean 'channel_routing'?",
         ),
         (
