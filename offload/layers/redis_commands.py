@@ -1,0 +1,214 @@
+"""Commands to one Redis server: what several senders ask for at a time goes out in one write, over one connection.
+
+A sender who finds nobody sending leads: it writes all that is waiting, reads the replies, and hands the lead to the
+first of those who came meanwhile. So there is no thread for it, a lone sender pays one round trip, a crowd shares it,
+and nobody leads longer than its own command takes. Knows no layer.
+
+The lock guards the list of those who wait and is never held over the network (its kind: see
+``offload.layers.subscriptions``). Nothing is sent twice: a command whose reply did not come may have been executed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import RLock
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis_address import RedisAddress
+from offload.layers.redis_link import UNKNOWN, Link, ReplyError, pack, refused
+from offload.layers.redis_scripts import Script
+
+_BATCH_BYTES = 1024 * 1024
+_BATCH_COMMANDS = 1000
+_IDLE = 0.05  # seconds without use after which a connection is looked at before it is written to
+
+
+class _Call:
+    """A command, and what became of it."""
+
+    __slots__ = ("data", "error", "gate", "leads", "reply")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.reply: Any = None
+        self.error: str | None = None
+        self.gate: Any = None  # a taken lock; made for those who wait
+        self.leads = False
+
+    def fail(self, error: str) -> None:
+        self.error = error
+        self.open()
+
+    def open(self) -> None:
+        if self.gate is not None:
+            self.gate.release()
+
+
+class Commands:
+    """Runs commands over one connection, which it opens when it needs one.
+
+    Args:
+        connect: opens a connection; raises ``LayerUnavailable``.
+    """
+
+    def __init__(self, address: RedisAddress, connect: Callable[[], Link]) -> None:
+        self._address = address
+        self._connect = connect
+        self._lock = RLock()
+        self._led = False
+        self._closed = False
+        self._pending: deque[_Call] = deque()
+        self._link: Link | None = None
+
+    def run(self, *command: str | bytes | int) -> Any:
+        """Send one command and wait for its reply.
+
+        Raises:
+            LayerUnavailable: no connection, no reply in time, or a reply that is an error.
+        """
+        reply = self._run(command)
+        if isinstance(reply, ReplyError):
+            raise refused(self._address, reply)
+        return reply
+
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+        """As `run`, for a script; one that the server does not know, or no more, is sent along."""
+        reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            # It was not executed, so it may be sent again.
+            reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments))
+        if isinstance(reply, ReplyError):
+            raise refused(self._address, reply)
+        return reply
+
+    def close(self) -> None:
+        """For good. Whoever waits for a reply gets ``LayerUnavailable``."""
+        with self._lock:
+            self._closed = True
+            link, self._link = self._link, None
+            led = self._led
+        if link is not None:
+            if led:
+                link.interrupt()  # the leader closes it: a descriptor closed under a reader may be another's next
+            else:
+                link.close()
+
+    def drop(self) -> None:
+        """In a forked child."""
+        if self._link is not None:
+            self._link.drop()
+
+    def _run(self, command: tuple[str | bytes | int, ...]) -> Any:
+        call = _Call(pack(*command))
+        with self._lock:
+            if self._led:
+                call.gate = threading.Lock()
+                call.gate.acquire()
+                self._pending.append(call)
+            else:
+                self._led = call.leads = True
+        if not call.leads:
+            try:
+                # Bounded by the leader, whose every step on the network is.
+                call.gate.acquire()
+            except BaseException:
+                self._abandon(call)
+                raise
+        if call.leads:
+            self._lead(call)
+        if call.error is not None:
+            raise LayerUnavailable(call.error)
+        return call.reply
+
+    def _lead(self, call: _Call) -> None:
+        batch = self._next_batch(call)
+        done = 0
+        link = None
+        try:
+            link = self._open()
+            link.send(b"".join([item.data for item in batch]))
+            while done < len(batch):
+                replies = link.read()
+                if not replies:
+                    raise link.silent()
+                for reply in replies:
+                    item = batch[done]
+                    done += 1
+                    item.reply = reply
+                    if item is not call:
+                        item.open()
+            link.used = time.monotonic()
+        except LayerUnavailable as error:
+            self._discard(link)
+            # One bounded wait for all who came during it, not one after the other.
+            with self._lock:
+                late = list(self._pending)
+                self._pending.clear()
+            for item in batch[done:]:
+                item.fail(str(error))
+            for item in late:
+                item.fail(str(error).replace(UNKNOWN, "the command was not sent"))
+        except BaseException:
+            # This thread is being ended, which says nothing about the server; but replies are still to come.
+            self._discard(link)
+            for item in batch[max(done, 1) :]:
+                item.fail(f"layer 'redis' gave up a batch of commands to {self._address.shown}; {UNKNOWN}")
+            raise
+        finally:
+            self._hand_over()
+
+    def _next_batch(self, call: _Call) -> list[_Call]:
+        batch = [call]
+        size = len(call.data)
+        with self._lock:
+            pending = self._pending
+            while pending and len(batch) < _BATCH_COMMANDS and size + len(pending[0].data) <= _BATCH_BYTES:
+                size += len(pending[0].data)
+                batch.append(pending.popleft())
+        return batch
+
+    def _open(self) -> Link:
+        """For the leader only."""
+        link = self._link
+        if link is not None:
+            if time.monotonic() - link.used < _IDLE or not link.is_stale():
+                return link
+            self._discard(link)
+        if self._closed:
+            raise LayerUnavailable("layer 'redis' was closed meanwhile; the command was not sent")
+        link = self._connect()
+        with self._lock:
+            if not self._closed:
+                self._link = link
+                return link
+        link.close()
+        raise LayerUnavailable("layer 'redis' was closed meanwhile; the command was not sent")
+
+    def _discard(self, link: Link | None) -> None:
+        with self._lock:
+            if self._link is link:
+                self._link = None
+        if link is not None:
+            link.close()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            heir = self._pending.popleft() if self._pending else None
+            self._led = heir is not None
+            if heir is not None:
+                heir.leads = True
+        if heir is not None:
+            heir.open()
+
+    def _abandon(self, call: _Call) -> None:
+        """The thread that waits is being ended."""
+        with self._lock:
+            if call in self._pending:
+                self._pending.remove(call)
+            leads = call.leads
+        if leads:
+            self._hand_over()

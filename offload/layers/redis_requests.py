@@ -1,0 +1,141 @@
+"""What processes say to each other's inboxes: messages for their channels, requests for memberships, and answers.
+
+The forms, in bytes: ``m<channel>\\n<payload>``; ``a`` (add) or ``d`` (discard), then
+``<id>\\n<process>\\n<group>\\n<channel>``; ``r<id>\\n<error, or nothing>``.
+Knows no server: it is given what publishes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+from _thread import RLock
+from collections.abc import Callable
+
+from offload.exceptions import LayerUnavailable
+
+logger = logging.getLogger("offload.layer")
+
+ADD, DISCARD = b"a", b"d"
+
+
+def message_frame(channel: str, payload: bytes) -> bytes:
+    return b"m%b\n%b" % (channel.encode(), payload)
+
+
+class _Question:
+    __slots__ = ("answered", "error")
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.error = ""
+
+
+class Requests:
+    """Asks other processes, and does what they ask, one after the other.
+
+    Args:
+        publish: to a process's inbox; returns how many listen there.
+        deliver, add, discard: the layer's: ``deliver_payload``, ``add_local`` (which waits), ``discard_local``.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[str, bytes], int],
+        deliver: Callable[[str, bytes, bool], None],
+        add: Callable[[str, str], None],
+        discard: Callable[[str, str], None],
+        timeout: float,
+    ) -> None:
+        self._publish = publish
+        self._deliver = deliver
+        self._add = add
+        self._discard = discard
+        self._timeout = timeout
+        self._lock = RLock()
+        self._numbers = itertools.count()
+        self._open: dict[bytes, _Question] = {}
+        self._todo: queue.SimpleQueue[tuple[bytes, bytes] | None] | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def ask(self, kind: bytes, process: str, group: str, channel: str, asker: str) -> None:
+        """Returns when the other process has done it, or is gone.
+
+        Raises:
+            LayerUnavailable: no answer in time, or it could not do it.
+        """
+        number = b"%d" % next(self._numbers)
+        question = _Question()
+        self._open[number] = question
+        try:
+            frame = b"%b%b\n%b" % (kind, number, "\n".join((asker, group, channel)).encode())
+            if not self._publish(process, frame):
+                return
+            if not question.answered.wait(self._timeout):
+                raise LayerUnavailable(
+                    f"the process that owns channel {channel!r} did not answer within {self._timeout:g} s;"
+                    f" it is unknown whether group {group!r} has it"
+                )
+            if question.error:
+                raise LayerUnavailable(f"the process that owns channel {channel!r} failed: {question.error}")
+        finally:
+            self._open.pop(number, None)
+
+    def take(self, frame: bytes, more: bool) -> None:
+        """Something came to this process's inbox. Neither waits nor raises."""
+        kind, (head, _, rest) = frame[:1], frame[1:].partition(b"\n")
+        if kind == b"m":
+            self._deliver(head.decode(errors="replace"), rest, more)
+        elif kind == b"r":
+            question = self._open.get(head)
+            if question is not None:
+                question.error = rest.decode(errors="replace")
+                question.answered.set()
+        elif kind in (ADD, DISCARD):
+            self._later(kind + head, rest)
+        else:
+            logger.warning("lost a message to this process's inbox: unknown kind %r", kind)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            todo = self._todo
+        if todo is not None:
+            todo.put(None)
+
+    def _later(self, head: bytes, rest: bytes) -> None:
+        """Adding waits for the reader that calls this. In the order asked: a discard may follow an add."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._todo is None:
+                self._todo = queue.SimpleQueue()
+            self._todo.put((head, rest))
+            if self._thread is not None:
+                return
+            thread = self._thread = threading.Thread(target=self._serve, name="offload-redis-requests", daemon=True)
+        thread.start()
+
+    def _serve(self) -> None:
+        todo = self._todo
+        assert todo is not None
+        while (request := todo.get()) is not None:
+            head, rest = request
+            try:
+                asker, group, channel = rest.decode().split("\n")
+            except ValueError:
+                logger.warning("lost a request to this process's inbox: it has no known form")
+                continue
+            error = ""
+            try:
+                (self._add if head[:1] == ADD else self._discard)(group, channel)
+            except LayerUnavailable as failure:
+                error = str(failure)
+            try:
+                self._publish(asker, b"r%b\n%b" % (head[1:], error.encode()))
+            except LayerUnavailable as failure:
+                logger.warning("could not answer a request for group %s: %s", group, failure)
