@@ -23,7 +23,7 @@ FAILED = 1
 BOOT_FAILED = 3
 
 _VARIABLES = {"WEB_CONCURRENCY": "workers"}
-COMMANDS = ("send", "group-send")
+COMMANDS = ("worker", "send", "group-send")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,17 +44,27 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
 
-def serve_parser() -> argparse.ArgumentParser:
-    """The flags of ``offload APP``."""
+_DESCRIPTIONS = {
+    "serve": "Serve a WSGI application over HTTP, and its consumers over WebSockets.",
+    "worker": "Run the consumers of named channels; no HTTP.",
+}
+
+
+def settings_parser(command: str) -> argparse.ArgumentParser:
+    """The flags of ``offload APP`` ("serve") and of ``offload worker APP`` ("worker")."""
+    name = "offload" if command == "serve" else f"offload {command}"
     parser = _Parser(
-        prog="offload",
-        usage="offload [OPTIONS] APP",
-        description="Serve a WSGI application over HTTP, and its consumers over WebSockets.",
-        epilog="Other commands: offload send CHANNEL JSON, offload group-send GROUP JSON (see their --help).",
+        prog=name,
+        usage=f"{name} [OPTIONS] APP",
+        description=_DESCRIPTIONS[command],
+        epilog="Other commands: offload worker APP, offload send CHANNEL JSON, offload group-send GROUP JSON "
+        "(see their --help)."
+        if command == "serve"
+        else None,
         allow_abbrev=False,
     )
     parser.add_argument("app", metavar="APP", help='MODULE[:CALLABLE]; the callable defaults to "application"')
-    for name, spec in setting_fields().items():
+    for name, spec in setting_fields(command).items():
         meta = spec.metadata
         shown = ", ".join(spec.default) if isinstance(spec.default, tuple) else spec.default
         parser.add_argument(
@@ -69,7 +79,7 @@ def serve_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command: str = "serve") -> Settings:
     """Defaults, then the environment (``OFFLOAD_<NAME>``, ``PORT``, ``WEB_CONCURRENCY``), then flags.
 
     Raises:
@@ -85,7 +95,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         variable = f"OFFLOAD_{name.upper()}"
         if environ.get(variable):
             values[name] = checked(name, environ[variable], variable)
-    parsed = vars(serve_parser().parse_args(list(arguments)))
+    parsed = vars(settings_parser(command).parse_args(list(arguments)))
     app = parsed.pop("app")
     for name, value in parsed.items():
         if value is not None:
@@ -93,11 +103,13 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     return Settings(app=app, explicit=frozenset(values), **values)
 
 
-def serve(arguments: Sequence[str]) -> int:
-    """``offload APP``."""
-    settings = read_settings(arguments, os.environ)
+def supervise(arguments: Sequence[str], command: str) -> int:
+    """``offload APP`` and ``offload worker APP``."""
+    settings = read_settings(arguments, os.environ, command)
     prepare_path(settings.chdir, settings.pythonpath)
     logs.set_up(settings.log_level, settings.error_logfile)
+    if command == "worker":
+        return Supervisor(settings, "offload.server.worker", "worker").run()
     return Supervisor(settings).run()
 
 
@@ -127,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if arguments is None else arguments)
     command = args[0] if args and args[0] in COMMANDS else None
     try:
-        return serve(args) if command is None else send(args[1:], command)
+        if command is None:
+            return supervise(args, "serve")
+        return supervise(args[1:], command) if command == "worker" else send(args[1:], command)
     except ConfigurationError as error:
         print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
         from offload.server.control import BootError

@@ -27,7 +27,7 @@ class Settings:
     bind: tuple[str, ...] = _setting(
         ("127.0.0.1:8000",), "-b --bind", "listen at HOST:PORT, unix:PATH or fd://N; repeatable", metavar="ADDRESS"
     )
-    workers: int = _setting(1, "-w --workers", "number of server processes", low=1, metavar="N")
+    workers: int = _setting(1, "-w --workers", "number of processes", low=1, metavar="N")
     chdir: str | None = _setting(None, "--chdir", "change to this directory first", metavar="DIR")
     pythonpath: str | None = _setting(
         None, "--pythonpath", "directories, separated by commas, to import from", metavar="DIRS"
@@ -90,6 +90,13 @@ class Settings:
     ws_origins: tuple[str, ...] = _setting(
         (), "--ws-origins", "allowed Origins, separated by commas; * for all; default: the same host", metavar="HOSTS"
     )
+    alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
+    only_channels: tuple[str, ...] = _setting(
+        (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"
+    )
+    exclude_channels: tuple[str, ...] = _setting(
+        (), "--exclude-channels", "globs of channels that a worker leaves to others", metavar="GLOB"
+    )
     log_level: str = _setting(
         "info", "--log-level", "debug, info, warning, error or critical",
         choices=("debug", "info", "warning", "error", "critical"), metavar="LEVEL",
@@ -99,9 +106,33 @@ class Settings:
     """Names of the fields that were set by somebody, rather than left at their default."""
 
 
-def setting_fields() -> Mapping[str, Any]:
-    """The fields that have flags, by name, in the order of their declaration."""
-    return {f.name: f for f in fields(Settings) if f.metadata}
+_OF_WORKERS_ALONE = frozenset(("alias", "only_channels", "exclude_channels"))
+_OF_BOTH = frozenset(
+    (
+        "workers",
+        "chdir",
+        "pythonpath",
+        "pid",
+        "pool_size",
+        "graceful_timeout",
+        "layer",
+        "routing",
+        "log_level",
+        "error_logfile",
+    )
+)
+
+
+def setting_fields(command: str | None = None) -> Mapping[str, Any]:
+    """The fields that have flags, by name, in the order of their declaration.
+
+    Args:
+        command: only those of ``"serve"`` or of ``"worker"``.
+    """
+    every = {f.name: f for f in fields(Settings) if f.metadata}
+    if command == "worker":
+        return {name: f for name, f in every.items() if name in _OF_BOTH | _OF_WORKERS_ALONE}
+    return {name: f for name, f in every.items() if command is None or name not in _OF_WORKERS_ALONE}
 
 
 def checked(name: str, value: Any, where: str) -> Any:

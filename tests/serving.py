@@ -42,7 +42,7 @@ class Server:
             **(env or {}),
         }
         command = [sys.executable, "-m", "offload", *arguments]
-        if not any(argument in ("-b", "--bind") for argument in arguments):
+        if not {"-b", "--bind", "worker"} & set(arguments):
             command += ["--bind", "127.0.0.1:0"]
         if workers != 1:
             command += ["--workers", str(workers)]
@@ -54,10 +54,12 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.wait_for(r"server process \d+ is ready", times=workers)
+            self.wait_for(r"(?:server process|worker) \d+ is ready", times=workers)
         except BaseException:
             self.stop()
             raise
+        if "worker" in arguments:
+            return
         match = re.search(r" at (?:http://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", self.log)
         assert match is not None, self.log
         self.host, self.port = match[1], int(match[2] or 0)
@@ -79,7 +81,7 @@ class Server:
     @property
     def pids(self) -> list[int]:
         """Server processes that are ready, or were, in their order."""
-        return [int(pid) for pid in re.findall(r"server process (\d+) is ready", self.log)]
+        return [int(pid) for pid in re.findall(r"(?:server process|worker) (\d+) is ready", self.log)]
 
     def wait_for(self, pattern: str, times: int = 1, timeout: float = DEADLINE) -> re.Match[str]:
         """The `times`-th match of a pattern in the log, as soon as it is there."""
@@ -91,7 +93,8 @@ class Server:
                     return found[times - 1]
                 left = deadline - time.monotonic()
                 ended = not self._reader.is_alive() and self.process.poll() is not None
-                assert left > 0 and not ended, f"no {pattern!r} in the log of the server:\n{self.log}"
+                if left <= 0 or ended:
+                    raise AssertionError(f"no {pattern!r} in the log of the server:\n{self.log}")
                 self._heard.wait(min(left, 0.2))
 
     def connect(self, timeout: float = DEADLINE) -> socket.socket:

@@ -50,6 +50,21 @@ class Dispatch:
             return None
         return BoundConsumers(self, Channel(content["reply_channel"], channel_layer=self.layer))
 
+    def consumer_of(self, channel: str, content: Content) -> Bound | None:
+        """The consumer for a message of a named channel, with its keyword arguments; None when no filters match."""
+        return self.router.match(channel, content)
+
+    def run_named(self, found: Bound, channel: str, content: Content) -> None:
+        """Run the consumer of a named channel's message. What it raises comes through.
+
+        Args:
+            found: from `consumer_of`.
+            channel, content: the message; its ``reply_channel``, where it has one, becomes ``message.reply_channel``.
+        """
+        reply = content.get("reply_channel")
+        reply_channel = Channel(reply, channel_layer=self.layer) if isinstance(reply, str) else None
+        self.run(*found, Message(content, channel, self.layer, reply_channel))
+
     def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
         """Call one consumer between the hooks. What it raises comes through."""
         for hook in self._started:

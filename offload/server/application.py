@@ -32,19 +32,15 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
             sys.path.insert(0, place)
 
 
-def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
-    """Import ``MODULE[:CALLABLE]``.
-
-    Returns:
-        The module and its WSGI callable.
+def load_module(spec: str) -> ModuleType:
+    """Import the module of ``MODULE[:CALLABLE]``.
 
     Raises:
-        ConfigurationError: there is no such module or callable. An error inside the module comes through as it is.
+        ConfigurationError: there is no such module. An error inside the module comes through as it is.
     """
-    module_name, _, name = spec.partition(":")
-    name = name or DEFAULT_CALLABLE
+    module_name = spec.partition(":")[0]
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
@@ -55,6 +51,20 @@ def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
         if module_name and not module_name.startswith("."):
             raise
         raise ConfigurationError(f"{spec!r} is not MODULE:CALLABLE, for instance project.wsgi:application") from error
+
+
+def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """Import ``MODULE[:CALLABLE]``.
+
+    Returns:
+        The module and its WSGI callable.
+
+    Raises:
+        ConfigurationError: as `load_module`, and when the module has no such callable.
+    """
+    module = load_module(spec)
+    module_name, _, name = spec.partition(":")
+    name = name or DEFAULT_CALLABLE
     target: Any = module
     for part in name.split("."):
         try:

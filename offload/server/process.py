@@ -9,10 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import sys
-import traceback
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import gevent
@@ -21,24 +18,13 @@ from gevent.event import Event
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
 from offload.consumers.routing import Router
-from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.gateway.environ import environ_base
 from offload.gateway.http import HttpGateway
 from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
-from offload.interfaces import Layer
-
-try:
-    from offload.layers.ipc import IPCLayer
-except ImportError:
-
-    class IPCLayer:
-        pass
-
-
-from offload.layers.urls import layer_from_url
 from offload.protocol.request import HttpLimits
 from offload.server.application import load_application
+from offload.server.boot import configure_layers, run
 from offload.server.control import Control
 from offload.server.load import LoadSlot
 from offload.settings import Settings
@@ -48,39 +34,10 @@ from offload.transport.pool import Pool
 
 log = logging.getLogger("offload.server")
 
-BOOT_FAILED = 3
-"""Exit status of a process that could not begin to serve (gunicorn's number)."""
-
-
-def run(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
-    """Serve until told to stop.
-
-    Args:
-        settings: the server's.
-        listening: bound sockets, shared with the other server processes.
-        control: to the supervisor.
-        load: this process's counter.
-
-    Returns:
-        The process's exit status.
-    """
-    process = ServerProcess(settings, listening, control, load)
-    try:
-        process.boot()
-    except (ConfigurationError, LayerUnavailable) as error:
-        control.tell(failed=str(error))
-        return BOOT_FAILED
-    except BaseException as error:  # noqa: BLE001 -- told to the supervisor, which logs it
-        # The application's own module failed, and only its traceback can say where.
-        text = "".join(traceback.format_exception(error))
-        control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
-        return BOOT_FAILED
-    return process.serve()
-
 
 @dataclass
 class ServerProcess:
-    """One server process; see `run` for the arguments."""
+    """One server process; see `main` for the arguments."""
 
     settings: Settings
     listening: list[socket.socket]
@@ -98,7 +55,7 @@ class ServerProcess:
         self._stopped = Event()
         self._loop = gevent.get_hub().loop
         module, application = load_application(settings.app)
-        self._configure(module)
+        configure_layers(settings, module, self.control)
         router = configuration.router_for()
         self._pool = Pool(settings.pool_size)
         self._websockets = self._websocket_gateway(router) if router.channels else None
@@ -114,35 +71,6 @@ class ServerProcess:
             keep_alive=settings.keep_alive,
             upgrades=self._websockets,
         )  # fmt: skip
-
-    def _configure(self, module: ModuleType) -> None:
-        """Layer and routing: what the application said, else what the command line said."""
-        settings = self.settings
-        if not configuration.is_configured() or "layer" in settings.explicit:
-            known = configuration.is_configured()
-            previous = configuration.router_source() if known else None
-            configuration.configure(self._default_layer, routing=previous)
-        if settings.routing is not None:
-            configuration.configure(routing=settings.routing.replace(":", "."))
-        elif configuration.router_source() is None and hasattr(module, "channel_routing"):
-            configuration.configure(routing=f"{module.__name__}.channel_routing")
-        for alias in configuration.aliases():
-            # Routing without consumers, and layers of which nobody spoke, are left alone until they are used.
-            if configuration.router_source(alias) is not None or "layer" in settings.explicit:
-                self._connect(configuration.layer_for(alias))
-
-    def _default_layer(self) -> Layer:
-        layer = layer_from_url(list(self.settings.layer))
-        self._ask_for_hub(layer)
-        return layer
-
-    def _connect(self, layer: Layer) -> None:
-        self._ask_for_hub(layer)
-        layer.check()
-
-    def _ask_for_hub(self, layer: Layer) -> None:
-        if isinstance(layer, IPCLayer):
-            self.control.tell(hub=layer.path)
 
     def _websocket_gateway(self, router: Router) -> WebSocketGateway:
         settings = self.settings
@@ -235,9 +163,15 @@ class ServerProcess:
 
 
 def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
-    """`run`, with the standard streams flushed at the end."""
-    try:
-        return run(settings, listening, control, load)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """Serve until told to stop.
+
+    Args:
+        settings: the server's.
+        listening: bound sockets, shared with the other server processes.
+        control: to the supervisor.
+        load: this process's counter.
+
+    Returns:
+        The process's exit status.
+    """
+    return run(ServerProcess(settings, listening, control, load), settings, control)

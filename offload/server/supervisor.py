@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import selectors
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
@@ -31,6 +33,12 @@ SETTLED_SECONDS = 5.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
+class _Stage(Enum):
+    RUNNING = "children that end are replaced"
+    ENDING_SERVERS = "server processes finish what they have"
+    ENDING_HUBS = "nobody is left to use the hubs"
+
+
 @dataclass
 class Child:
     """A forked process: a server process, or the hub of the IPC layer."""
@@ -49,13 +57,18 @@ class Supervisor:
     """Runs one server.
 
     Args:
-        settings: the server's.
+        settings: the command line's.
+        entry: the module whose ``main`` a child runs, after gevent has patched the standard library.
+        what: what such a child is called in the log.
     """
 
     settings: Settings
+    entry: str = "offload.server.process"
+    what: str = "server process"
     _children: dict[int, Child] = field(default_factory=dict)
     _restarts: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     _pauses: dict[object, float] = field(default_factory=dict)
+    _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
     _stop_signal: int | None = None
     _deadline: float | None = None
     _served: bool = False
@@ -74,16 +87,17 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
         try:
-            for address in settings.bind:
+            for address in self._addresses():
                 self._listening.append(sockets.listen(address, settings.backlog))
             self._write_pid()
             self._load = SharedLoad(settings.workers)
             self._catch_signals()
+            places = ", ".join(map(sockets.name_of, self._listening))
             log.info(
-                "offload %s serves %s at %s, supervisor %d",
+                "offload %s runs %s%s, supervisor %d",
                 __version__,
                 settings.app,
-                ", ".join(map(sockets.name_of, self._listening)),
+                f" at {places}" if places else "",
                 os.getpid(),
             )
             # One first: what is wrong with the application is said once, and the others find it right.
@@ -98,6 +112,10 @@ class Supervisor:
             raise self._error
         log.info("stopped")
         return 0
+
+    def _addresses(self) -> tuple[str, ...]:
+        # Workers listen to the layer alone.
+        return self.settings.bind if self.entry == Supervisor.entry else ()
 
     # Signals and the loop.
 
@@ -117,8 +135,7 @@ class Supervisor:
             self._stop_signal = signal.SIGQUIT if quick else number
 
     def _watch(self) -> None:
-        stopping = False
-        while self._children or (self._restarts and not stopping):
+        while self._children or self._restarts:
             for key, _ in self._selector.select(self._patience()):
                 if key.data is None:
                     os.read(self._wake_reader, 4096)
@@ -126,7 +143,7 @@ class Supervisor:
                     self._hear(key.data)
             self._reap()
             if self._stop_signal is not None or self._error is not None:
-                stopping = self._stop(stopping)
+                self._stop()
             else:
                 self._restart_due()
 
@@ -136,22 +153,27 @@ class Supervisor:
             moments.append(self._deadline)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    def _stop(self, stopping: bool) -> bool:
+    def _stop(self) -> None:
+        """Servers first, then the hubs: consumers of closing connections still send."""
+        now = time.monotonic()
         servers = [child for child in self._children.values() if child.hub_path is None]
-        if not stopping:
+        if self._stage is _Stage.RUNNING:
+            self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
             if self._stop_signal is not None:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
-            self._deadline = time.monotonic() + self.settings.graceful_timeout + KILL_AFTER_SECONDS
+            self._deadline = now + self.settings.graceful_timeout + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
-        if self._stop_signal == signal.SIGQUIT or (self._deadline or 0) < time.monotonic():
+        overdue = self._deadline is not None and self._deadline <= now
+        if overdue or self._stop_signal == signal.SIGQUIT:
             self._deadline = None
-            self._signal(servers, signal.SIGKILL)
-        if not servers:
-            # Last, because consumers of closing connections still send.
-            self._deadline = time.monotonic() + KILL_AFTER_SECONDS
-            self._signal(list(self._children.values()), signal.SIGTERM)
-        return True
+            self._signal(servers or list(self._children.values()), signal.SIGKILL)
+        if not servers and self._stage is _Stage.ENDING_SERVERS:
+            self._stage = _Stage.ENDING_HUBS
+            self._deadline = now + KILL_AFTER_SECONDS
+            # The pair's end, not a signal: one may have been sent to the whole process group, when it was too early.
+            for hub in self._children.values():
+                self._part(hub)
 
     @staticmethod
     def _signal(children: list[Child], number: int) -> None:
@@ -163,9 +185,8 @@ class Supervisor:
     def _fork_server(self, slot: int) -> None:
         def serve(control: Control) -> int:
             _become_gevent()
-            from offload.server import process
-
-            return process.main(self.settings, self._listening, control, self._load.slot(slot))
+            main = importlib.import_module(self.entry).main
+            return int(main(self.settings, self._listening, control, self._load.slot(slot)))
 
         self._fork(serve, slot=slot)
 
@@ -226,12 +247,17 @@ class Supervisor:
                 if "traceback" in note:
                     log.error("%s", note["traceback"].rstrip())
         if not alive:
+            self._part(child)
+
+    def _part(self, child: Child) -> None:
+        """Close this end of a child's pair; the child reads it as its supervisor's end."""
+        if child.control.sock.fileno() >= 0:
             self._selector.unregister(child.control.sock)
             child.control.sock.close()
 
     def _child_ready(self, child: Child) -> None:
         child.ready = True
-        log.info("server process %d is ready", child.pid)
+        log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
             self._served = True
             for slot in range(1, self.settings.workers):
@@ -256,9 +282,7 @@ class Supervisor:
             if child.control.sock.fileno() >= 0:
                 self._hear(child)
             del self._children[pid]
-            if child.control.sock.fileno() >= 0:
-                self._selector.unregister(child.control.sock)
-                child.control.sock.close()
+            self._part(child)
             self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, status: int) -> None:
@@ -267,9 +291,9 @@ class Supervisor:
         if self._stop_signal is not None or self._error is not None:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        what = "the hub process" if child.hub_path is not None else "server process"
+        what = "the hub process" if child.hub_path is not None else self.what
         if child.slot is not None and not self._served:
-            self._error = BootError(child.failure or f"the server process {how} before it was ready")
+            self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")
             return
         log.error("%s %d %s%s; starting another", what, child.pid, how, f": {child.failure}" if child.failure else "")
         key: object = child.slot if child.slot is not None else child.hub_path

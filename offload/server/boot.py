@@ -1,0 +1,96 @@
+"""What every process does that runs the application's code: configure its layers, and say it when that fails.
+
+Imported in the forked child, after gevent has patched the standard library.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import ModuleType
+from typing import Protocol
+
+from offload.consumers import configuration
+from offload.exceptions import ConfigurationError, LayerUnavailable
+from offload.interfaces import Layer
+from offload.layers.ipc import IPCLayer
+from offload.layers.urls import layer_from_url
+from offload.server.control import Control
+from offload.settings import Settings
+
+BOOT_FAILED = 3
+"""Exit status of a process that could not begin its work (gunicorn's number)."""
+
+
+class Process(Protocol):
+    """A process that the supervisor forks."""
+
+    def boot(self) -> None:
+        """Get ready.
+
+        Raises:
+            ConfigurationError, LayerUnavailable: in one sentence, what is wrong and what to do.
+        """
+
+    def serve(self) -> int:
+        """Work until told to stop; the exit status."""
+
+
+def run(process: Process, settings: Settings, control: Control) -> int:
+    """Boot, and serve; what goes wrong at boot is told to the supervisor, which knows whom to tell.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        process.boot()
+    except (ConfigurationError, LayerUnavailable) as error:
+        control.tell(failed=str(error))
+        return BOOT_FAILED
+    except BaseException as error:  # noqa: BLE001 -- told to the supervisor, which logs it
+        # The application's own module failed, and only its traceback can say where.
+        text = "".join(traceback.format_exception(error))
+        control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
+        return BOOT_FAILED
+    try:
+        return process.serve()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:
+    """Layers and routing: what the application said, else what the command line said; connected where they are used.
+
+    Args:
+        settings: the server's.
+        module: the application's module, imported.
+        control: asked for the hub of an IPC layer.
+
+    Raises:
+        ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
+    """
+
+    def default_layer() -> Layer:
+        layer = layer_from_url(list(settings.layer))
+        _ask_for_hub(layer, control)
+        return layer
+
+    asked_for = "layer" in settings.explicit
+    if asked_for or not configuration.is_configured():
+        configuration.configure(default_layer, routing=configuration.router_source())
+    if settings.routing is not None:
+        configuration.configure(routing=settings.routing.replace(":", "."))
+    elif configuration.router_source() is None and hasattr(module, "channel_routing"):
+        configuration.configure(routing=f"{module.__name__}.channel_routing")
+    for alias in configuration.aliases():
+        # Layers without routing of which nobody spoke are left alone until they are used.
+        if asked_for or configuration.router_source(alias) is not None:
+            layer = configuration.layer_for(alias)
+            _ask_for_hub(layer, control)
+            layer.check()
+
+
+def _ask_for_hub(layer: Layer, control: Control) -> None:
+    if isinstance(layer, IPCLayer):
+        control.tell(hub=layer.path)

@@ -1,0 +1,165 @@
+"""A worker process: takes messages of named channels from the layer and runs their consumers. It serves no sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import logging
+import signal
+import socket
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+
+from offload.consumers import configuration
+from offload.consumers.dispatch import LATER_TRIES, Dispatch, name_of
+from offload.consumers.routing import WEBSOCKET_CHANNELS
+from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
+from offload.interfaces import Content
+from offload.server.application import load_module
+from offload.server.boot import configure_layers, run
+from offload.server.control import Control
+from offload.server.load import LoadSlot
+from offload.settings import Settings
+from offload.transport.pool import Pool
+
+log = logging.getLogger("offload.consumer")
+
+TAKERS = 4
+"""Greenlets that take from the layer: while one waits for an answer, others hand on what they got."""
+TAKE_SECONDS = 1.0
+"""How long one take waits; a stop is noticed in between."""
+PAUSE_SECONDS = 0.5
+"""Pause before the layer is asked again after it did not answer."""
+
+TRIES_KEY = "__tries__"
+"""Travels with a message that was put back, and tells how often; consumers do not see it."""
+
+
+def wanted_channels(routed: list[str], only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:
+    """The channels to serve: those with a consumer, that match a glob of `only` (if any), and none of `exclude`.
+
+    Raises:
+        ConfigurationError: none is left.
+    """
+    named = [channel for channel in routed if channel not in WEBSOCKET_CHANNELS]
+    wanted = [
+        channel
+        for channel in named
+        if (not only or any(fnmatch.fnmatchcase(channel, glob) for glob in only))
+        and not any(fnmatch.fnmatchcase(channel, glob) for glob in exclude)
+    ]
+    if not wanted:
+        have, inside, outside = (", ".join(names) or "none" for names in (named, only, exclude))
+        raise ConfigurationError(
+            f"there is no channel to serve (routed: {have}; --only-channels: {inside}; --exclude-channels: {outside})"
+        )
+    return sorted(wanted)
+
+
+@dataclass
+class WorkerProcess:
+    """One worker.
+
+    Args:
+        settings: the command line's.
+        control: to the supervisor.
+    """
+
+    settings: Settings
+    control: Control
+
+    def boot(self) -> None:
+        """See `offload.server.boot.Process`."""
+        settings = self.settings
+        module = load_module(settings.app)
+        configure_layers(settings, module, self.control)
+        router = configuration.router_for(settings.alias)
+        self._layer = configuration.layer_for(settings.alias)
+        self._channels = wanted_channels(router.channels, settings.only_channels, settings.exclude_channels)
+        self._dispatch = Dispatch(router, self._layer)
+        self._pool = Pool(settings.pool_size)
+        # A message is taken only when a greenlet is free for it: what waits, waits in the layer, for other workers.
+        self._free = BoundedSemaphore(settings.pool_size)
+        self._stopped = Event()
+
+    def serve(self) -> int:
+        """Take and run until SIGTERM, or until the supervisor is gone."""
+        loop = gevent.get_hub().loop
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            loop.signal(number, ref=False).start(self._stopped.set)
+        supervisor = loop.io(self.control.sock.fileno(), 1)
+        supervisor.start(self._supervisor_spoke)
+        takers = [gevent.spawn(self._take) for _ in range(min(TAKERS, self.settings.pool_size))]
+        log.info("serving %s", ", ".join(self._channels))
+        self.control.tell(ready=True)
+        self._stopped.wait()
+        supervisor.close()
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.graceful_timeout or 0.001):
+            gevent.joinall(takers)
+            for _ in range(self.settings.pool_size):
+                self._free.acquire()
+        if self._pool.busy:
+            log.warning(
+                "%d consumers did not end within %s s (--graceful-timeout); they are cut off",
+                self._pool.busy,
+                self.settings.graceful_timeout,
+            )
+        self._layer.close()
+        return 0
+
+    def _supervisor_spoke(self) -> None:
+        _, alive = self.control.hear()
+        if not alive:
+            log.warning("the supervisor is gone; stopping")
+            self._stopped.set()
+
+    def _take(self) -> None:
+        while not self._stopped.is_set():
+            self._free.acquire()
+            taken = None
+            try:
+                if not self._stopped.is_set():
+                    taken = self._layer.receive(self._channels, timeout=TAKE_SECONDS)
+            except LayerUnavailable as error:
+                log.warning("no messages can be taken: %s", error)
+                self._stopped.wait(PAUSE_SECONDS)
+            if taken is None:
+                self._free.release()
+            else:
+                self._pool.submit(self._consume, taken)
+
+    def _consume(self, taken: tuple[str, Content]) -> None:
+        try:
+            self._run(*taken)
+        finally:
+            self._free.release()
+
+    def _run(self, channel: str, content: Content) -> None:
+        tried = content.pop(TRIES_KEY, 0)
+        consumer = self._dispatch.consumer_of(channel, content)
+        if consumer is None:
+            log.warning("no consumer's filters match a message on %s; it is dropped", channel)
+            return
+        try:
+            self._dispatch.run_named(consumer, channel, content)
+        except ConsumeLater:
+            self._put_back(channel, content, tried + 1, name_of(consumer[0]))
+        except Exception:
+            log.exception("consumer %s failed for a message on %s", name_of(consumer[0]), channel)
+
+    def _put_back(self, channel: str, content: Content, tried: int, consumer: str) -> None:
+        if tried >= LATER_TRIES:
+            log.error("%s asked %d times for a message on %s later; it is dropped", consumer, tried, channel)
+            return
+        try:
+            self._layer.send(channel, {**content, TRIES_KEY: tried})
+        except (ChannelFull, LayerUnavailable) as error:
+            log.error("a message on %s could not be put back and is lost: %s", channel, error)
+
+
+def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+    """Run one worker; the sockets and the counter are those of servers, and not used."""
+    return run(WorkerProcess(settings, control), settings, control)
