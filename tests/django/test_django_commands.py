@@ -88,6 +88,17 @@ def test_a_full_channel_is_told() -> None:
             call_command("send", "thumbnails", "{}")
 
 
+@pytest.mark.parametrize("command", ["send", "group_send"])
+def test_an_unavailable_layer_is_told_in_one_sentence(command: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    path = tmp_path / "run" / "hub.sock"
+    with (
+        override_settings(CHANNEL_LAYERS={"default": {"URL": f"ipc://{path}?timeout=0.1"}}),
+        pytest.raises(CommandError, match=rf"^layer 'ipc' at {path}: cannot reach its hub: .+; .+$"),
+    ):
+        call_command(command, "news", "{}")
+
+
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "django", *arguments],
@@ -114,4 +125,24 @@ def test_from_the_command_line_a_mistake_is_one_line_and_status_1() -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("CommandError: 'hello' is not JSON (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_from_the_command_line_an_unavailable_layer_is_one_line_and_status_1(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "chat" / "manage.py"), "group_send", "chat-lobby", "{}"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SECRET_KEY": "x",
+            "OFFLOAD_LAYER": f"ipc:///{tmp_path}/none.sock?timeout=0.1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("CommandError: layer 'ipc' at ")
     assert done.stderr.count("\n") == 1
