@@ -12,11 +12,12 @@ from typing import Any, Protocol
 from offload.gateway.body import BodyError, RequestBody
 from offload.gateway.environ import EnvironBuilder
 from offload.gateway.response import ClientGone, Response
+from offload.gateway.upgrade import UpgradeResponse, may_upgrade
 from offload.protocol.handshake import wants_websocket
 from offload.protocol.http import END, Event, HttpProtocol
 from offload.protocol.request import HttpError, HttpLimits, Request
 from offload.protocol.response import FieldNames, plain_answer
-from offload.transport.connection import Connection
+from offload.transport.connection import Connection, Handler
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
 
@@ -43,6 +44,15 @@ class Upgrades(Protocol):
 Refuse = Callable[[HttpError, bytes], None]
 
 
+class Sockets(Protocol):
+    """Offers the application the sockets of upgrade requests that nobody took."""
+
+    def offer(
+        self, http: HttpHandler, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
+    ) -> None:
+        """Put a socket into the environ; the application may take it instead of answering."""
+
+
 class Date:
     """The Date field's value, made once a second."""
 
@@ -67,6 +77,7 @@ class HttpGateway:
         limits: bounds on one request.
         header_timeout, body_timeout, send_timeout, keep_alive: seconds, None for no limit.
         upgrades: asked first about WebSocket upgrades.
+        sockets: offers the application those that are left to it; None leaves it plain requests.
         ended: called whenever a connection leaves.
     """
 
@@ -81,6 +92,7 @@ class HttpGateway:
         send_timeout: float | None,
         keep_alive: float | None,
         upgrades: Upgrades | None,
+        sockets: Sockets | None = None,
     ) -> None:
         self.application = application
         self.pool = pool
@@ -88,6 +100,7 @@ class HttpGateway:
         self.body_timeout = body_timeout
         self.send_timeout = send_timeout
         self.upgrades = upgrades
+        self.sockets = sockets
         self.keeps_alive = keep_alive != 0
         self.stopping = False
         self.date = Date()
@@ -198,6 +211,7 @@ class HttpHandler:
         """Answer a request that is not served, and end the connection."""
         log.info("%s from %s: %s", error.status, self._connection.peer, error)
         self._refused = True
+        self._busy = False
         gateway = self._gateway
         gateway.heads.discard(self)
         gateway.idle.discard(self)
@@ -250,15 +264,33 @@ class HttpHandler:
                 return
         gateway.pool.submit(self._respond, request)
 
+    def hand_over(self, handler: Handler) -> bytes | None:
+        """Leave the connection to another handler.
+
+        Returns:
+            What arrived behind the request; None when the client is gone, or will send nothing more.
+        """
+        self._gateway.handlers.discard(self)
+        self._connection.handler = handler
+        return None if self._eof or self._connection.closed else self._protocol.rest
+
     def _send_continue(self) -> None:
         self._connection.write(_CONTINUE)
 
     def _respond(self, request: Request) -> None:
         gateway, connection = self._gateway, self._connection
         keep_alive = request.keep_alive and gateway.keeps_alive and not gateway.stopping and not self._eof
-        response = Response(connection, request, gateway.date, gateway.names, gateway.send_timeout, keep_alive)
+        upgrade: UpgradeResponse | None = None
+        if request.upgrade is None or gateway.sockets is None or not may_upgrade(request):
+            response = Response(connection, request, gateway.date, gateway.names, gateway.send_timeout, keep_alive)
+        else:
+            response = upgrade = UpgradeResponse(
+                connection, request, gateway.date, gateway.names, gateway.send_timeout
+            )  # fmt: skip
         body = self._body
         environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO() if body is None else body)
+        if upgrade is not None and gateway.sockets is not None:
+            gateway.sockets.offer(self, connection, request, environ, upgrade)
         try:
             result = gateway.application(environ, response.start_response)
             try:
@@ -275,8 +307,15 @@ class HttpHandler:
             self._fail(response, 400)
         except BaseException as error:
             # SystemExit and its like, too: an application that exits may not take others' requests with it.
-            log.error("the application failed for %s %s", request.method, environ["PATH_INFO"], exc_info=error)
-            self._fail(response, 500)
+            if upgrade is not None and upgrade.taken:
+                upgrade.socket.failed(error)
+            else:
+                log.error("the application failed for %s %s", request.method, environ["PATH_INFO"], exc_info=error)
+                self._fail(response, 500)
+        if upgrade is not None:
+            upgrade.socket.finish()
+            if upgrade.taken:
+                return
         self._answered(response, request)
 
     def _fail(self, response: Response, status: int) -> None:

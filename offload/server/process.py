@@ -18,6 +18,7 @@ from gevent.event import Event
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
 from offload.consumers.routing import Router
+from offload.gateway.application_socket import ApplicationSockets
 from offload.gateway.environ import environ_base
 from offload.gateway.http import HttpGateway
 from offload.gateway.origins import Origins
@@ -59,6 +60,16 @@ class ServerProcess:
         router = configuration.router_for()
         self._pool = Pool(settings.pool_size)
         self._websockets = self._websocket_gateway(router) if router.channels else None
+        self._sockets = ApplicationSockets(
+            application,
+            Origins(settings.ws_origins, configuration.origin_policy()),
+            max_size=settings.ws_max_size,
+            queue=settings.ws_queue,
+            send_buffer=settings.ws_send_buffer,
+            send_timeout=settings.send_timeout,
+            ping_interval=settings.ws_ping_interval,
+            ping_timeout=settings.ws_ping_timeout,
+        )
         self._http = HttpGateway(
             application,
             self._pool,
@@ -70,6 +81,7 @@ class ServerProcess:
             send_timeout=settings.send_timeout,
             keep_alive=settings.keep_alive,
             upgrades=self._websockets,
+            sockets=self._sockets,
         )  # fmt: skip
 
     def _websocket_gateway(self, router: Router) -> WebSocketGateway:
@@ -132,6 +144,7 @@ class ServerProcess:
         for listener in self._listeners:
             listener.stop()
         self._http.stop()
+        self._sockets.stop()
         if self._websockets is not None:
             self._websockets.stop()
         try:
@@ -153,8 +166,8 @@ class ServerProcess:
         timer = self._loop.timer(0.0, 0.02)
 
         def look() -> None:
-            sockets = self._websockets
-            if not self._http.handlers and not (sockets and sockets.handlers) and not self._pool.busy:
+            routed = self._websockets.handlers if self._websockets is not None else ()
+            if not (self._http.handlers or routed or self._sockets.handlers or self._pool.busy):
                 timer.close()
                 drained.set()
 

@@ -1,0 +1,252 @@
+"""gevent-websocket's interface, over offload's engine: what applications find in ``environ["wsgi.websocket"]``.
+
+Names, values and errors are those of `geventwebsocket.websocket.WebSocket` 0.10; none of its code runs here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import Client
+from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSocket
+
+from offload.protocol.websocket import (
+    BINARY,
+    CLOSE,
+    NORMAL,
+    PING,
+    PONG,
+    TEXT,
+    binary_frame,
+    may_be_sent,
+    ping_frame,
+    pong_frame,
+    text_frame,
+)
+
+log = logging.getLogger("offload.websocket")
+
+MAX_CONTROL_BYTES = 125
+
+
+class Engine(Protocol):
+    """What is under the interface; see `offload.gateway.application_socket.SocketHandler`."""
+
+    @property
+    def over(self) -> bool: ...
+    def accept(self, subprotocol: str | None = None) -> None: ...
+    def receive(self) -> str | bytes | None: ...
+    def send(self, frame: bytes) -> None: ...
+    def close(self, code: int, reason: str = "") -> None: ...
+    def drop_messages(self) -> None: ...
+
+
+class Server:
+    """What applications know as ``websocket.handler.server``; they may keep attributes of their own in it.
+
+    Attributes:
+        application: the WSGI application.
+        clients: the open sockets of this process, as ``Client`` objects with ``address`` and ``ws``, by address.
+        logger: where the application may log.
+    """
+
+    def __init__(self, application: Callable[..., Any]) -> None:
+        self.application = application
+        self.clients: dict[object, Client] = {}
+        self.logger = log
+        self._numbers = itertools.count(1)
+
+    def address(self, peer: object) -> object:
+        """The address of a client; those behind a Unix socket have none, so they get a number."""
+        return peer if isinstance(peer, tuple) else ("", next(self._numbers))
+
+    def add(self, websocket: ApplicationSocket) -> None:
+        """Keep a socket that is open."""
+        client = websocket.handler.active_client
+        self.clients[client.address] = client
+
+    def discard(self, websocket: ApplicationSocket) -> None:
+        """Forget a socket; no error when it is not known."""
+        self.clients.pop(websocket.handler.client_address, None)
+
+    def subprotocol(self, path: str, offered: list[str]) -> str | None:
+        """What the application wants to speak at a path, if it says so (as a ``Resource`` does) and it is offered."""
+        ask = getattr(self.application, "app_protocol", None)
+        wanted = ask(path) if ask is not None and offered else None
+        return wanted if wanted in offered else None
+
+
+class Handler:
+    """What applications know as ``websocket.handler``.
+
+    Attributes:
+        active_client: the ``Client`` that stands for this socket in ``server.clients``.
+        application, environ, server, client_address, websocket, logger: as the names say.
+    """
+
+    def __init__(self, websocket: ApplicationSocket, environ: dict[str, Any], server: Server, peer: object) -> None:
+        self.server = server
+        self.application = server.application
+        self.environ = environ
+        self.client_address = server.address(peer)
+        self.websocket: ApplicationSocket | None = websocket
+        self.active_client = Client(self.client_address, websocket)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The server's."""
+        return self.server.logger
+
+
+class ApplicationSocket(WebSocket):  # type: ignore[misc]
+    """A WebSocket as applications for gevent-websocket know it.
+
+    The handshake is sent when it is first used: by any method, by iteration, or by asking whether it is `closed`.
+    What the handshake said (``path``, ``origin``, ``protocol``, ``version``, ``environ``) may be read before.
+    """
+
+    def __init__(self, environ: dict[str, Any], engine: Engine, server: Server, peer: object) -> None:
+        # The base's own opens a stream, for an engine that is not used here.
+        self.environ: dict[str, Any] | None = environ
+        self.stream = self.raw_read = self.raw_write = None
+        self._engine = engine
+        self._end_is_known = False
+        self.handler = Handler(self, environ, server, peer)
+
+    def __del__(self) -> None:
+        # The base's would close; the server does, when the application has returned.
+        pass
+
+    def __iter__(self) -> Iterator[str | bytearray]:
+        """The messages until the end."""
+        while not self.closed:
+            message = self.receive()
+            if message is None:
+                return
+            yield message
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket is closed and all that came before has been received."""
+        try:
+            self._engine.accept()
+        except WebSocketError as error:
+            log.debug("a WebSocket did not open: %s", error)
+        return self._end_is_known or self._engine.over
+
+    def accept(self, subprotocol: str | None = None) -> None:
+        """Send the handshake now, perhaps with one of the subprotocols that the client offers.
+
+        Raises:
+            WebSocketError: the handshake is not acceptable, or the client is gone.
+            ValueError: the client does not offer this subprotocol.
+        """
+        self._engine.accept(subprotocol)
+
+    def receive(self) -> str | bytearray | None:
+        """Wait for the next message.
+
+        Returns:
+            A `str`, a `bytearray`, or None once at the end.
+
+        Raises:
+            WebSocketError: the end is known already.
+        """
+        if self._end_is_known:
+            self._tell(MSG_ALREADY_CLOSED)
+            raise WebSocketError(MSG_ALREADY_CLOSED)
+        self._engine.accept()
+        message = self._engine.receive()
+        if message is None:
+            self._end_is_known = True
+            return None
+        return message if isinstance(message, str) else bytearray(message)
+
+    def send(self, message: Any, binary: bool | None = None) -> None:
+        """Send a message; the greenlet waits while the client reads too slowly.
+
+        Args:
+            message: text or bytes.
+            binary: whether to send it as binary; without it, whether it is no `str`.
+
+        Raises:
+            WebSocketError: the socket is closed.
+        """
+        try:
+            self.send_frame(message, BINARY if (not isinstance(message, str) if binary is None else binary) else TEXT)
+        except WebSocketError as error:
+            self._tell(MSG_SOCKET_DEAD)
+            raise WebSocketError(MSG_SOCKET_DEAD) from error
+
+    def send_frame(self, message: Any, opcode: int) -> None:
+        """Send one frame: ``OPCODE_TEXT``, ``OPCODE_BINARY``, ``OPCODE_PING`` or ``OPCODE_PONG``; or close.
+
+        Raises:
+            WebSocketError: the socket is closed.
+            ValueError: another opcode, or more than a control frame holds.
+        """
+        self._engine.accept()
+        if self._end_is_known or self._engine.over:
+            raise WebSocketError(MSG_ALREADY_CLOSED)
+        if opcode == TEXT:
+            self._engine.send(text_frame(message if isinstance(message, str) else _text(message)))
+            return
+        payload = _payload(message)
+        if opcode == BINARY:
+            self._engine.send(binary_frame(payload))
+        elif opcode == CLOSE:
+            self.close(int.from_bytes(payload[:2], "big") if payload else NORMAL, payload[2:])
+        elif opcode not in (PING, PONG):
+            raise ValueError(f"a frame of opcode {opcode!r} cannot be sent by itself")
+        elif len(payload) > MAX_CONTROL_BYTES:
+            raise ValueError(f"a control frame of {len(payload)} bytes is over the limit of {MAX_CONTROL_BYTES}")
+        else:
+            self._engine.send((ping_frame if opcode == PING else pong_frame)(payload))
+
+    def close(self, code: int = NORMAL, message: str | bytes = b"") -> None:
+        """Close the socket; no error when it is closed.
+
+        Args:
+            code: 1000, another one that may be sent, or 3000 to 4999.
+            message: the reason, for the client's developers.
+        """
+        if self.closed:
+            return
+        if not may_be_sent(code):
+            log.warning("a WebSocket is closed with %d: %r may not be sent in a close frame", NORMAL, code)
+            code = NORMAL
+        self._end_is_known = True
+        self._engine.close(code, message if isinstance(message, str) else bytes(message).decode("utf-8", "replace"))
+        self._engine.drop_messages()
+
+    def detach(self) -> None:
+        """Let go of the environ, in which this object lies, when the application has returned."""
+        if self.environ is not None:
+            self.environ["wsgi.websocket"] = None
+            self.environ = None
+        self.handler.websocket = None
+
+    def _tell(self, what: str) -> None:
+        # An application object of its own kind may want to hear of it; see the base's `current_app`.
+        self.current_app.on_close(what)
+
+
+def _text(message: object) -> str:
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(message).decode("utf-8")
+    return message if isinstance(message, str) else str(message or "")
+
+
+def _payload(message: Any) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, str):
+        return message.encode()
+    if isinstance(message, int):
+        # bytes() would make as many zeros of it.
+        raise TypeError("a binary message is an int, not bytes")
+    return bytes(message)

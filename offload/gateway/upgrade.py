@@ -1,0 +1,122 @@
+"""Upgrade requests: the checks of a handshake, whoever accepts it, and an answer that may become a socket."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from offload.gateway.origins import Origins
+from offload.gateway.response import ExcInfo, Response
+from offload.protocol.handshake import VERSION, Handshake, read_handshake, wants_websocket
+from offload.protocol.request import HttpError, Request
+from offload.protocol.response import FieldNames
+from offload.transport.connection import Connection
+
+log = logging.getLogger("offload.websocket")
+
+
+def may_upgrade(request: Request) -> bool:
+    """Whether a request can become a WebSocket; others may be served as if they had not asked (RFC 9110, 7.8)."""
+    return (
+        request.method == "GET" and request.version == "1.1" and not request.has_body and wants_websocket(request)
+    )  # fmt: skip
+
+
+def checked_handshake(request: Request, path: str, origins: Origins, stopping: bool) -> Handshake:
+    """The handshake of an upgrade request that may be accepted.
+
+    Raises:
+        HttpError: 400, 426, 403 for an Origin that is not allowed, 503 while the server stops.
+    """
+    handshake = read_handshake(request)
+    if stopping:
+        raise HttpError(503, "the server is stopping")
+    host = request.host.decode("latin-1") if request.host is not None else ""
+    if handshake.origin is not None and not origins(handshake.origin, host):
+        log.warning(
+            "refused a WebSocket at %s from origin %s: it is not among the allowed ones for host %s",
+            ascii(path),
+            ascii(handshake.origin),
+            ascii(host),
+        )
+        raise HttpError(403, "this Origin may not open WebSockets here")
+    return handshake
+
+
+def refusal_fields(error: HttpError) -> bytes:
+    """The header lines that belong to a refused handshake's answer."""
+    if error.status != 426:
+        return b""
+    return b"Sec-WebSocket-Version: " + VERSION + b"\r\nUpgrade: websocket\r\n"
+
+
+class OfferedSocket(Protocol):
+    """A socket that an application may take instead of answering."""
+
+    def accept(self) -> None:
+        """Send the handshake. Raises ``WebSocketError`` where that cannot be."""
+
+    def failed(self, error: BaseException) -> None:
+        """The application took it, and raised."""
+
+    def finish(self) -> None:
+        """The application is done, with it or without."""
+
+
+class UpgradeResponse(Response):
+    """The answer to an upgrade request: a response like others, until the application takes the socket instead.
+
+    Attributes:
+        socket: what may be taken; set by who offers it.
+        taken: whether the connection is the socket's; what the application answers afterwards is dropped.
+        failed: whether it then answered with a server error, as frameworks do for an exception.
+    """
+
+    __slots__ = ("failed", "socket", "taken")
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Request,
+        date: Callable[[], str],
+        names: FieldNames,
+        send_timeout: float | None,
+    ) -> None:
+        # What follows a refused handshake may well be frames, so the connection serves no other request.
+        super().__init__(connection, request, date, names, send_timeout, keep_alive=False)
+        self.socket: OfferedSocket
+        self.taken = False
+        self.failed = False
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """See `Response`."""
+        if self.taken:
+            self.failed = status.startswith("5")
+            return self.write
+        return super().start_response(status, headers, exc_info)
+
+    def write(self, data: bytes) -> None:
+        """See `Response`."""
+        if not self.taken:
+            super().write(data)
+
+    def send_result(self, result: Iterable[bytes]) -> None:
+        """See `Response`. An application that serves the socket need not call `start_response`."""
+        if self.status and not self.taken:
+            super().send_result(result)
+            return
+        # A generator begins to run only here.
+        for piece in result:
+            if piece:
+                self.write(piece)
+        if not self.status and not self.taken:
+            self.socket.accept()
+        self.end()
+
+    def end(self) -> None:
+        """See `Response`."""
+        if not self.taken:
+            super().end()
