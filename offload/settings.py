@@ -55,6 +55,13 @@ class Settings:
     limit_request_field_size: int = _setting(
         8190, "--limit-request-field_size", "bytes of one header field", low=64, high=65536, metavar="BYTES"
     )
+    limit_request_head: int = _setting(
+        65536, "--limit-request-head", "bytes of a request line and all its fields",
+        low=128, high=1 << 20, metavar="BYTES",
+    )  # fmt: skip
+    limit_request_body: int = _setting(
+        0, "--limit-request-body", "bytes of a request's body; 0 for no limit", low=0, metavar="BYTES"
+    )
     header_timeout: float | None = _setting(
         10.0, "--header-timeout", "seconds for a whole header block; 0 for no limit", low=0, metavar="S"
     )
@@ -64,6 +71,10 @@ class Settings:
     send_timeout: float | None = _setting(
         60.0, "--send-timeout", "seconds without progress in sending; 0 for no limit", low=0, metavar="S"
     )
+    linger_timeout: float = _setting(
+        5.0, "--linger-timeout", "seconds to let a client read the last answer before its connection closes",
+        low=0.1, metavar="S",
+    )  # fmt: skip
     layer: tuple[str, ...] = _setting(
         ("ipc:",),
         "--layer",

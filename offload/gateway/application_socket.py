@@ -19,7 +19,8 @@ from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from greenlet import getcurrent
 
 from offload.gateway.gevent_websocket import ApplicationSocket, Server
-from offload.gateway.http import Application, Environ, HttpHandler
+from offload.gateway.handler import HttpHandler
+from offload.gateway.http import Application, Environ
 from offload.gateway.origins import Origins
 from offload.gateway.upgrade import UpgradeResponse, checked_handshake, refusal_fields
 from offload.protocol.request import HttpError, Request

@@ -16,26 +16,52 @@ LOW_WATER_BYTES = 32768
 
 
 class BodyError(OSError):
-    """The body ended before its end: the client went away, was too slow, or broke the framing."""
+    """The body ended before its end: the client went away, was too slow, sent too much, or broke the framing.
+
+    Attributes:
+        status: what to answer, if an answer is still possible.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RequestBody:
     """The input stream of one request.
 
     Args:
-        before_first_read: called once when the application first wants data, or None.
         pause, resume: hold back and let on the connection's reading.
         timeout: seconds without progress before a read fails; None waits for ever.
+        length: its size in bytes where the client told it.
+
+    Attributes:
+        complete: whether all of it has arrived.
+        before_first_read: called once when the application first wants what has not arrived, or None. A client
+            that waits for "100 Continue" has been told once this is None again.
     """
 
+    __slots__ = (
+        "_arrived",
+        "_at",
+        "_chunks",
+        "_discarding",
+        "_failure",
+        "_pause",
+        "_paused",
+        "_resume",
+        "_size",
+        "_timeout",
+        "before_first_read",
+        "complete",
+        "length",
+    )
+
     def __init__(
-        self,
-        before_first_read: Callable[[], None] | None,
-        pause: Callable[[], None],
-        resume: Callable[[], None],
-        timeout: float | None,
+        self, pause: Callable[[], None], resume: Callable[[], None], timeout: float | None, length: int | None = None
     ) -> None:
-        self._before_first_read = before_first_read
+        self.length = length
+        self.before_first_read: Callable[[], None] | None = None
         self._pause = pause
         self._resume = resume
         self._timeout = timeout
@@ -44,8 +70,9 @@ class RequestBody:
         self._at = 0
         self._size = 0
         self._paused = False
-        self._arrived = Event()
-        self._failure: str | None = None
+        # Most bodies arrive with their heads, and nobody waits for them.
+        self._arrived: Event | None = None
+        self._failure: tuple[int, str] | None = None
         self.complete = False
         self._discarding = False
 
@@ -60,25 +87,33 @@ class RequestBody:
         if self._size > HIGH_WATER_BYTES and not self._paused:
             self._paused = True
             self._pause()
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def finish(self) -> None:
         """The body is whole."""
         self.complete = True
-        self._arrived.set()
-
-    def fail(self, reason: str) -> None:
-        """The rest will not come."""
-        if not self.complete and self._failure is None:
-            self._failure = reason
+        if self._arrived is not None:
             self._arrived.set()
 
+    def fail(self, status: int, reason: str) -> None:
+        """The rest will not come."""
+        if not self.complete and self._failure is None:
+            self._failure = status, reason
+            if self._arrived is not None:
+                self._arrived.set()
+
     def discard(self) -> None:
-        """The application is done; what is and what comes is dropped."""
+        """The application is done: what is and what comes is dropped, and what is kept of this object reads empty.
+
+        The connection's reading is the caller's again.
+        """
         self._discarding = True
         self._chunks.clear()
         self._at = self._size = 0
-        self._let_on()
+        self._paused = False
+        if self._arrived is not None:
+            self._arrived.set()
 
     # The application's side.
 
@@ -89,18 +124,20 @@ class RequestBody:
 
     def _wait(self) -> bool:
         """Wait for a chunk; False at the body's end."""
-        if self._before_first_read is not None:
-            before, self._before_first_read = self._before_first_read, None
-            if not self.complete and not self._chunks:
-                before()
         while not self._chunks:
             if self.complete or self._discarding:
                 return False
             if self._failure is not None:
-                raise BodyError(self._failure)
-            self._arrived.clear()
-            if not self._arrived.wait(self._timeout):
-                self._failure = f"no more of the request body came for {self._timeout:g} s"
+                raise BodyError(*self._failure)
+            if self.before_first_read is not None:
+                before, self.before_first_read = self.before_first_read, None
+                before()
+            arrived = self._arrived
+            if arrived is None:
+                arrived = self._arrived = Event()
+            arrived.clear()
+            if not arrived.wait(self._timeout):
+                self.fail(408, f"no more of the request body came for {self._timeout:g} s")
         return True
 
     def _take(self, limit: int) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
-from wsgiref.util import FileWrapper
 
+from offload.gateway.files import FileWrapper
 from offload.protocol.request import Request
 
 _MAX_CACHED_NAMES = 1024

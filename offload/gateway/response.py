@@ -7,9 +7,11 @@ may still change its mind. Follows PEP 3333.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence, Sized
 from types import TracebackType
 
+from offload.gateway.files import FileWrapper
 from offload.protocol.request import Request
 from offload.protocol.response import FieldNames, check_status, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
@@ -17,7 +19,10 @@ from offload.transport.connection import HIGH_WATER_BYTES, Connection
 log = logging.getLogger("offload.http")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Headers = list[tuple[str, str]]
 _SMALL_BODY_BYTES = 65536
+"""Up to this size head and body are joined, and files are read rather than handed to the kernel."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ClientGone(Exception):
@@ -33,25 +38,29 @@ class Response:
         date: the Date field's value, asked for when the head is built.
         names: the process's checked field names.
         send_timeout: seconds that the client may take nothing.
-        keep_alive: whether the server would serve another request on this connection.
+        may_keep: whether the server would serve another request on this connection; asked when the head is built.
 
     Attributes:
         status: the status line's value once given, else "".
-        head_sent: whether anything has left.
+        head_sent: whether anything of the answer has left.
         keep_alive: whether the connection can serve another request afterwards.
         body_bytes: bytes of body sent.
     """
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
         "_code",
         "_connection",
         "_date",
-        "_headers",
         "_left",
+        "_lines",
+        "_may_keep",
         "_names",
+        "_own",
         "_request",
         "_send_timeout",
+        "_too_long",
         "body_bytes",
         "head_sent",
         "keep_alive",
@@ -65,25 +74,30 @@ class Response:
         date: Callable[[], str],
         names: FieldNames,
         send_timeout: float | None,
-        keep_alive: bool,
+        may_keep: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._request = request
         self._date = date
         self._names = names
         self._send_timeout = send_timeout
-        self.keep_alive = keep_alive
+        self._may_keep = may_keep
+        self.keep_alive = request.keep_alive
         self.status = ""
         self.head_sent = False
         self.body_bytes = 0
         self._code = 0
-        self._headers: list[tuple[str, str]] = []
+        self._lines: list[str] = []
+        # Which of Server and Date the application gave itself.
+        self._own: tuple[str, ...] = ()
         # Body bytes that Content-Length still allows; None when it was not given.
         self._left: int | None = None
+        self._too_long = False
         self._chunked = False
+        self._bodiless = False
 
     def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         """PEP 3333's callable.
 
@@ -100,55 +114,77 @@ class Response:
         elif self.status:
             raise AssertionError("start_response was called a second time without exc_info")
         code = check_status(status)
-        left = None
+        known = self._names.known
+        left: int | None = None
+        own: tuple[str, ...] = ()
+        closes = False
+        lines = []
         for name, value in headers:
-            check_value(name, value)
-            if self._names.lower(name) == "content-length":
-                if not (value.isascii() and value.isdigit()) or left is not None:
-                    raise ValueError("Content-Length is repeated or not a number")
-                left = int(value)
-        self.status, self._code, self._headers, self._left = status, code, list(headers), left
+            special = known.get(name)
+            if special is None:
+                special = self._names.learn(name)
+            # Most values pass by two quick looks.
+            if type(value) is not str or not value.isascii() or not value.isprintable():
+                check_value(name, value)
+            if special:
+                if special == "content-length":
+                    if not (value.isascii() and value.isdigit()) or left is not None:
+                        raise ValueError("Content-Length is repeated or not a number")
+                    left = int(value)
+                    if code < 200 or code == 204:
+                        continue
+                elif special in ("date", "server"):
+                    own = (*own, special)
+                else:
+                    closes = closes or (special == "connection" and "close" in value.lower())
+                    self._drop(special)
+                    continue
+            lines.append(f"{name}: {value}\r\n")
+        self.status, self._code, self._lines, self._left, self._own = status, code, lines, left, own
+        self._bodiless = code < 200 or code == 204 or code == 304 or self._request.method == "HEAD"
+        if closes:
+            self.keep_alive = False
         return self.write
+
+    def _drop(self, name: str) -> None:
+        dropped = self._names.dropped
+        if name not in dropped and name != "connection":
+            dropped.add(name)
+            log.warning("the application's header %r is dropped: it is the server's to send (PEP 3333)", name)
 
     def _head(self, length: int | None) -> bytes:
         """The head; `length` is the body's size where it is known by now."""
-        lines = ["HTTP/1.1 ", self.status, "\r\nServer: offload\r\nDate: ", self._date(), "\r\n"]
-        lower = self._names.lower
-        seen = set()
-        for name, value in self._headers:
-            key = lower(name)
-            seen.add(key)
-            if key not in ("server", "date"):
-                lines += (name, ": ", value, "\r\n")
-        if "server" in seen or "date" in seen:
-            self._replace_own_fields(lines)
-        bodiless = self._code < 200 or self._code in (204, 304)
-        if bodiless:
-            self._left = 0
-        elif self._left is None:
-            if self._request.method == "HEAD" and not length:
+        request = self._request
+        status = self.status if len(self.status) > 3 else self.status + " "
+        if self._own:
+            start = f"HTTP/1.1 {status}\r\n"
+            if "server" not in self._own:
+                start += "Server: offload\r\n"
+            if "date" not in self._own:
+                start += f"Date: {self._date()}\r\n"
+        else:
+            start = f"HTTP/1.1 {status}\r\nServer: offload\r\nDate: {self._date()}\r\n"
+        framing = ""
+        if self._left is None and self._code >= 200 and self._code not in (204, 304):
+            if length is not None:
                 # An empty answer to HEAD says nothing about the size that GET would have.
-                self._left = 0
-            elif length is not None:
-                self._left = length
-                lines.append(f"Content-Length: {length}\r\n")
-            elif self._request.version == "1.1":
+                if length or not self._bodiless:
+                    self._left = length
+                    framing = f"Content-Length: {length}\r\n"
+            elif request.version == "1.1":
                 self._chunked = True
-                lines.append("Transfer-Encoding: chunked\r\n")
-            else:
+                framing = "Transfer-Encoding: chunked\r\n"
+            elif not self._bodiless:
                 self.keep_alive = False
-        if not self.keep_alive:
-            lines.append("Connection: close\r\n")
-        elif self._request.version == "1.0":
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1")
-
-    def _replace_own_fields(self, lines: list[str]) -> None:
-        # The application's Server and Date stand instead of ours.
-        own = {self._names.lower(name): value for name, value in self._headers}
-        server, date = own.get("server", "offload"), own.get("date")
-        lines[2:4] = [f"\r\nServer: {server}\r\nDate: ", lines[3] if date is None else date]
+        if self._code < 200:
+            # Whatever the application means by it: the client waits for more, and nothing more can come.
+            self.keep_alive = False
+        if not self.keep_alive or not self._may_keep():
+            self.keep_alive = False
+            framing += "Connection: close\r\n"
+        elif request.version == "1.0":
+            framing += "Connection: keep-alive\r\n"
+        return f"{start}{''.join(self._lines)}{framing}\r\n".encode("latin-1")
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; the first one takes the head with it.
@@ -169,16 +205,15 @@ class Response:
                 raise AssertionError("the application sent data before it called start_response")
             head = self._head(length)
             self.head_sent = True
-        if self._left is not None:
+        if self._bodiless:
+            data = b""
+        elif self._left is not None:
             if len(data) > self._left:
-                if self._code >= 200 and self._code not in (204, 304):
-                    log.error("the application sent more bytes than its Content-Length; the rest is cut off")
+                self._cut()
                 data = data[: self._left]
             self._left -= len(data)
         self.body_bytes += len(data)
-        if self._request.method == "HEAD":
-            data = b""
-        elif self._chunked and data:
+        if self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         connection = self._connection
         if head and len(data) > _SMALL_BODY_BYTES:
@@ -191,31 +226,112 @@ class Response:
         ):
             raise ClientGone
 
+    def _cut(self) -> None:
+        if not self._too_long:
+            self._too_long = True
+            log.error("%s has more bytes than its Content-Length; the rest is cut off", self._subject())
+
+    def _subject(self) -> str:
+        return f"the answer to {self._request.method} {self._request.target.decode('latin-1')}"
+
     def send_result(self, result: Iterable[bytes]) -> None:
         """Send what the application returned, and end the response.
 
         Raises:
             ClientGone: nobody takes it.
         """
-        if type(result) is list and len(result) == 1 and not self.head_sent and isinstance(result[0], bytes):
-            # The whole body is at hand, so its length is, too.
-            self._send(result[0], len(result[0]))
-        else:
-            write = self.write
-            for piece in result:
-                write(piece)
+        kind = type(result)
+        if (kind is list or kind is tuple) and not self.head_sent:
+            self._send_whole(result)  # type: ignore[arg-type]
+        elif kind is not FileWrapper or not self._send_file(result):  # type: ignore[arg-type]
+            self._send_pieces(result)
         self.end()
+
+    def _send_whole(self, pieces: Sequence[bytes]) -> None:
+        # All of the body is at hand, so its length is, too.
+        length = sum(map(len, pieces))
+        if len(pieces) > 1 and length <= _SMALL_BODY_BYTES:
+            pieces = (b"".join(pieces),)
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise TypeError(f"a piece of the response is a {type(piece).__name__}, not bytes")
+            if piece:
+                self._send(piece, length)
+
+    def _send_pieces(self, result: Iterable[bytes]) -> None:
+        length: int | None = None
+        single = isinstance(result, Sized) and len(result) == 1
+        for piece in result:
+            if single and isinstance(piece, bytes):
+                length = len(piece)
+            if length and not self.head_sent:
+                self._send(piece, length)
+            else:
+                self.write(piece)
+            if self._too_long:
+                # PEP 3333: no more is asked for than may be sent.
+                break
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Have the kernel send a file; False where it cannot, or where the size of what is left is open."""
+        part = wrapper.part()
+        if part is None or self._chunked or (self._left is None and self.head_sent) or not self.status:
+            return False
+        descriptor, offset, size = part
+        if self._left is not None:
+            # Less than the file has is the application's right here: it is how a range is sent.
+            size = min(size, self._left)
+        if size <= _SMALL_BODY_BYTES or self._bodiless:
+            data = b"" if self._bodiless else os.pread(descriptor, size, offset)
+            if self._bodiless or data:
+                self._send(data, size)
+            return True
+        connection = self._connection
+        if not connection.sends_files:
+            return False
+        if not self.head_sent:
+            connection.write(self._head(size))
+            self.head_sent = True
+        sent = connection.send_file(descriptor, offset, size, self._send_timeout)
+        self.body_bytes += sent
+        if connection.closed:
+            raise ClientGone
+        if self._left is not None:
+            self._left -= sent
+        return True
 
     def end(self) -> None:
         """The body is whole. A body shorter than declared closes the connection, so that the client can tell."""
         if not self.head_sent:
             self._send(b"", 0)
-        if self._left and self._request.method != "HEAD":
-            log.error("the application sent %d bytes less than its Content-Length", self._left)
+        if self._bodiless:
+            return
+        if self._left:
+            log.error("%s has %d bytes less than its Content-Length", self._subject(), self._left)
             self.keep_alive = False
-        elif self._chunked and self._request.method != "HEAD":
+        elif self._chunked:
             self._connection.write(b"0\r\n\r\n")
 
-    def started(self) -> bool:
-        """Whether the application called `start_response`."""
-        return bool(self.status)
+    # What goes ahead of the answer.
+
+    def send_continue(self) -> None:
+        """Tell the client to send its body, unless it has the answer by now."""
+        if not self.head_sent:
+            self._connection.write(_CONTINUE)
+
+    def early_hints(self, headers: Headers) -> None:
+        """``wsgi.early_hints``: fields that the client may act on while the answer is made (103, RFC 8297).
+
+        Does nothing for clients of HTTP/1.0, and once the answer has begun.
+
+        Raises:
+            ValueError, TypeError: a header is not acceptable.
+        """
+        lines = []
+        for name, value in headers:
+            if self._names.known.get(name) or self._names.learn(name):
+                raise ValueError(f"the header {name!r} cannot be an early hint")
+            check_value(name, value)
+            lines.append(f"{name}: {value}\r\n")
+        if not self.head_sent and self._request.version == "1.1":
+            self._connection.write(f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1"))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from offload.gateway.origins import Origins
 from offload.gateway.response import ExcInfo, Response
 from offload.protocol.handshake import VERSION, Handshake, read_handshake, wants_websocket
 from offload.protocol.request import HttpError, Request
-from offload.protocol.response import FieldNames
-from offload.transport.connection import Connection
 
 log = logging.getLogger("offload.websocket")
 
@@ -75,16 +73,10 @@ class UpgradeResponse(Response):
 
     __slots__ = ("failed", "socket", "taken")
 
-    def __init__(
-        self,
-        connection: Connection,
-        request: Request,
-        date: Callable[[], str],
-        names: FieldNames,
-        send_timeout: float | None,
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         # What follows a refused handshake may well be frames, so the connection serves no other request.
-        super().__init__(connection, request, date, names, send_timeout, keep_alive=False)
+        self.keep_alive = False
         self.socket: OfferedSocket
         self.taken = False
         self.failed = False

@@ -14,8 +14,10 @@ from offload.protocol.request import HttpError
 MAX_CHUNK_LINE_BYTES = 256
 """A chunk's size and its extensions; real clients send a handful of digits."""
 MAX_TRAILER_BYTES = 8192
+MAX_EXCESS_BYTES = 16384
+"""What the size lines of one body may have beyond what their chunks justify, so that nobody sends mere extensions."""
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
@@ -59,12 +61,19 @@ class FixedLength:
 
 
 class Chunked:
-    """A body in chunks; extensions and trailers are checked, bounded and dropped."""
+    """A body in chunks; extensions and trailers are checked, bounded and dropped.
 
-    __slots__ = ("_in_trailer", "_left", "_line_end_due", "_trailer_bytes", "finished")
+    Args:
+        limit: bytes that all chunks may have together; None for no limit.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_excess", "_in_trailer", "_left", "_limit", "_line_end_due", "_room", "_trailer_bytes", "finished")
+
+    def __init__(self, limit: int | None = None) -> None:
         self.finished = False
+        self._limit = limit
+        self._room = limit
+        self._excess = 0
         self._left = 0
         self._line_end_due = False
         self._in_trailer = False
@@ -73,7 +82,7 @@ class Chunked:
     def receive(self, data: bytes) -> tuple[bytes, bytes]:
         """See `BodyDecoder`."""
         pieces: list[bytes] = []
-        at, size = 0, len(data)
+        at = 0
         while not self.finished:
             if self._left:
                 piece = data[at : at + self._left]
@@ -84,11 +93,10 @@ class Chunked:
                 self._left -= len(piece)
                 self._line_end_due = self._left == 0
             elif self._line_end_due:
-                if size - at < 2:
-                    if data[at:] not in (b"", b"\r"):
-                        raise HttpError(400, "a chunk does not end with CR LF")
-                    break
-                if data[at : at + 2] != b"\r\n":
+                line_end = data[at : at + 2]
+                if line_end != b"\r\n":
+                    if line_end in (b"", b"\r"):
+                        break
                     raise HttpError(400, "a chunk does not end with CR LF")
                 at += 2
                 self._line_end_due = False
@@ -96,18 +104,23 @@ class Chunked:
                 limit = MAX_TRAILER_BYTES - self._trailer_bytes if self._in_trailer else MAX_CHUNK_LINE_BYTES
                 end = data.find(b"\r\n", at, at + limit + 2)
                 if end < 0:
-                    if size - at > limit:
-                        raise HttpError(400, f"a chunk's size line or trailer has over {limit} bytes")
-                    if b"\n" in data[at:]:
-                        raise HttpError(400, "a chunk's size line ends without CR LF")
+                    self._check_beginning(data[at:], limit)
                     break
                 self._line(data[at:end])
                 at = end + 2
         return b"".join(pieces), data[at:]
 
+    def _check_beginning(self, line: bytes, limit: int) -> None:
+        if len(line) > limit:
+            if self._in_trailer:
+                raise HttpError(431, f"the trailers have over {MAX_TRAILER_BYTES} bytes")
+            raise HttpError(400, f"a chunk's size line has over {MAX_CHUNK_LINE_BYTES} bytes")
+        if b"\n" in line or b"\r" in line[:-1]:
+            raise HttpError(400, "a line of the chunked body ends without CR LF")
+
     def _line(self, line: bytes) -> None:
         if self._in_trailer:
-            self._trailer_bytes += len(line) + 2
+            self._trailer_bytes = min(self._trailer_bytes + len(line) + 2, MAX_TRAILER_BYTES)
             if not line:
                 self.finished = True
             elif not _TRAILER.fullmatch(line):
@@ -116,5 +129,13 @@ class Chunked:
         size = _SIZE.fullmatch(line)
         if size is None:
             raise HttpError(400, "a chunk's size is not a hexadecimal number")
-        self._left = int(size[1], 16)
-        self._in_trailer = self._left == 0
+        left = self._left = int(size[1], 16)
+        self._in_trailer = left == 0
+        if self._room is not None:
+            self._room -= left
+            if self._room < 0:
+                raise HttpError(413, f"the body has over {self._limit} bytes")
+        if len(line) > 16:
+            self._excess = max(0, self._excess + len(line) - 16 - left)
+            if self._excess > MAX_EXCESS_BYTES:
+                raise HttpError(400, f"the chunk extensions have over {MAX_EXCESS_BYTES} bytes")

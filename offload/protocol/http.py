@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 
 from offload.protocol.body import BodyDecoder, Chunked, FixedLength
-from offload.protocol.request import HttpError, HttpLimits, Request, parse_request
+from offload.protocol.request import HttpError, HttpLimits, Request, check_beginning, parse_request
 
 
 class End(Enum):
@@ -28,13 +28,15 @@ class HttpProtocol:
         rest: bytes that arrived and are not used yet: a head's beginning, or what follows the request.
     """
 
-    __slots__ = ("_body", "_complete", "limits", "rest")
+    __slots__ = ("_body", "_complete", "_skipped", "limits", "rest")
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
         self.rest = b""
         self._body: BodyDecoder | None = None
         self._complete = False
+        # Whether an empty line before this request has been overlooked.
+        self._skipped = False
 
     @property
     def reading_body(self) -> bool:
@@ -55,22 +57,28 @@ class HttpProtocol:
             return []
         if self._body is not None:
             return self._receive_body(self._body, data)
-        while data[:2] == b"\r\n":
-            # RFC 9112, 2.2: an empty line before the request line is to be overlooked.
+        if data[:2] == b"\r\n" and not self._skipped:
+            # RFC 9112, 2.2: an empty line before the request line is to be overlooked. One, as old browsers sent it.
+            self._skipped = True
             data = data[2:]
+        limits = self.limits
         # A head's end may lie across two reads.
         end = data.find(b"\r\n\r\n", max(0, len(data) - fresh - 3))
-        if end < 0 or end > self.limits.head_bytes:
-            self._check_beginning(data)
+        if end < 0 or end + 4 > limits.head_bytes:
+            if data:
+                check_beginning(data, limits)
             self.rest = data
             return []
         head = data[: end + 4] if end + 4 < len(data) else data
-        request = parse_request(head, self.limits)
+        request = parse_request(head, limits)
         data = data[end + 4 :]
+        length = request.content_length
         if request.chunked:
-            self._body = Chunked()
-        elif request.content_length:
-            self._body = FixedLength(request.content_length)
+            self._body = Chunked(limits.body_bytes)
+        elif length:
+            if limits.body_bytes is not None and length > limits.body_bytes:
+                raise HttpError(413, f"the body has over {limits.body_bytes} bytes")
+            self._body = FixedLength(length)
         else:
             self._complete = True
             self.rest = data
@@ -92,18 +100,8 @@ class HttpProtocol:
         Raises:
             HttpError: as `receive`.
         """
-        self._complete = False
+        self._complete = self._skipped = False
         if not self.rest:
             return []
         data, self.rest = self.rest, b""
         return self.receive(data)
-
-    def _check_beginning(self, data: bytes) -> None:
-        limits = self.limits
-        line_end = data.find(b"\n", 0, limits.line_bytes + 2)
-        if line_end < 0 and len(data) > limits.line_bytes + 1:
-            raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
-        if line_end == 0 or (line_end > 0 and data[line_end - 1] != 13):
-            raise HttpError(400, "a line of the head ends without CR LF")
-        if len(data) > limits.head_bytes:
-            raise HttpError(431, f"the head has over {limits.head_bytes} bytes")

@@ -14,9 +14,11 @@ import httptools
 
 from offload.exceptions import ProtocolError
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*(?: (?:[\x21-\x7e]+(?: [A-Z0-9/.]*\r?)?)?)?")
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rb"((?i:https?))://([^/?#]*)(.*)", re.DOTALL)
+_TRANSFER_ENCODING = re.compile(rb"(?i)\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _HARMLESS = bytes(code for code in range(256) if code in (9, 10, 13) or (code >= 32 and code != 127))
 
@@ -40,17 +42,16 @@ class HttpLimits:
     Attributes:
         line_bytes: the request line.
         fields: number of header fields.
-        field_bytes: one header field, name and value.
+        field_bytes: one line of the header, name and value.
+        head_bytes: the request line and all fields together.
+        body_bytes: the body, however it is framed; None for no limit.
     """
 
     line_bytes: int = 4094
     fields: int = 100
     field_bytes: int = 8190
-
-    @property
-    def head_bytes(self) -> int:
-        """The largest head that the other limits leave room for, but 64 KiB of fields at most."""
-        return self.line_bytes + min(self.fields * (self.field_bytes + 2), 65536) + 4
+    head_bytes: int = 65536
+    body_bytes: int | None = None
 
 
 class Request:
@@ -59,7 +60,8 @@ class Request:
     Attributes:
         method: upper-case token, as `str`.
         target: the request target as sent, bytes.
-        path: the target's path part, still percent-encoded, bytes.
+        scheme: b"http" or b"https" where the target names one, else None.
+        path: the target's path part, still percent-encoded, bytes; empty for ``OPTIONS *``.
         query: what follows the first ``?``, bytes.
         version: "1.1" or "1.0".
         headers: ``(name, value)`` byte pairs in order; names lower case, values without white space around.
@@ -81,6 +83,7 @@ class Request:
         "method",
         "path",
         "query",
+        "scheme",
         "target",
         "upgrade",
         "version",
@@ -89,6 +92,7 @@ class Request:
     def __init__(self, method: str, target: bytes, version: str) -> None:
         self.method = method
         self.target = target
+        self.scheme: bytes | None = None
         self.path = target
         self.query = b""
         self.version = version
@@ -111,6 +115,47 @@ class Request:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
+def check_beginning(data: bytes, limits: HttpLimits) -> None:
+    """Refuse at once what can only become a wrong head, or one that is too large.
+
+    Args:
+        data: a head's first bytes, without its end.
+
+    Raises:
+        HttpError: as `parse_request` would.
+    """
+    end = data.find(b"\n", 0, limits.line_bytes + 2)
+    if end >= 0:
+        _read_line(data, end - 1 if data[end - 1 : end] == b"\r" else end, limits)
+        if data[end - 1] != 13:
+            raise HttpError(400, _BARE)
+    elif len(data) > limits.line_bytes + 1:
+        raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
+    elif not _BEGINNING.fullmatch(data):
+        raise HttpError(400, _NO_REQUEST)
+    if len(data) > limits.head_bytes:
+        raise HttpError(431, f"the head has over {limits.head_bytes} bytes")
+
+
+_BARE = "a line of the head ends without CR LF"
+_NO_REQUEST = "the request line is not METHOD TARGET HTTP/VERSION"
+
+
+def _read_line(head: bytes, end: int, limits: HttpLimits) -> Request:
+    if end > limits.line_bytes:
+        raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
+    line = _REQUEST_LINE.fullmatch(head, 0, end)
+    if line is None:
+        raise HttpError(400, _NO_REQUEST)
+    method, target, major, minor = line.groups()
+    if major != b"1" or minor not in b"01":
+        raise HttpError(505, "only HTTP/1.1 and HTTP/1.0 are served")
+    if method == b"CONNECT" or not method.isupper():
+        # Methods are case-sensitive: "get" is not GET, whatever an access rule in front of us took it for.
+        raise HttpError(501, "the method is not served here")
+    return Request(method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0")
+
+
 def parse_request(head: bytes, limits: HttpLimits) -> Request:
     """Read a whole head, up to and with its empty line.
 
@@ -118,43 +163,39 @@ def parse_request(head: bytes, limits: HttpLimits) -> Request:
         HttpError: with the status to answer.
     """
     end = head.index(b"\r\n")
-    if end > limits.line_bytes:
-        raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
-    line = _REQUEST_LINE.fullmatch(head, 0, end)
-    if line is None:
-        raise HttpError(400, "the request line is not METHOD TARGET HTTP/VERSION")
-    method, target, major, minor = line.groups()
-    if major != b"1" or minor not in b"01":
-        raise HttpError(505, "only HTTP/1.1 and HTTP/1.0 are served")
+    request = _read_line(head, end, limits)
     newlines = head.count(b"\n")
     if head.count(b"\r\n") != newlines or head.count(b"\r") != newlines:
-        raise HttpError(400, "a line of the head ends without CR LF")
+        raise HttpError(400, _BARE)
     if newlines - 2 > limits.fields:
         raise HttpError(431, f"there are over {limits.fields} header fields")
+    if len(head) > limits.field_bytes and max(map(len, head[end + 2 :].split(b"\r\n"))) > limits.field_bytes:
+        raise HttpError(431, f"a header field has over {limits.field_bytes} bytes")
     if head.translate(None, _HARMLESS):
         raise HttpError(400, "the head has a control character")
     if b"\r\n " in head or b"\r\n\t" in head:
         raise HttpError(400, "a header field is folded over several lines")
-    request = Request(method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0")
+    parser = httptools.HttpRequestParser(request)
     try:
-        httptools.HttpRequestParser(request).feed_data(head)
+        # Our own line was stricter already, and llhttp's knows a fixed list of methods only, RTSP's among them.
+        parser.feed_data(b"GET / HTTP/1.1")
+        parser.feed_data(head[end:])
     except httptools.HttpParserUpgrade:
         pass  # The head is whole; what an upgrade means is for the gateway to say.
-    except httptools.HttpParserInvalidMethodError as error:
-        raise HttpError(501, "the method is not known here") from error
     except httptools.HttpParserError as error:
+        coding = _TRANSFER_ENCODING.search(head)
+        if coding is not None and "Transfer-Encoding" in str(error):
+            _read_transfer_encoding(request, coding[1].rstrip(b" \t"))
         raise HttpError(400, f"the head cannot be read: {error}") from error
-    _read_fields(request, limits)
+    _read_fields(request)
     _read_target(request)
     return request
 
 
-def _read_fields(request: Request, limits: HttpLimits) -> None:
+def _read_fields(request: Request) -> None:
     connection: list[bytes] = []
     upgrade: bytes | None = None
     for name, value in request.headers:
-        if len(name) + len(value) > limits.field_bytes:
-            raise HttpError(431, f"a header field has over {limits.field_bytes} bytes")
         if name not in _SPECIAL:
             continue
         if name == b"host":
@@ -195,28 +236,32 @@ _SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-enco
 
 def _read_transfer_encoding(request: Request, value: bytes) -> None:
     if request.version == "1.0":
-        raise HttpError(400, "Transfer-Encoding has no meaning in HTTP/1.0")
+        raise HttpError(411, "HTTP/1.0 has no Transfer-Encoding; a body needs a Content-Length")
     if request.chunked:
         raise HttpError(400, "Transfer-Encoding is repeated")
-    if value.lower() != b"chunked":
+    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+    if codings != [b"chunked"]:
+        if b"chunked" in codings[:-1] or b"" in codings:
+            raise HttpError(400, "Transfer-Encoding does not end in one chunked")
         raise HttpError(501, "the only transfer coding served is chunked")
     request.chunked = True
 
 
 def _read_target(request: Request) -> None:
     target = request.target
-    if request.method == "CONNECT":
-        raise HttpError(501, "CONNECT is not served")
     if target[:1] != b"/":
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is not None:
             # RFC 9112, 3.2.2: the target's authority replaces Host.
-            request.host, target = absolute.groups()
+            scheme, request.host, target = absolute.groups()
+            request.scheme = scheme.lower()
             if not request.host or not _HOST.fullmatch(request.host):
                 raise HttpError(400, "the request target names no host")
             if target[:1] != b"/":
                 target = b"/" + target
-        elif target != b"*" or request.method != "OPTIONS":
+        elif target == b"*" and request.method == "OPTIONS":
+            target = b""
+        else:
             raise HttpError(400, "the request target does not begin with a slash")
     if b"#" in target:
         raise HttpError(400, "the request target has a fragment")

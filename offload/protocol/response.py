@@ -23,36 +23,40 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
+_OURS = frozenset(("content-length", "date", "server"))
 _MAX_CACHED_NAMES = 1024
 
 Headers = list[tuple[str, str]]
 
 
 class FieldNames:
-    """Remembers which field names have been checked: applications use the same few."""
+    """Remembers which field names have been checked: applications use the same few.
+
+    Attributes:
+        known: names as applications write them; to "" for most, to the name in lower case where the server has
+            something to do with it.
+        dropped: hop-by-hop names that an application has used, kept so that each is complained of once.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
+        self.known: dict[str, str] = {}
+        self.dropped: set[str] = set()
 
-    def lower(self, name: str) -> str:
-        """The name in lower case.
+    def learn(self, name: str) -> str:
+        """What `known` has of a name, after checking it.
 
         Raises:
-            ValueError, TypeError: it is not a field name, or a hop-by-hop one that PEP 3333 leaves to the server.
+            ValueError, TypeError: it is not a field name.
         """
-        known = self._known.get(name)
-        if known is not None:
-            return known
         if not isinstance(name, str):
             raise TypeError(f"a header's name is a {type(name).__name__}, not a str")
         if not _NAME.fullmatch(name):
             raise ValueError("a header's name is empty or has a character that no field name may have")
         lower = name.lower()
-        if lower in HOP_BY_HOP:
-            raise ValueError(f"the header {lower!r} is the server's to send, not the application's")
-        if len(self._known) < _MAX_CACHED_NAMES:
-            self._known[name] = lower
-        return lower
+        special = lower if lower in _OURS or lower in HOP_BY_HOP else ""
+        if len(self.known) < _MAX_CACHED_NAMES:
+            self.known[name] = special
+        return special
 
 
 def check_status(status: object) -> int:
@@ -69,18 +73,20 @@ def check_status(status: object) -> int:
 
 
 def check_value(name: str, value: object) -> None:
-    """Refuse a header value that would end its line.
+    """Refuse a header value that would end its line, or that cannot be sent.
 
     Raises:
-        ValueError, TypeError: the value is not repeated.
+        ValueError, TypeError: the value is not repeated: it may be a secret.
     """
     if not isinstance(value, str):
         raise TypeError(f"the value of header {name!r} is a {type(value).__name__}, not a str")
     if _FORBIDDEN_IN_VALUE.search(value):
         raise ValueError(f"the value of header {name!r} has a control character")
+    if any(character > "\xff" for character in value):
+        raise ValueError(f"the value of header {name!r} has a character outside latin-1")
 
 
-def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"") -> bytes:
+def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodiless: bool = False) -> bytes:
     """A whole small answer that ends the connection.
 
     Args:
@@ -88,6 +94,7 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"") -> by
         text: one sentence for a person.
         date: the Date field's value.
         fields: further header lines, each ending in CR LF.
+        bodiless: leave the body out, as for HEAD.
     """
     try:
         phrase = HTTPStatus(status).phrase
@@ -98,4 +105,4 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"") -> by
         f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: close\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
     )
-    return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + body
+    return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + (b"" if bodiless else body)

@@ -19,7 +19,7 @@ from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
 from offload.consumers.routing import Router
 from offload.gateway.application_socket import ApplicationSockets
-from offload.gateway.environ import environ_base
+from offload.gateway.environ import EnvironBuilder, environ_base
 from offload.gateway.http import HttpGateway
 from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
@@ -74,12 +74,18 @@ class ServerProcess:
             application,
             self._pool,
             HttpLimits(
-                settings.limit_request_line, settings.limit_request_fields, settings.limit_request_field_size
+                settings.limit_request_line,
+                settings.limit_request_fields,
+                settings.limit_request_field_size,
+                settings.limit_request_head,
+                settings.limit_request_body or None,
             ),
+            EnvironBuilder(),
             header_timeout=settings.header_timeout,
             body_timeout=settings.body_timeout,
             send_timeout=settings.send_timeout,
             keep_alive=settings.keep_alive,
+            linger_timeout=settings.linger_timeout,
             upgrades=self._websockets,
             sockets=self._sockets,
         )  # fmt: skip

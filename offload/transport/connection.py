@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import _socket
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+import gevent
 from gevent.event import Event
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ JOIN_BYTES = 65536
 HIGH_WATER_BYTES = 262144
 """A greenlet that sends a body waits while more than this is unsent."""
 LOW_WATER_BYTES = 65536
+
+FILE_BYTES = 1048576
+"""A file is sent in parts of this size, with a turn for other greenlets in between."""
 
 _READ, _WRITE = 1, 2
 
@@ -55,10 +60,14 @@ class Connection:
         handler: called with what arrives; may be replaced at any time.
         closed: whether it has ended. Writing to a closed connection does nothing.
         unsent_bytes: what the socket has not taken yet.
+        sends_files: whether the kernel can send files on it, because bytes pass as they are.
     """
+
+    sends_files = True
 
     __slots__ = (
         "_drained",
+        "_drained_at",
         "_end",
         "_left",
         "_loop",
@@ -86,7 +95,9 @@ class Connection:
         self.closed = False
         self.unsent_bytes = 0
         self._unsent: deque[bytes | memoryview] | None = None
+        # Set, for a greenlet that waits, as soon as no more than this is unsent.
         self._drained: Event | None = None
+        self._drained_at = LOW_WATER_BYTES
         # What happens once everything is sent: nothing, the end of the sending half, or the end.
         self._end: Callable[[], None] | None = None
         self._writer: _IoWatcher | None = None
@@ -192,7 +203,7 @@ class Connection:
                 self._writer = None
             if self._end is not None:
                 self._end()
-        if self._drained is not None and self.unsent_bytes <= LOW_WATER_BYTES:
+        if self._drained is not None and self.unsent_bytes <= self._drained_at:
             self._drained.set()
 
     def wait_drained(self, timeout: float | None) -> bool:
@@ -202,15 +213,54 @@ class Connection:
             Whether the connection can take more; False when it is closed, or no room came within `timeout` seconds.
         """
         while not self.closed and self.unsent_bytes > HIGH_WATER_BYTES:
-            before = self.unsent_bytes
-            self._drained = Event()
-            try:
-                in_time = self._drained.wait(timeout)
-            finally:
-                self._drained = None
-            if not in_time and self.unsent_bytes >= before:
+            if not self._wait_until(LOW_WATER_BYTES, timeout):
                 return False
         return not self.closed
+
+    def _wait_until(self, unsent_bytes: int, timeout: float | None) -> bool:
+        before = self.unsent_bytes
+        self._drained_at = unsent_bytes
+        self._drained = Event()
+        try:
+            in_time = self._drained.wait(timeout)
+        finally:
+            self._drained = None
+        return in_time or self.unsent_bytes < before
+
+    def send_file(self, descriptor: int, offset: int, size: int, timeout: float | None) -> int:
+        """Send part of a file, the kernel copying; the calling greenlet waits whenever the socket is full.
+
+        Args:
+            descriptor, offset, size: which part of which file.
+            timeout: seconds that the peer may take nothing.
+
+        Returns:
+            How many bytes the socket took: fewer than `size` when the file is shorter, or when the connection has
+            ended, as it does when nothing is taken in time.
+        """
+        left = size
+        while left and not self.closed:
+            if self._unsent is not None:
+                if not self._wait_until(0, timeout):
+                    self.abort()
+                continue
+            try:
+                sent = os.sendfile(self._sock.fileno(), descriptor, offset, min(left, FILE_BYTES))
+            except (BlockingIOError, InterruptedError):
+                # Nothing of ours waits, but what others write has to wait behind the file, and we for the socket.
+                self._unsent = deque()
+                self._await_writable()
+                continue
+            except OSError:
+                self.abort()
+                break
+            if not sent:
+                break
+            offset += sent
+            left -= sent
+            # A reader as fast as we are would never let the others have their turn.
+            gevent.sleep(0)
+        return size - left
 
     def finish(self) -> None:
         """Send what is unsent, then end the sending half, so that the peer reads everything. Reading goes on."""

@@ -1,0 +1,355 @@
+"""One HTTP connection: events of its protocol become calls of the WSGI application, one at a time.
+
+The connection waits without a greenlet; a whole head takes one from the pool, which builds the environ, runs the
+application and sends the answer.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from offload.gateway.body import BodyError, RequestBody
+from offload.gateway.response import ClientGone, Response
+from offload.gateway.upgrade import UpgradeResponse, may_upgrade
+from offload.protocol.handshake import wants_websocket
+from offload.protocol.http import END, Event, HttpProtocol
+from offload.protocol.request import HttpError, Request
+from offload.protocol.response import plain_answer
+from offload.transport.connection import Connection, Handler
+
+if TYPE_CHECKING:
+    from offload.gateway.http import Environ, HttpGateway
+
+log = logging.getLogger("offload.http")
+
+MAX_DISCARDED_BYTES = 262144
+"""An unread body up to this size is read and dropped to keep the connection; past it the connection closes."""
+
+
+class _State(Enum):
+    IDLE = "no request"
+    HEAD = "a request's head is arriving"
+    SERVING = "the application has a request"
+    DISCARDING = "the request is answered; what its application left of the body is dropped"
+    ENDING = "nothing more is served; the client may still read"
+
+
+_IDLE, _HEAD, _SERVING, _DISCARDING, _ENDING = _State
+
+
+class HttpHandler:
+    """One HTTP connection."""
+
+    __slots__ = ("_base", "_body", "_broken", "_connection", "_eof", "_gateway", "_protocol", "_state", "_unsent")
+
+    def __init__(self, gateway: HttpGateway, connection: Connection, base: Environ) -> None:
+        self._gateway = gateway
+        self._connection = connection
+        self._base = base
+        self._protocol = HttpProtocol(gateway.limits)
+        self._body: RequestBody | None = None
+        # The time for the first head begins with the connection.
+        self._state = _HEAD
+        # Whether the client has ended its sending half.
+        self._eof = False
+        # Whether the framing is lost, so that nothing that comes can be read.
+        self._broken = False
+        # What was unsent when the time to send it began.
+        self._unsent = 0
+
+    # Called by the connection, in the loop.
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; what follows the last request that is served is dropped."""
+        state = self._state
+        if state is _ENDING or self._broken:
+            return
+        protocol = self._protocol
+        try:
+            events = protocol.receive(data)
+        except HttpError as error:
+            self._break(error)
+            return
+        if events:
+            self._take(events)
+        elif state is _IDLE:
+            self._state = _HEAD
+            self._gateway.idle.discard(self)
+            self._gateway.heads.add(self)
+        elif state is _SERVING and not protocol.reading_body:
+            # A further request, ahead of the answer to this one: it waits in the kernel.
+            self._connection.pause_reading()
+
+    def eof_received(self) -> None:
+        """A client may end its sending half and still wait for the answer."""
+        self._eof = True
+        if self._state is not _SERVING:
+            self._connection.close()
+        elif self._body is not None:
+            self._body.fail(400, "the client closed the connection before its request was whole")
+
+    def connection_lost(self) -> None:
+        """Forget the connection."""
+        gateway = self._gateway
+        gateway.handlers.discard(self)
+        gateway.heads.discard(self)
+        gateway.idle.discard(self)
+        gateway.sending.discard(self)
+        gateway.lingering.discard(self)
+        if self._body is not None:
+            self._body.fail(400, "the client closed the connection before its request was whole")
+
+    # Called by the gateway's timeouts, in the loop.
+
+    def head_expired(self) -> None:
+        """The client took too long over a request's head."""
+        if self._protocol.rest:
+            self.refuse(HttpError(408, "the request's head did not arrive in time"))
+        else:
+            self._connection.abort()
+
+    def idle_expired(self) -> None:
+        """No further request came, or not the rest of a body that nobody reads."""
+        if self._connection.unsent_bytes:
+            # The client still reads the last answer: its time to think of another request has not begun.
+            self._gateway.idle.add(self)
+        else:
+            self._end()
+
+    def send_expired(self) -> None:
+        """The time to take the end of an answer is over, unless some of it was taken meanwhile."""
+        unsent = self._connection.unsent_bytes
+        if unsent >= self._unsent > 0:
+            log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
+            self._connection.abort()
+        elif unsent:
+            self._watch_sending()
+
+    def linger_expired(self) -> None:
+        """The client has not closed its end."""
+        if self._connection.unsent_bytes:
+            self._gateway.lingering.add(self)
+        else:
+            self._connection.abort()
+
+    def stop(self) -> None:
+        """End the connection after what it has to answer. A request may be on its way over an idle one."""
+        gateway = self._gateway
+        if self._state is _IDLE or (self._state is _HEAD and not self._protocol.rest):
+            gateway.heads.discard(self)
+            self._state = _IDLE
+        if self._state in (_IDLE, _DISCARDING):
+            gateway.idle.add(self)
+
+    # Requests.
+
+    def refuse(self, error: HttpError, fields: bytes = b"") -> None:
+        """Answer a request that is not served, and end the connection."""
+        log.info("%s from %s: %s", error.status, self._connection.peer, error)
+        self._connection.write(plain_answer(error.status, str(error), self._gateway.date().encode("ascii"), fields))
+        self._end()
+
+    def _break(self, error: HttpError) -> None:
+        self._broken = True
+        if self._state is _SERVING:
+            # The application has the request already, so it is the one to hear of it.
+            self._connection.pause_reading()
+            if self._body is not None:
+                self._body.fail(error.status, str(error))
+        elif self._state is _DISCARDING:
+            self._end()
+        else:
+            self.refuse(error)
+
+    def _end(self) -> None:
+        """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
+        gateway, connection = self._gateway, self._connection
+        self._state = _ENDING
+        gateway.heads.discard(self)
+        gateway.idle.discard(self)
+        connection.finish()
+        gateway.lingering.add(self)
+        self._watch_sending()
+        if self._eof:
+            connection.close()
+        else:
+            connection.resume_reading()
+
+    def _watch_sending(self) -> None:
+        self._unsent = self._connection.unsent_bytes
+        if self._unsent:
+            self._gateway.sending.add(self)
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            if event is END:
+                if self._body is not None:
+                    self._body.finish()
+                    if self._state is _DISCARDING:
+                        self._next()
+            elif isinstance(event, bytes):
+                assert self._body is not None
+                self._body.feed(event)
+            elif isinstance(event, Request):
+                self._begin(event)
+
+    def _begin(self, request: Request) -> None:
+        gateway, connection = self._gateway, self._connection
+        if self._state is _HEAD:
+            gateway.heads.discard(self)
+        else:
+            gateway.idle.discard(self)
+        self._state = _SERVING
+        if request.has_body:
+            self._body = RequestBody(
+                connection.pause_reading, connection.resume_reading, gateway.body_timeout, request.content_length
+            )
+        if request.upgrade is not None and gateway.upgrades is not None and wants_websocket(request):
+            environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO())
+            if gateway.upgrades.take(connection, request, environ, self.refuse, self._protocol.rest):
+                if connection.handler is not self:
+                    gateway.handlers.discard(self)
+                return
+        gateway.pool.submit(self._respond, request)
+
+    def hand_over(self, handler: Handler) -> bytes | None:
+        """Leave the connection to another handler.
+
+        Returns:
+            What arrived behind the request; None when the client is gone, or will send nothing more.
+        """
+        self._gateway.handlers.discard(self)
+        self._connection.handler = handler
+        return None if self._eof or self._connection.closed else self._protocol.rest
+
+    # In a greenlet of the pool.
+
+    def _respond(self, request: Request) -> None:
+        gateway, connection, body = self._gateway, self._connection, self._body
+        upgrade: UpgradeResponse | None = None
+        if request.upgrade is None or gateway.sockets is None or not may_upgrade(request):
+            response = Response(
+                connection, request, gateway.date, gateway.names, gateway.send_timeout, self._may_keep
+            )  # fmt: skip
+        else:
+            response = upgrade = UpgradeResponse(
+                connection, request, gateway.date, gateway.names, gateway.send_timeout, self._may_keep
+            )  # fmt: skip
+        if body is not None and request.expect_continue:
+            body.before_first_read = response.send_continue
+        try:
+            environ = gateway.environ.build(
+                self._base, request, connection.peer, io.BytesIO() if body is None else body
+            )  # fmt: skip
+            environ["wsgi.early_hints"] = response.early_hints
+            if upgrade is not None and gateway.sockets is not None:
+                gateway.sockets.offer(self, connection, request, environ, upgrade)
+            if request.scheme is not None and request.scheme != environ["wsgi.url_scheme"].encode("ascii"):
+                raise HttpError(421, "the target's scheme is not this connection's")
+            result = gateway.application(environ, response.start_response)
+            try:
+                response.send_result(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except ClientGone:
+            log.debug("%s left %s %r before its answer was whole", connection.peer, request.method, request.target)
+            connection.abort()
+        except (BodyError, HttpError) as error:
+            log.info("%s from %s: %s", error.status, connection.peer, error)
+            self._fail(response, request, error.status, str(error))
+        except BaseException as error:
+            # SystemExit and its like, too: an application that exits may not take others' requests with it.
+            if upgrade is not None and upgrade.taken:
+                upgrade.socket.failed(error)
+            else:
+                # The target as it was sent: what it decodes to could forge lines of the log.
+                target = request.target.decode("latin-1")
+                log.error("the application failed for %s %s", request.method, target, exc_info=error)
+                self._fail(response, request, 500, "the server failed to answer")
+        if upgrade is not None:
+            upgrade.socket.finish()
+            if upgrade.taken:
+                return
+        self._answered(response, request)
+
+    def _may_keep(self) -> bool:
+        """Whether another request can be served after this one, as far as one can tell now."""
+        gateway, body = self._gateway, self._body
+        if not gateway.keeps_alive or gateway.stopping or self._broken:
+            return False
+        if body is None or body.complete:
+            return not self._eof or bool(self._protocol.rest)
+        # The rest can be read and dropped if it is small, and sure to come: a client that waits for "100 Continue" may
+        # send its next request instead.
+        return (
+            body.before_first_read is None
+            and not self._eof
+            and body.length is not None
+            and body.length <= MAX_DISCARDED_BYTES
+        )
+
+    def _fail(self, response: Response, request: Request, status: int, text: str) -> None:
+        response.keep_alive = False
+        if response.head_sent:
+            # Nothing but the connection's end can tell the client that the answer is not whole.
+            self._connection.abort()
+        else:
+            date = self._gateway.date().encode("ascii")
+            self._connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))
+
+    def _answered(self, response: Response, request: Request) -> None:
+        connection, body = self._connection, self._body
+        if connection.closed:
+            return
+        whole = body is None or body.complete
+        if body is not None:
+            body.discard()
+        if not response.keep_alive or self._broken:
+            if whole and not request.keep_alive and not self._protocol.rest:
+                # The client said that this was all, so there is nothing to wait for.
+                self._state = _ENDING
+                connection.close()
+                self._watch_sending()
+            else:
+                self._end()
+            return
+        if connection.unsent_bytes:
+            self._watch_sending()
+        if whole:
+            self._next()
+        elif self._eof:
+            connection.close()
+        else:
+            self._state = _DISCARDING
+            self._gateway.idle.add(self)
+            connection.resume_reading()
+
+    def _next(self) -> None:
+        """Serve the request that has arrived meanwhile, or wait for one without a greenlet."""
+        self._body = None
+        self._state = _IDLE
+        protocol, connection = self._protocol, self._connection
+        try:
+            events = protocol.next_request()
+        except HttpError as error:
+            self._break(error)
+            return
+        if events:
+            if protocol.reading_body or not protocol.rest:
+                # Otherwise yet another request has arrived already, and what follows that one waits in the kernel.
+                connection.resume_reading()
+            self._take(events)
+        elif self._eof:
+            connection.close()
+        else:
+            connection.resume_reading()
+            if protocol.rest:
+                self._state = _HEAD
+                self._gateway.heads.add(self)
+            else:
+                self._gateway.idle.add(self)
