@@ -11,7 +11,6 @@ The lock guards the list of those who wait and is never held over the network (i
 from __future__ import annotations
 
 import threading
-import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +23,6 @@ from offload.layers.redis_scripts import Script
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
-_IDLE = 0.05  # seconds without use after which a connection is looked at before it is written to
 
 
 class _Call:
@@ -141,7 +139,6 @@ class Commands:
                     item.reply = reply
                     if item is not call:
                         item.open()
-            link.used = time.monotonic()
         except LayerUnavailable as error:
             self._discard(link)
             # One bounded wait for all who came during it, not one after the other.
@@ -175,7 +172,7 @@ class Commands:
         """For the leader only."""
         link = self._link
         if link is not None:
-            if time.monotonic() - link.used < _IDLE or not link.is_stale():
+            if not link.is_stale():
                 return link
             self._discard(link)
         if self._closed:

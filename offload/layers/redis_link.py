@@ -9,9 +9,9 @@ One thread may read while another writes; neither twice at a time.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import select
 import socket
 import ssl
 import time
@@ -76,12 +76,13 @@ class Link:
         self._timeout = timeout
         self._reader: Any = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._buffer = bytearray(_READ_SIZE)
-        self.used = time.monotonic()
-        deadline = self.used + connect_timeout
+        deadline = time.monotonic() + connect_timeout
         try:
             self._socket = _connect(address, deadline, tls or Tls())
         except (OSError, ValueError) as error:
             raise self._unreachable(error, connect_timeout) from None
+        # The same descriptor without the timeout, which would make peeking wait for something to peek at.
+        self._peephole = _socket.socket(fileno=self._socket.fileno())
         try:
             self._shake_hands(deadline, name)
             self._socket.settimeout(timeout)
@@ -126,9 +127,12 @@ class Link:
 
     def is_stale(self) -> bool:
         """Whether the server has closed the connection while nothing was asked. Does not wait."""
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        try:
+            return not self._peephole.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def silent(self) -> LayerUnavailable:
         return LayerUnavailable(
@@ -141,12 +145,14 @@ class Link:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._peephole.detach()
         with contextlib.suppress(OSError):
             self._socket.close()
 
     def drop(self) -> None:
         """In a forked child: give the descriptor back, and leave the parent's connection as it is."""
-        with contextlib.suppress(OSError, ValueError):
+        self._peephole.detach()
+        with contextlib.suppress(OSError):
             os.close(self._socket.detach())
 
     def _shake_hands(self, deadline: float, name: str) -> None:

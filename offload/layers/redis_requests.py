@@ -135,6 +135,9 @@ class Requests:
                 (self._add if head[:1] == ADD else self._discard)(group, channel)
             except LayerUnavailable as failure:
                 error = str(failure)
+            except Exception as failure:
+                logger.exception("request for group %s failed", group)
+                error = f"{type(failure).__name__} was raised there"
             try:
                 self._publish(asker, b"r%b\n%b" % (head[1:], error.encode()))
             except LayerUnavailable as failure:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,22 +36,21 @@ def unix_redis_server(tmp_path_factory):
         yield server
 
 
-def test_redis_layer_conforms_under_gevent():
+# The tests that tell threads from greenlets, once more where threads are greenlets.
+@pytest.mark.parametrize(
+    "tests", ["test_redis_conformance.py::TestRedisLayer", "test_redis.py", "test_redis_faults.py"]
+)
+def test_redis_layer_is_right_under_gevent(tests):
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    )  # fmt: skip
     run = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from gevent import monkey; monkey.patch_all()\n"
-            "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"{__file__}::TestRedisLayer",
-        ],
+        [sys.executable, "-c", program, "-q", "-p", "no:cacheprovider", str(Path(__file__).with_name(tests))],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout
