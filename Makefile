@@ -56,6 +56,9 @@ bench:  ## measure against the named peers; BENCH are its arguments; writes benc
 bench-quick:  ## one short round of every benchmark; its figures say little
 	$(PYTHON) -m benchmarks --quick $(BENCH)
 
+docs: $(BIN)/.installed  ## write the generated page of the documentation
+	$(BIN)/python -m docs.settings_page
+
 clean:  ## remove what was made here
 	rm -rf .venv .venv-bench .venv-py3* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf benchmarks/build benchmarks/peers/node/node_modules

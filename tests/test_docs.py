@@ -1,0 +1,67 @@
+"""What the documentation says is true: its code runs, its links lead somewhere, its settings page is the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from docs import settings_page
+from tests.serving import DEADLINE, ROOT, serving
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def code_block(page: Path, language: str, containing: str) -> str:
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = [block for block in blocks if containing in block]
+    return str(block)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs" / "tutorial" / "first-chat.md"], ids=lambda p: p.name
+)
+def test_the_chat_of_a_page_runs_in_several_processes(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(code_block(page, "python", "def ws_receive"))
+    env = {"PYTHONPATH": str(ROOT), "OFFLOAD_RUNTIME_DIR": str(tmp_path / "run")}
+    with (
+        serving("chat", workers=2, cwd=tmp_path, env=env) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        url = server.url("/chat/lobby/", "ws")
+        members = [clients.enter_context(connect(url)) for _ in range(4)]
+        members[0].send("hello")
+        assert [member.recv(DEADLINE) for member in members] == ["hello"] * 4
+        sent = subprocess.run(
+            [sys.executable, "-m", "offload", "group-send", "chat-lobby", '{"text": "from the shell"}'],
+            cwd=tmp_path, env=server.environ, capture_output=True, text=True, timeout=DEADLINE,
+        )  # fmt: skip
+        assert sent.returncode == 0, sent.stderr
+        assert [member.recv(DEADLINE) for member in members] == ["from the shell"] * 4
+
+
+def test_the_settings_page_is_what_the_settings_say() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), "run: make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_option_that_the_documentation_names_exists() -> None:
+    flags = subprocess.run(
+        [sys.executable, "-c", "from offload.settings import setting_fields as f\n"
+         "print(*[flag for s in f().values() for flag in s.metadata['flags']])"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    known = {*flags, "--layer", "--help", "--version"}
+    for page in PAGES:
+        for flag in re.findall(r"`offload [^`]*?(--[a-z-]+)", page.read_text()):
+            assert flag in known, f"{page.name} names {flag}"
