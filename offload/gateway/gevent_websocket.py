@@ -66,12 +66,12 @@ class Server:
 
     def add(self, websocket: ApplicationSocket) -> None:
         """Keep a socket that is open."""
-        client = websocket.handler.active_client
+        client = websocket.client
         self.clients[client.address] = client
 
     def discard(self, websocket: ApplicationSocket) -> None:
         """Forget a socket; no error when it is not known."""
-        self.clients.pop(websocket.handler.client_address, None)
+        self.clients.pop(websocket.client.address, None)
 
     def subprotocol(self, path: str, offered: list[str]) -> str | None:
         """What the application wants to speak at a path, if it says so (as a ``Resource`` does) and it is offered."""
@@ -105,7 +105,8 @@ class Handler:
 class ApplicationSocket(WebSocket):  # type: ignore[misc]
     """A WebSocket as applications for gevent-websocket know it.
 
-    The handshake is sent when it is first used: by any method, by iteration, or by asking whether it is `closed`.
+    The handshake is sent when it is first used: by any method, by iteration, by asking whether it is `closed`, or for
+    its `handler`.
     What the handshake said (``path``, ``origin``, ``protocol``, ``version``, ``environ``) may be read before.
     """
 
@@ -115,7 +116,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         self.stream = self.raw_read = self.raw_write = None
         self._engine = engine
         self._end_is_known = False
-        self.handler = Handler(self, environ, server, peer)
+        self._handler = Handler(self, environ, server, peer)
 
     def __del__(self) -> None:
         # The base's would close; the server does, when the application has returned.
@@ -132,11 +133,25 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
     @property
     def closed(self) -> bool:
         """Whether the socket is closed and all that came before has been received."""
+        self._open()
+        return self._end_is_known or self._engine.over
+
+    @property
+    def client(self) -> Client:
+        """What stands for it in the server's list."""
+        return self._handler.active_client
+
+    @property
+    def handler(self) -> Handler:
+        """The handler, by which an application finds its other clients; this one is among them."""
+        self._open()
+        return self._handler
+
+    def _open(self) -> None:
         try:
             self._engine.accept()
         except WebSocketError as error:
             log.debug("a WebSocket did not open: %s", error)
-        return self._end_is_known or self._engine.over
 
     def accept(self, subprotocol: str | None = None) -> None:
         """Send the handshake now, perhaps with one of the subprotocols that the client offers.
@@ -228,7 +243,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         if self.environ is not None:
             self.environ["wsgi.websocket"] = None
             self.environ = None
-        self.handler.websocket = None
+        self._handler.websocket = None
 
     def _tell(self, what: str) -> None:
         # An application object of its own kind may want to hear of it; see the base's `current_app`.

@@ -264,18 +264,13 @@ class HttpHandler:
             self._fail(response, request, error.status, str(error))
         except BaseException as error:
             # SystemExit and its like, too: an application that exits may not take others' requests with it.
-            if upgrade is not None and upgrade.taken:
-                upgrade.socket.failed(error)
-            else:
+            if upgrade is None or not upgrade.fail(error):
                 # The target as it was sent: what it decodes to could forge lines of the log.
                 target = request.target.decode("latin-1")
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
                 self._fail(response, request, 500, "the server failed to answer")
-        if upgrade is not None:
-            upgrade.socket.finish()
-            if upgrade.taken:
-                return
-        self._answered(response, request)
+        if upgrade is None or not upgrade.finish():
+            self._answered(response, request)
 
     def _may_keep(self) -> bool:
         """Whether another request can be served after this one, as far as one can tell now."""

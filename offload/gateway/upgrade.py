@@ -62,11 +62,15 @@ class OfferedSocket(Protocol):
         """The application is done, with it or without."""
 
 
+def _never() -> bool:
+    return False
+
+
 class UpgradeResponse(Response):
     """The answer to an upgrade request: a response like others, until the application takes the socket instead.
 
     Attributes:
-        socket: what may be taken; set by who offers it.
+        socket: what may be taken; set by who offers it, None until then.
         taken: whether the connection is the socket's; what the application answers afterwards is dropped.
         failed: whether it then answered with a server error, as frameworks do for an exception.
     """
@@ -77,7 +81,7 @@ class UpgradeResponse(Response):
         super().__init__(*arguments)
         # What follows a refused handshake may well be frames, so the connection serves no other request.
         self.keep_alive = False
-        self.socket: OfferedSocket
+        self.socket: OfferedSocket | None = None
         self.taken = False
         self.failed = False
 
@@ -104,7 +108,7 @@ class UpgradeResponse(Response):
         for piece in result:
             if piece:
                 self.write(piece)
-        if not self.status and not self.taken:
+        if not self.status and not self.taken and self.socket is not None:
             self.socket.accept()
         self.end()
 
@@ -112,3 +116,15 @@ class UpgradeResponse(Response):
         """See `Response`."""
         if not self.taken:
             super().end()
+
+    def fail(self, error: BaseException) -> bool:
+        """The application raised. Returns whether that is the socket's matter."""
+        if self.taken and self.socket is not None:
+            self.socket.failed(error)
+        return self.taken
+
+    def finish(self) -> bool:
+        """The application is done. Returns whether the connection is the socket's."""
+        if self.socket is not None:
+            self.socket.finish()
+        return self.taken
