@@ -104,7 +104,13 @@ class Layer(Protocol):
 
 
 class WebSocketConsumers(Protocol):
-    """The consumers of one WebSocket: bound at its handshake, asked once for each of its messages, in order."""
+    """The consumers of one WebSocket: bound at its handshake, asked once for each of its messages, in order.
+
+    Attributes:
+        latency: seconds from the last ping to its pong; None until there was one. The gateway sets it.
+    """
+
+    latency: float | None
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer. ``DenyConnection`` comes through: it refuses the handshake."""
@@ -114,6 +120,9 @@ class WebSocketConsumers(Protocol):
 
     def disconnect(self, content: Content) -> None:
         """Run the disconnect consumer, and end what belongs to the connection. What it raises has been logged."""
+
+    def end(self) -> None:
+        """The handshake was refused, so that no disconnect follows: end what belongs to the connection."""
 
 
 class WebSocketRouting(Protocol):

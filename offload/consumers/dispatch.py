@@ -146,6 +146,10 @@ class BoundConsumers:
         found = self._dispatch.router.match(DISCONNECT, content)
         if found is not None:
             self._guard(found, self._message(content, DISCONNECT))
+        self.end()
+
+    def end(self) -> None:
+        """Drop the connection's session; also called where the handshake was refused and no disconnect follows."""
         if self.session_saved:
             try:
                 self._dispatch.layer.session_delete(self.reply_channel.name)

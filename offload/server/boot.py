@@ -77,6 +77,7 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         return layer
 
     asked_for = "layer" in settings.explicit
+    spoken_of = set(configuration.aliases())
     if asked_for or not configuration.is_configured():
         configuration.configure(default_layer, routing=configuration.router_source())
     if settings.routing is not None:
@@ -84,8 +85,8 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
     elif configuration.router_source() is None and hasattr(module, "channel_routing"):
         configuration.configure(routing=f"{module.__name__}.channel_routing")
     for alias in configuration.aliases():
-        # Layers without routing of which nobody spoke are left alone until they are used.
-        if asked_for or configuration.router_source(alias) is not None:
+        # The default layer of an application that never speaks of layers is left alone until it is used.
+        if asked_for or alias in spoken_of or configuration.router_source(alias) is not None:
             layer = configuration.layer_for(alias)
             _ask_for_hub(layer, control)
             layer.check()

@@ -297,3 +297,16 @@ def test_consumers_of_different_connections_may_run_side_by_side(layer: MemoryLa
         thread.join(10)
         assert not thread.is_alive()
     assert not meeting.broken
+
+
+def test_a_refused_handshake_leaves_no_session(layer: MemoryLayer) -> None:
+    @channel_session
+    def deny(message: Message) -> None:
+        message.channel_session["user"] = 1
+        raise DenyConnection
+
+    client = Client(layer, route("websocket.connect", deny))
+    with pytest.raises(DenyConnection):
+        client.connect()
+    client.consumers.end()
+    assert layer.session_load(client.name) is None
