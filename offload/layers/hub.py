@@ -239,7 +239,8 @@ class Connection(asyncio.Protocol, Peer):
             logger.warning("hub: refused a connection of user %s; this hub is for user %d", user, os.geteuid())
             self._transport.abort()
             return
-        self._transport.set_write_buffer_limits(high=_PAUSE_READING_BYTES)
+        # Below the limit, so that whoever reached it is told of what was dropped when it reads again.
+        self._transport.set_write_buffer_limits(high=min(_PAUSE_READING_BYTES, self._hub.buffer_bytes // 2))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -279,15 +280,15 @@ class Connection(asyncio.Protocol, Peer):
     def push(self, frame: bytes) -> None:
         if self._transport is None:
             return
-        if self._out_bytes + self._transport.get_write_buffer_size() < self._hub.buffer_bytes:
+        limit = self._hub.buffer_bytes
+        if self._out_bytes + self._transport.get_write_buffer_size() >= limit:
+            self._flush()  # a burst within one turn says nothing about the client
+        if self._out_bytes + self._transport.get_write_buffer_size() < limit:
             self._report_dropped()
             self.write(frame)
             return
         if not self._dropped:
-            logger.warning(
-                "hub: a client does not read, and %d bytes wait for it; dropping messages for it",
-                self._hub.buffer_bytes,
-            )
+            logger.warning("hub: a client does not read, and %d bytes wait for it; dropping messages for it", limit)
         self._dropped += 1
 
     def close(self) -> None:

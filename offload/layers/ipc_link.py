@@ -126,7 +126,9 @@ class Link:
                 return _value(waiter.frame)
             if waiter is None or (again and waiter.frame is None):
                 continue
-            raise self._unavailable("its hub ended while a request was under way; it is unknown whether it was done")
+            raise self._unavailable(
+                f"lost its hub at {self._path} while a request was under way; it is unknown whether it was done"
+            )
 
     def receive(self, channels: list[str], timeout: float | None) -> tuple[str, bytes] | None:
         """Take a message from named queues. What was handed out and is not wanted any more goes back."""
@@ -198,7 +200,7 @@ class Link:
             self._pending.clear()
             self._arrivals.clear()
             thread, connected, pause = self._thread, self._socket, self._pause
-        error = self._unavailable("the layer was closed")
+        error = self._unavailable("was closed")
         for waiter in waiters:
             waiter.error = error
             waiter.wake()
@@ -207,7 +209,8 @@ class Link:
                 connected.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
         if pause is not None:
             pause.set()
-        if wait and thread is not None and thread is not threading.current_thread():
+        # One that is about to start will see that it is too late.
+        if wait and thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(self._timeout)
 
     def abandon(self) -> None:
@@ -226,7 +229,9 @@ class Link:
             if not self._up:
                 return request, None
             if len(self._unsent) > MAX_UNSENT_BYTES:
-                raise self._unavailable(f"its hub does not read, and {len(self._unsent)} bytes wait for it")
+                raise self._unavailable(
+                    f"waits for its hub at {self._path} to read {len(self._unsent)} bytes that were sent before"
+                )
             self._pending[request] = waiter
             self._write(frame)
         self._write_rest()
@@ -241,7 +246,7 @@ class Link:
             raise
         if not answered:
             if self._pending.pop(request, None) is not None:
-                raise self._unavailable(f"its hub did not answer within {self._timeout:g} s")
+                raise self._unavailable(f"got no answer from its hub at {self._path} within {self._timeout:g} s")
             waiter.wait(None)  # the answer is being handed to us in this instant
         if waiter.error is not None:
             raise waiter.error
@@ -251,7 +256,7 @@ class Link:
         while not self._up:
             with self._lock:
                 if self._ended:
-                    raise self._unavailable("the layer was closed")
+                    raise self._unavailable("was closed")
                 if self._up:
                     return
                 waiter = _Waiter()
@@ -283,7 +288,7 @@ class Link:
             raise
 
     def _unavailable(self, reason: str) -> LayerUnavailable:
-        return LayerUnavailable(f"layer 'ipc' at {self._path}: {reason}")
+        return LayerUnavailable(f"layer 'ipc' {reason}")
 
     # Writing
 
@@ -373,7 +378,7 @@ class Link:
         except (OSError, wire.BrokenFrame) as error:
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
         self._reason = (
-            f"cannot reach its hub: {reason};"
+            f"cannot reach its hub at {self._path}: {reason};"
             " start 'offload APP' in this directory, or name the socket with ipc:///path"
         )
         with self._lock:
@@ -388,11 +393,15 @@ class Link:
         with self._lock:
             # Here from the first, so that a forked child, or `close`, finds it.
             self._socket = connected
+            if self._ended:
+                raise OSError("the layer was closed")
         connected.settimeout(self._timeout)
         connected.connect(self._path)
         user = ipc_path.peer_user(connected)
         if user not in (None, os.geteuid()) and not self._foreign:
-            raise self._unavailable(f"its hub belongs to user {user}, not to {os.geteuid()}")
+            raise self._unavailable(
+                f"refuses its hub at {self._path}: it belongs to user {user}, not to {os.geteuid()}"
+            )
         owner = self._owner()
         if owner is None:
             raise OSError("the layer is gone")
@@ -407,7 +416,7 @@ class Link:
         try:
             _value(answers[0])
         except LayerUnavailable as error:
-            raise self._unavailable(f"its hub {error}") from None
+            raise self._unavailable(f"was refused by its hub at {self._path}, which {error}") from None
         with self._lock:
             if self._ended:
                 raise OSError("the layer was closed")
@@ -477,7 +486,7 @@ class Link:
             self._pending.clear()
             self._close_sockets()
             ended = self._ended
-        self._reason = "its hub ended"
+        self._reason = f"lost its hub at {self._path}"
         for waiter in pending:
             waiter.wake()
         if not ended:

@@ -1,4 +1,4 @@
-"""Real hub processes for the tests of the IPC layer."""
+"""Real hub processes, and other processes, for the tests of the IPC layer."""
 
 import contextlib
 import os
@@ -8,10 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
+import warnings
+from pathlib import Path
 
 from offload.layers.ipc import IPCLayer
 
 PATIENCE = 10.0
+ROOT = Path(__file__).parents[2]
 
 SERVE = """
 import logging, socket, sys
@@ -35,14 +39,21 @@ class HubProcess:
             [sys.executable, "-c", SERVE, self.path, str(theirs.fileno() if theirs else -1), str(buffer_bytes)],
             stderr=subprocess.PIPE,
             pass_fds=[theirs.fileno()] if theirs else [],
+            cwd=ROOT,
         )
         if theirs:
             theirs.close()
         self._lines = b""
         self._log = []
 
-    def layer(self, **settings):
-        return IPCLayer(self.path, **settings)
+    @contextlib.contextmanager
+    def using(self, **settings):
+        """A layer, which is closed afterwards."""
+        layer = IPCLayer(self.path, **settings)
+        try:
+            yield layer
+        finally:
+            layer.close()
 
     def wait_for(self, text):
         """Wait until the hub has logged this, and return the line."""
@@ -82,3 +93,43 @@ class HubProcess:
         self.process.stderr.close()
         if self.life is not None:
             self.life.close()
+
+
+def fork(function, *arguments):
+    """Run a function in a forked child; returns the child's id. The child exits with 0 when the function returns
+    True."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks in a process with threads: that is the test
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = 0 if function(*arguments) is True else 3
+    except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def succeeded(*children):
+    return not any([os.waitpid(pid, 0)[1] for pid in children])  # noqa: C419 - wait for all of them
+
+
+def as_user(user, function):
+    """Start a child of another user that runs a function; returns its id."""
+
+    def change_and_run():
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        return function()
+
+    return fork(change_and_run)
+
+
+def run(*arguments, **settings):
+    """Run Python to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **settings
+    )
