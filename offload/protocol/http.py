@@ -65,7 +65,7 @@ class HttpProtocol:
         # A head's end may lie across two reads.
         end = data.find(b"\r\n\r\n", max(0, len(data) - fresh - 3))
         if end < 0 or end + 4 > limits.head_bytes:
-            if data:
+            if data and (data != b"\r" or self._skipped):
                 check_beginning(data, limits)
             self.rest = data
             return []

@@ -126,9 +126,9 @@ def check_beginning(data: bytes, limits: HttpLimits) -> None:
     """
     end = data.find(b"\n", 0, limits.line_bytes + 2)
     if end >= 0:
-        _read_line(data, end - 1 if data[end - 1 : end] == b"\r" else end, limits)
-        if data[end - 1] != 13:
+        if data[end - 1 : end] != b"\r":
             raise HttpError(400, _BARE)
+        _read_line(data, end - 1, limits)
     elif len(data) > limits.line_bytes + 1:
         raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
     elif not _BEGINNING.fullmatch(data):
@@ -143,6 +143,8 @@ _NO_REQUEST = "the request line is not METHOD TARGET HTTP/VERSION"
 
 def _read_line(head: bytes, end: int, limits: HttpLimits) -> Request:
     if end > limits.line_bytes:
+        if b"\n" in head[: limits.line_bytes + 2]:
+            raise HttpError(400, _BARE)
         raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
     line = _REQUEST_LINE.fullmatch(head, 0, end)
     if line is None:
