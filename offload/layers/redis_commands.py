@@ -18,7 +18,7 @@ from typing import Any
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_link import UNKNOWN, Link, ReplyError, pack, refused
+from offload.layers.redis_link import UNKNOWN, Link, ReplyError, give_way, pack, refused, threads_are_greenlets
 from offload.layers.redis_scripts import Script
 
 _BATCH_BYTES = 1024 * 1024
@@ -28,7 +28,7 @@ _BATCH_COMMANDS = 1000
 class _Call:
     """A command, and what became of it."""
 
-    __slots__ = ("data", "error", "gate", "leads", "reply")
+    __slots__ = ("batch", "data", "error", "gate", "gone", "leads", "reply")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -36,6 +36,8 @@ class _Call:
         self.error: str | None = None
         self.gate: Any = None  # a taken lock; made for those who wait
         self.leads = False
+        self.batch: _Batch | None = None  # taken over from a leader that was killed
+        self.gone = False  # who waited for it was killed
 
     def fail(self, error: str) -> None:
         self.error = error
@@ -44,6 +46,18 @@ class _Call:
     def open(self) -> None:
         if self.gate is not None:
             self.gate.release()
+
+
+class _Batch:
+    """Commands that are sent together, and how far that has got."""
+
+    __slots__ = ("calls", "done", "link", "sent")
+
+    def __init__(self, call: _Call) -> None:
+        self.calls = [call]
+        self.done = 0  # replies
+        self.sent = False
+        self.link: Link | None = None
 
 
 class Commands:
@@ -113,8 +127,8 @@ class Commands:
             try:
                 # Bounded by the leader, whose every step on the network is.
                 call.gate.acquire()
-            except BaseException:
-                self._abandon(call)
+            except BaseException as error:
+                self._abandon(call, error)
                 raise
         if call.leads:
             self._lead(call)
@@ -123,50 +137,76 @@ class Commands:
         return call.reply
 
     def _lead(self, call: _Call) -> None:
-        batch = self._next_batch(call)
-        done = 0
-        link = None
+        batch = call.batch or _Batch(call)
         try:
-            link = self._open()
-            link.send(b"".join([item.data for item in batch]))
-            while done < len(batch):
-                replies = link.read()
-                if not replies:
-                    raise link.silent()
-                for reply in replies:
-                    item = batch[done]
-                    done += 1
-                    item.reply = reply
-                    if item is not call:
-                        item.open()
+            if not batch.sent:
+                self._send(batch)
+            self._read(batch, call)
         except LayerUnavailable as error:
-            self._discard(link)
+            self._discard(batch.link)
             # One bounded wait for all who came during it, not one after the other.
             with self._lock:
                 late = list(self._pending)
                 self._pending.clear()
-            for item in batch[done:]:
+            for item in batch.calls[batch.done :]:
                 item.fail(str(error))
             for item in late:
                 item.fail(str(error).replace(UNKNOWN, "the command was not sent"))
-        except BaseException:
-            # This thread is being ended, which says nothing about the server; but replies are still to come.
-            self._discard(link)
-            for item in batch[max(done, 1) :]:
-                item.fail(f"layer 'redis' gave up a batch of commands to {self._address.shown}; {UNKNOWN}")
+        except BaseException as error:
+            call.gone = True
+            if not self._bequeath(batch, error):
+                self._hand_over()
             raise
-        finally:
-            self._hand_over()
+        self._hand_over()
 
-    def _next_batch(self, call: _Call) -> list[_Call]:
-        batch = [call]
-        size = len(call.data)
+    def _send(self, batch: _Batch) -> None:
+        # The other senders of this turn of the loop come along. The socket alone would not let them, when the reply is
+        # there before it is waited for.
+        give_way()
+        calls = batch.calls
+        size = len(calls[0].data)
         with self._lock:
             pending = self._pending
-            while pending and len(batch) < _BATCH_COMMANDS and size + len(pending[0].data) <= _BATCH_BYTES:
+            while pending and len(calls) < _BATCH_COMMANDS and size + len(pending[0].data) <= _BATCH_BYTES:
                 size += len(pending[0].data)
-                batch.append(pending.popleft())
-        return batch
+                calls.append(pending.popleft())
+        batch.link = self._open()
+        batch.link.send(b"".join([item.data for item in calls]))
+        batch.sent = True
+
+    def _read(self, batch: _Batch, call: _Call) -> None:
+        link, calls = batch.link, batch.calls
+        assert link is not None
+        while batch.done < len(calls):
+            replies = link.read()
+            if not replies:
+                raise link.silent()
+            for reply in replies:
+                item = calls[batch.done]
+                batch.done += 1
+                item.reply = reply
+                if item is not call:
+                    item.open()
+
+    def _bequeath(self, batch: _Batch, error: BaseException) -> bool:
+        """The leader is being killed, which says nothing about the server: another reads the replies.
+
+        Only where it was killed while it waited, as greenlets are. Threads end anywhere, and a connection of which it
+        is not known what was read is of no use.
+        """
+        if batch.sent and threads_are_greenlets() and not isinstance(error, KeyboardInterrupt):
+            with self._lock:
+                for heir in batch.calls[batch.done :]:
+                    if not heir.gone:
+                        heir.batch = batch
+                        heir.leads = True
+                        heir.open()
+                        return True
+        self._discard(batch.link)
+        for item in batch.calls[batch.done :]:
+            if not item.gone:
+                item.fail(f"layer 'redis' gave up a batch of commands to {self._address.shown}; {UNKNOWN}")
+        return False
 
     def _open(self) -> Link:
         """For the leader only."""
@@ -201,11 +241,13 @@ class Commands:
         if heir is not None:
             heir.open()
 
-    def _abandon(self, call: _Call) -> None:
-        """The thread that waits is being ended."""
+    def _abandon(self, call: _Call, error: BaseException) -> None:
+        """The thread that waits is being killed."""
         with self._lock:
+            call.gone = True
             if call in self._pending:
                 self._pending.remove(call)
             leads = call.leads
-        if leads:
+        # It was to lead, and has not come to it.
+        if leads and not (call.batch is not None and self._bequeath(call.batch, error)):
             self._hand_over()

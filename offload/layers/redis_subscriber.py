@@ -19,7 +19,7 @@ from typing import Any
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_link import Link, ReplyError, pack, refused
+from offload.layers.redis_link import Link, ReplyError, give_way, pack, refused
 
 logger = logging.getLogger("offload.layer")
 
@@ -223,6 +223,10 @@ class Subscriber:
                 self._read(link)
             except LayerUnavailable as error:
                 self._note_loss(link, str(error))
+            except Exception:
+                # Our bug, or a server that answers what nobody asked: all is set up anew.
+                logger.exception("reading from %s failed", self._address.shown)
+                self._note_loss(link, f"layer 'redis' gave up its connection to {self._address.shown}")
             finally:
                 link.close()
             self._pause(stop)
@@ -234,7 +238,9 @@ class Subscriber:
                 return True
             self._thread = None
             self._lost = None
-        self._fail(_CLOSED)
+            closed = self._closed
+        if closed:
+            self._fail(_CLOSED)
         return False
 
     def _pause(self, stop: threading.Event) -> None:
@@ -309,13 +315,13 @@ class Subscriber:
             if batch:
                 self._deliver(batch)
                 batch = []
-                # Under gevent a socket that always has something to read would keep the loop for itself.
-                time.sleep(0)
+                # A socket that always has something to read would keep the loop for itself.
+                give_way()
             if type(reply) is not list or reply[0] != b"message":
                 self._answered(reply)
         if batch:
             self._deliver(batch)
-            time.sleep(0)
+            give_way()
 
     def _answered(self, reply: Any) -> None:
         with self._lock:

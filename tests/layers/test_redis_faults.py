@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -203,6 +205,18 @@ def test_groups_come_and_go_while_the_server_restarts_again_and_again(redis_serv
     until(lambda: redis_server.run("PUBSUB", "CHANNELS", "group:*") == [b"group:steady"], "the others to be given up")
 
 
+def test_reader_that_failed_starts_anew(redis_server, redis_layers, monkeypatch, caplog):  # noqa: F811
+    layer = redis_layers(redis_server.url)
+    receiver = joined(layer, "news")
+    monkeypatch.setattr(layer._subscriber, "_deliver", lambda batch: 1 / 0)
+    layer.group_send("news", {"n": 1})
+    until(lambda: "reading from" in caplog.text, "the failure to be logged")
+    monkeypatch.undo()
+    until(lambda: layer.statistics()["reconnects"] >= 1, "the subscriber to be back")
+    layer.group_send("news", {"n": 2})
+    assert receiver.next() == {"n": 2}
+
+
 # Frozen
 
 
@@ -375,3 +389,52 @@ def test_fork_while_the_server_is_frozen_leaves_the_child_usable(redis_server, r
         thread.join(PATIENCE)
     assert layer.receive(["queue"], 0) == ("queue", {"from": "child"})
     assert layer.statistics()["sent"] == 5
+
+
+# Under gevent only
+
+
+def test_killed_greenlets_leave_the_others_unharmed(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal, sys
+from offload.layers.redis import RedisLayer
+url, server = sys.argv[1], int(sys.argv[2])
+layer = RedisLayer(url, timeout=10)
+layer.send("queue", {})
+layer.receive(["queue"], 5)  # now the server knows the scripts
+commands = layer._commands
+with gevent.Timeout(20):
+    # Five in one batch that is on its way, five that wait for it.
+    os.kill(server, signal.SIGSTOP)
+    greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
+    gevent.sleep(0.001)
+    while not commands._led or commands._pending:
+        gevent.sleep(0.001)
+    greenlets += [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5, 10)]
+    waiting = gevent.spawn(layer.receive, ["never"])
+    while len(commands._pending) < 6:
+        gevent.sleep(0.001)
+    killed = [0, 1, 3, 5, 7]
+    for number in killed:
+        greenlets[number].kill()
+    waiting.kill()
+    os.kill(server, signal.SIGCONT)
+    gevent.joinall(greenlets, raise_error=True)
+    assert layer.statistics()["sent"] == 1 + 5
+    # What was on its way has arrived, also of those that were killed.
+    found = [layer.receive(["queue"], 5)[1]["n"] for _ in range(8)]
+    assert found == [0, 1, 2, 3, 4, 6, 8, 9], found
+    layer.check()
+layer.close()
+"""
+    server = redis_server.process.pid
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, redis_server.url, str(server)],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    os.kill(server, signal.SIGCONT)
+    assert run.returncode == 0, run.stderr
