@@ -116,8 +116,10 @@ class HttpHandler:
         if self._connection.unsent_bytes:
             # The client still reads the last answer: its time to think of another request has not begun.
             self._gateway.idle.add(self)
-        else:
+        elif self._state is _DISCARDING:
             self._end()
+        else:
+            self._connection.close()
 
     def send_expired(self) -> None:
         """The time to take the end of an answer is over, unless some of it was taken meanwhile."""

@@ -20,7 +20,7 @@ Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 PARTING_SECONDS = 1.0
-"""How long a stopping server waits for a request that may be on its way over an idle connection."""
+"""How long a stopping server waits for a request that may be on its way, and for a client to read the last answer."""
 
 
 class Upgrades(Protocol):
@@ -113,9 +113,7 @@ class HttpGateway:
     def stop(self) -> None:
         """Answer what has arrived, or may be on its way, and end each connection after that."""
         self.stopping = True
-        parting = self.idle.seconds
-        self.idle = Timeouts(
-            PARTING_SECONDS if parting is None else min(parting, PARTING_SECONDS), HttpHandler.idle_expired
-        )
+        self.idle.shorten(PARTING_SECONDS)
+        self.lingering.shorten(PARTING_SECONDS)
         for handler in list(self.handlers):
             handler.stop()

@@ -51,6 +51,15 @@ class Timeouts(Generic[M]):
         """The member is not waited for any more; no error when it was not."""
         self._deadlines.pop(member, None)
 
+    def shorten(self, seconds: float) -> None:
+        """Let members wait for `seconds` at most from now on; those that wait already begin anew."""
+        self.seconds = seconds if self.seconds is None else min(self.seconds, seconds)
+        waiting = list(self._deadlines)
+        self._deadlines.clear()
+        self._armed = False
+        for member in waiting:
+            self.add(member)
+
     def _arm(self, seconds: float) -> None:
         self._armed = True
         self._timer.close()
