@@ -344,7 +344,7 @@ def test_forked_child_leaves_the_parents_subscriptions_alone(server, make):
 def test_connections_end_with_close(server, make):
     layer = make()
     joined(layer, "news")
-    layer.receive(["queue"], 0.001)
+    until(lambda: layer.receive(["queue"], 0.01) is None and len(connected(server)) == 3, "a receive that had to wait")
     names = connected(server)
     assert sorted(name.split("-")[1] for name in names) == ["commands", "receive", "subscriber"]
     assert all(name.endswith(f"-{os.getpid()}") for name in names)
