@@ -46,7 +46,8 @@ os.sendfile = _counting_sendfile  # type: ignore[assignment]
 
 def say(text: str) -> None:
     """A line in the server's log that a test waits for."""
-    print(f"app: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"app: {text}\n")
+    sys.stderr.flush()
 
 
 class Closing:
@@ -286,7 +287,7 @@ def _opened(kind: str) -> Any:
         packed = FILE.with_suffix(".gz")
         with gzip.open(packed, "wb", 1) as file:
             file.write(FILE.read_bytes())
-        return gzip.open(packed, "rb")  # noqa: SIM115 -- the server closes it
+        return gzip.open(packed, "rb")
     if kind == "temporary":
         file = tempfile.NamedTemporaryFile()  # noqa: SIM115 -- the server closes it
         file.write(FILE.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,5 @@ def server() -> Iterator[Server]:
     server = Server(APPLICATION, "--log-level", "debug")
     yield server
     assert server.stop() == 0, server.log
-    # The validator raises AssertionError for whatever is against PEP 3333, in the application or in the server.
-    assert "AssertionError: Iterator" not in server.log
-    assert "wsgiref/validate.py" not in server.log, server.log
+    # What the validator raises for whatever is against PEP 3333, in the application or in the server.
+    assert not re.search(r"validate\.py\", line \d+, in assert_", server.log), server.log

@@ -127,7 +127,7 @@ def test_application_hears_of_broken_chunks(server: Server) -> None:
         assert client.rest() == b""
 
 
-def test_broken_chunks_behind_an_answer_are_no_second_request(server: Server) -> None:
+def test_garbage_behind_a_body_is_refused_in_its_place(server: Server) -> None:
     with Client(server) as client:
         client.send("POST /ignores HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcdeGARBAGE\r\n\r\n")
         assert client.read().body == b"ignored"

@@ -183,6 +183,9 @@ def test_hop_by_hop_fields_are_dropped_with_a_word(server: Server) -> None:
             assert answer.headers["x-kept"] == "yes"
             assert "keep-alive" not in answer.headers
             assert "transfer-encoding" not in answer.headers
+    # Logged after the second answer at the latest, and before the next.
+    ask(server, "/wrong/fails")
+    server.wait_for("the application failed for GET /wrong/fails")
     assert len(re.findall("header 'keep-alive' is dropped", server.log)) == 1
 
 
