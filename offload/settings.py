@@ -11,6 +11,9 @@ from typing import Any
 
 from offload.exceptions import ConfigurationError
 
+DRAINED_SECONDS = 2.0
+"""How long the last client that is sent away may take to answer."""
+
 
 def _setting(default: Any, flags: str, text: str, **more: Any) -> Any:
     metadata = {"flags": flags.split(), "text": text, **more}
@@ -98,6 +101,30 @@ class Settings:
     ws_send_buffer: int = _setting(
         1 << 20, "--ws-send-buffer", "unsent bytes one slow client may hold", low=1, metavar="BYTES"
     )
+    ws_overflow: str = _setting(
+        "close", "--ws-overflow", "what happens past that: close (1013), drop-oldest or drop-newest messages",
+        choices=("close", "drop-oldest", "drop-newest"), metavar="POLICY",
+    )  # fmt: skip
+    ws_compression: str = _setting(
+        "auto", "--ws-compression", "auto: for clients that offer it, keeping nothing between messages; off: never",
+        choices=("auto", "off"), metavar="MODE",
+    )  # fmt: skip
+    ws_limit_per_ip: int = _setting(
+        0, "--ws-limit-per-ip", "WebSockets that one client address may have in one server process; 0 for no limit",
+        low=0, metavar="N",
+    )  # fmt: skip
+    ws_rate: float = _setting(
+        0.0, "--ws-rate", "messages a second that one WebSocket may send, or close 1008; 0 for no limit",
+        low=0, metavar="N",
+    )  # fmt: skip
+    ws_handshakes: int = _setting(
+        5000, "--ws-handshakes", "WebSocket handshakes that may be undecided in one server process; 0 for no limit",
+        low=0, metavar="N",
+    )  # fmt: skip
+    drain_timeout: float = _setting(
+        30.0, "--drain-timeout", "seconds over which a stop or reload spreads the closing of WebSockets; "
+        "no longer than --graceful-timeout unless set", low=0, metavar="S",
+    )  # fmt: skip
     ws_origins: tuple[str, ...] = _setting(
         (), "--ws-origins", "allowed Origins, separated by commas; * for all; default: the same host", metavar="HOSTS"
     )
@@ -115,6 +142,20 @@ class Settings:
     error_logfile: str = _setting("-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE")
     explicit: frozenset[str] = frozenset()
     """Names of the fields that were set by somebody, rather than left at their default."""
+
+    @property
+    def drain_seconds(self) -> float:
+        """What `drain_timeout` comes to: who wants a short stop need not set both times."""
+        if "drain_timeout" in self.explicit:
+            return self.drain_timeout
+        return min(self.drain_timeout, 0.9 * self.graceful_timeout)
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a stopping server process may take in all."""
+        if "drain_timeout" in self.explicit:
+            return max(self.graceful_timeout, self.drain_timeout + DRAINED_SECONDS)
+        return self.graceful_timeout
 
 
 _OF_WORKERS_ALONE = frozenset(("alias", "only_channels", "exclude_channels"))

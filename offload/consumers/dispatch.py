@@ -97,13 +97,14 @@ class Dispatch:
 class BoundConsumers:
     """One WebSocket's consumers. The gateway calls one method at a time, in order."""
 
-    __slots__ = ("_dispatch", "_receive", "reply_channel", "session_saved")
+    __slots__ = ("_dispatch", "_receive", "latency", "reply_channel", "session_saved")
 
     def __init__(self, dispatch: Dispatch, reply_channel: Channel) -> None:
         self._dispatch = dispatch
         self._receive: Bound | None = None
         self.reply_channel = reply_channel
         self.session_saved = False
+        self.latency: float | None = None
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer; without one the connection is accepted. Exceptions come through."""

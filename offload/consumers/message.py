@@ -43,6 +43,11 @@ class Message(Mapping[str, Any]):
         """The channel it was taken from."""
         return Channel(self.channel_name, channel_layer=self.channel_layer)
 
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the client's last pong took; None before the first one, and where no client is."""
+        return getattr(self._connection, "latency", None)
+
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
 

@@ -2,59 +2,118 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from offload.interfaces import Content
-from offload.protocol.websocket import NORMAL, binary_frame, may_be_sent, text_frame
+from offload.protocol.deflate import SMALLEST_BYTES, Deflate
+from offload.protocol.websocket import (
+    BINARY,
+    NORMAL,
+    TEXT,
+    binary_frame,
+    data_frame,
+    deflated_frame,
+    may_be_sent,
+    text_frame,
+)
 
 _KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol"))
 
 
-class Reply(NamedTuple):
-    """A reply that is more than data.
+class Reply:
+    """A reply that is more than one small message. It is shared by all receivers of a delivery.
 
     Attributes:
-        frames: encoded data, b"" for none.
+        text, data: the payloads of a text message and of a binary one that follows it; None for none.
         accept: the handshake's decision; None where it says nothing of it.
         subprotocol: chosen with `accept`.
         close: the code to close with, or None.
     """
 
-    frames: bytes
-    accept: bool | None
-    subprotocol: str | None
-    close: int | None
+    __slots__ = ("_deflated", "_plain", "accept", "close", "data", "subprotocol", "text")
+
+    def __init__(
+        self,
+        text: bytes | None,
+        data: bytes | None,
+        accept: bool | None = None,
+        subprotocol: str | None = None,
+        close: int | None = None,
+    ) -> None:
+        self.text = text
+        self.data = data
+        self.accept = accept
+        self.subprotocol = subprotocol
+        self.close = close
+        self._plain: bytes | None = None
+        self._deflated: dict[int, bytes] | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it holds a message."""
+        return self.text is not None or self.data is not None
+
+    def frames(self, deflate: Deflate | None) -> bytes:
+        """The messages as frames, built and compressed once for all connections that agreed to the same.
+
+        Args:
+            deflate: a connection's agreement.
+        """
+        if deflate is None:
+            if self._plain is None:
+                self._plain = self._build(None)
+            return self._plain
+        if self._deflated is None:
+            self._deflated = {}
+        frames = self._deflated.get(deflate.bits)
+        if frames is None:
+            frames = self._deflated[deflate.bits] = self._build(deflate)
+        return frames
+
+    def _build(self, deflate: Deflate | None) -> bytes:
+        frames = b""
+        if self.text is not None:
+            frames = _frame(TEXT, self.text, deflate)
+        if self.data is not None:
+            frames += _frame(BINARY, self.data, deflate)
+        return frames
+
+
+def _frame(opcode: int, payload: bytes, deflate: Deflate | None) -> bytes:
+    if deflate is not None and len(payload) >= SMALLEST_BYTES:
+        smaller = deflate.compress(payload)
+        if len(smaller) < len(payload):
+            return deflated_frame(opcode, smaller)
+    return data_frame(opcode, payload)
 
 
 def prepare(content: Content) -> bytes | Reply:
-    """The frames of a reply, or a `Reply` where it says more than data.
+    """The frame of a small message, which is the same for all receivers; a `Reply` for everything else.
 
     Raises:
         ValueError, TypeError: a key is unknown, a value of the wrong type, or the close code reserved.
     """
+    text, data = content.get("text"), content.get("bytes")
     if len(content) == 1:
-        text = content.get("text")
-        if type(text) is str:
+        if type(text) is str and len(text) < SMALLEST_BYTES:
             return text_frame(text)
+        if type(data) is bytes and len(data) < SMALLEST_BYTES:
+            return binary_frame(data)
     unknown = content.keys() - _KEYS
     if unknown or not content:
         raise ValueError(
             f"a reply has the keys text, bytes, close, accept and subprotocol; this one has {sorted(content) or 'none'}"
         )
-    frames = b""
-    text, data = content.get("text"), content.get("bytes")
-    if text is not None:
-        if not isinstance(text, str):
-            raise TypeError(f"a reply's text is a {type(text).__name__}, not a str; encode it, for instance as JSON")
-        frames = text_frame(text)
-    if data is not None:
-        if not isinstance(data, bytes):
-            raise TypeError(f"a reply's bytes are a {type(data).__name__}, not bytes")
-        frames += binary_frame(data)
-    accept, close = content.get("accept"), _close_code(content.get("close"))
-    if accept is None and close is None:
-        return frames
-    return Reply(frames, None if accept is None else bool(accept), content.get("subprotocol"), close)
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"a reply's text is a {type(text).__name__}, not a str; encode it, for instance as JSON")
+    if data is not None and not isinstance(data, bytes):
+        raise TypeError(f"a reply's bytes are a {type(data).__name__}, not bytes")
+    accept = content.get("accept")
+    return Reply(
+        None if text is None else text.encode(),
+        data,
+        None if accept is None else bool(accept),
+        content.get("subprotocol"),
+        _close_code(content.get("close")),
+    )
 
 
 def _close_code(close: object) -> int | None:

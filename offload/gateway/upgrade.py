@@ -21,13 +21,22 @@ def may_upgrade(request: Request) -> bool:
     )  # fmt: skip
 
 
-def checked_handshake(request: Request, path: str, origins: Origins, stopping: bool) -> Handshake:
+def checked_handshake(
+    request: Request, path: str, origins: Origins, stopping: bool, compresses: bool = False
+) -> Handshake:
     """The handshake of an upgrade request that may be accepted.
+
+    Args:
+        request: one that `wants_websocket`.
+        path: for the log.
+        origins: decides which pages may connect.
+        stopping: whether nobody may.
+        compresses: whether an offer to compress is agreed to.
 
     Raises:
         HttpError: 400, 426, 403 for an Origin that is not allowed, 503 while the server stops.
     """
-    handshake = read_handshake(request)
+    handshake = read_handshake(request, compresses)
     if stopping:
         raise HttpError(503, "the server is stopping")
     host = request.host.decode("latin-1") if request.host is not None else ""

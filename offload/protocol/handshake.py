@@ -1,6 +1,6 @@
 """The WebSocket opening handshake: a checked upgrade request to the answer's head.
 
-Pure: no sockets, no clock. Follows RFC 6455, section 4.
+Pure: no sockets, no clock. Follows RFC 6455, section 4, and RFC 7692, section 5.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import re
 
+from offload.protocol.deflate import Deflate, negotiate
 from offload.protocol.request import HttpError, Request
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -24,14 +25,18 @@ class Handshake:
         accept: the value of Sec-WebSocket-Accept.
         subprotocols: what the client offers, in its order.
         origin: the Origin field as sent, or None where there is none.
+        deflate: the agreement to compress, or None.
     """
 
-    __slots__ = ("accept", "origin", "subprotocols")
+    __slots__ = ("accept", "deflate", "origin", "subprotocols")
 
-    def __init__(self, accept: bytes, subprotocols: list[str], origin: str | None) -> None:
+    def __init__(
+        self, accept: bytes, subprotocols: list[str], origin: str | None, deflate: Deflate | None = None
+    ) -> None:
         self.accept = accept
         self.subprotocols = subprotocols
         self.origin = origin
+        self.deflate = deflate
 
     def answer(self, subprotocol: str | None = None, fields: bytes = b"") -> bytes:
         """The head that opens the WebSocket.
@@ -49,6 +54,8 @@ class Handshake:
                 offered = ", ".join(self.subprotocols) or "none"
                 raise ValueError(f"subprotocol {subprotocol!r} was not offered by the client (offered: {offered})")
             chosen = b"Sec-WebSocket-Protocol: " + subprotocol.encode("latin-1") + b"\r\n"
+        if self.deflate is not None:
+            chosen += b"Sec-WebSocket-Extensions: " + self.deflate.answer + b"\r\n"
         return (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
             + self.accept
@@ -65,37 +72,60 @@ def wants_websocket(request: Request) -> bool:
     return upgrade is not None and b"websocket" in (upgrade, *(token.strip() for token in upgrade.split(b",")))
 
 
-def read_handshake(request: Request) -> Handshake:
+def read_handshake(request: Request, compresses: bool = False) -> Handshake:
     """Check an upgrade request.
 
+    Args:
+        request: one that `wants_websocket`.
+        compresses: whether an offer to compress is to be agreed to.
+
     Raises:
-        HttpError: 400 for a wrong method, version or key; 426 for a version of WebSocket other than 13.
+        HttpError: 400 for a wrong method, version, key or list; 426 for a version of WebSocket other than 13.
     """
     key = version = origin = None
     subprotocols: list[str] = []
+    extensions: list[bytes] = []
     for name, value in request.headers:
         if name == b"sec-websocket-key":
             if key is not None:
                 raise HttpError(400, "Sec-WebSocket-Key is repeated")
             key = value
         elif name == b"sec-websocket-version":
+            if version is not None and version != value:
+                raise HttpError(400, "Sec-WebSocket-Version is repeated")
             version = value
         elif name == b"origin":
+            if origin is not None:
+                raise HttpError(400, "Origin is repeated")
             origin = value.decode("latin-1")
         elif name == b"sec-websocket-protocol":
-            for token in value.split(b","):
-                token = token.strip(b" \t")
-                if not _TOKEN.fullmatch(token):
-                    raise HttpError(400, "Sec-WebSocket-Protocol is not a list of tokens")
-                subprotocols.append(token.decode("ascii"))
+            subprotocols += _read_tokens(value)
+        elif name == b"sec-websocket-extensions":
+            extensions.append(value)
     if request.method != "GET" or request.version != "1.1" or request.has_body:
         raise HttpError(400, "a WebSocket handshake is a GET of HTTP/1.1 without a body")
     if version != VERSION:
         raise HttpError(426, "only version 13 of WebSocket is served")
     if key is None or not _is_key(key):
         raise HttpError(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+    try:
+        agreement = negotiate(extensions) if extensions else None
+    except ValueError as error:
+        raise HttpError(400, str(error)) from error
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    return Handshake(accept, subprotocols, origin)
+    return Handshake(accept, subprotocols, origin, agreement if compresses else None)
+
+
+def _read_tokens(value: bytes) -> list[str]:
+    tokens = []
+    for token in value.split(b","):
+        token = token.strip(b" \t")
+        # Empty elements are to be overlooked (RFC 9110, 5.6.1).
+        if token:
+            if not _TOKEN.fullmatch(token):
+                raise HttpError(400, "Sec-WebSocket-Protocol is not a list of tokens")
+            tokens.append(token.decode("ascii"))
+    return tokens
 
 
 def _is_key(value: bytes) -> bool:

@@ -1,31 +1,40 @@
 """WebSocket frames: bytes to messages and control events, and back.
 
 The server's side: it takes masked frames and sends unmasked ones. Pure: no sockets, no clock. Follows RFC 6455,
-sections 5 to 8.
+sections 5 to 8, and RFC 7692, section 7.2.
 """
 
 from __future__ import annotations
 
 import codecs
+import zlib
 from dataclasses import dataclass
 
 from websockets.speedups import apply_mask
 
+from offload.protocol.deflate import Deflate, TooBig, inflate
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_FIN = 0x80
+_FIN, _RSV1 = 0x80, 0x40
 _WHOLE_TEXT, _WHOLE_BINARY = _FIN | TEXT, _FIN | BINARY
 
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL, INVALID_DATA, TOO_BIG, INTERNAL_ERROR = (
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL, INVALID_DATA, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = (
     1000,
     1001,
     1002,
     1005,
     1006,
     1007,
+    1008,
     1009,
     1011,
 )
-TRY_AGAIN_LATER = 1013
+SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
+
+_FEWEST_FRAMES = 1024
+_BYTES_PER_FRAME = 16
+"""A message may come in as many frames as if each had this many bytes of the largest message."""
+_INFLATED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,104 +75,130 @@ Event = str | bytes | Ping | Pong | Close | Failure
 """Text messages are `str`, binary ones `bytes`: the hot path makes no wrapper objects."""
 
 
+class _Message:
+    """A data message that is not whole yet, and its frame of which more is to come."""
+
+    __slots__ = ("buffer", "checked", "compressed", "final", "frames", "left", "mask", "opcode")
+
+    def __init__(self, opcode: int, compressed: bool) -> None:
+        self.opcode = opcode
+        self.compressed = compressed
+        self.buffer = bytearray()
+        # How much of the buffer is known to be UTF-8.
+        self.checked = 0
+        self.frames = 0
+        # The frame that is being read: bytes to come, and how those are masked.
+        self.left = 0
+        self.mask = b""
+        self.final = False
+
+
 class WebSocketProtocol:
     """Reads what one client sends.
 
     Args:
-        max_size: bytes of the largest message taken; larger ones fail with 1009.
+        max_size: bytes of the largest message taken, after it is inflated; larger ones fail with 1009.
+        deflate: the agreement to compress, or None.
+        is_lazy: hold back what follows once much has been inflated, until `receive` is called again: few bytes can
+            hold many large messages, and the caller may not want all of them at once.
+
+    Attributes:
+        held: whether messages are held back; call ``receive(b"")`` for them when there is room.
     """
 
-    __slots__ = ("_decoder", "_ended", "_have", "_message_size", "_need", "_opcode", "_parts", "_pending", "max_size")
+    __slots__ = ("_ended", "_is_lazy", "_message", "_rest", "deflate", "held", "max_size")
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, deflate: Deflate | None = None, is_lazy: bool = False) -> None:
         self.max_size = max_size
+        self.deflate = deflate
+        self.held = False
+        self._is_lazy = is_lazy
         self._ended = False
-        # What arrived of a frame that is not whole yet; it is looked at again when `_need` bytes are there.
-        self._pending: list[bytes] | None = None
-        self._have = 0
-        self._need = 0
-        # A message in fragments: the first frame's opcode, and the parts so far.
-        self._opcode = 0
-        self._parts: list[str] | list[bytes] | None = None
-        self._message_size = 0
-        self._decoder: codecs.IncrementalDecoder | None = None
+        # A header or a control frame that is not whole yet. The payload of a data frame never waits here.
+        self._rest = b""
+        self._message: _Message | None = None
 
     def receive(self, data: bytes) -> list[Event]:
-        """Feed what arrived; the events in order."""
+        """Feed what arrived; the events in order. After `Close` or `Failure` nothing more comes."""
         if self._ended:
             return []
-        if self._pending is not None:
-            self._pending.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return []
-            data = b"".join(self._pending)
-            self._pending = None
         events: list[Event] = []
-        at, size = 0, len(data)
+        at, inflated = 0, 0
+        message = self._message
+        if message is not None and message.left:
+            at = message.left
+            if not self._take(message, memoryview(data)[:at], events):
+                return events
+        elif self._rest:
+            data = self._rest + data
+            self._rest = b""
+        self.held = False
+        size = len(data)
         while at < size:
             body = at + 6
             if body > size:
-                # The two bytes that can be wrong by themselves are checked as soon as they are there.
-                need = 2 if size - at < 2 else 6
-                if need == 6 and self._refuses(data[at], data[at + 1], events):
-                    break
-                self._wait(data, at, need)
+                # The two bytes that can be wrong by themselves are looked at as soon as they are there.
+                if size - at < 2 or not self._refuses(data[at], data[at + 1], events):
+                    self._rest = data[at:]
                 break
             first, second = data[at], data[at + 1]
             length = second & 0x7F
-            if (second < 0x80 or (first != _WHOLE_TEXT and first != _WHOLE_BINARY) or self._parts is not None) and (
-                self._refuses(first, second, events)
-            ):
+            if (
+                second < 0x80 or (first != _WHOLE_TEXT and first != _WHOLE_BINARY) or self._message is not None
+            ) and self._refuses(first, second, events):
                 break
             if length > 125:
                 wide = 2 if length == 126 else 8
                 body += wide
                 if body > size:
-                    self._wait(data, at, body - at)
+                    self._rest = data[at:]
                     break
                 length = int.from_bytes(data[at + 2 : at + 2 + wide], "big")
                 if length < (126 if wide == 2 else 65536) or length >> 63:
                     self._fail(events, PROTOCOL_ERROR, "a frame's length is not in its shortest form")
                     break
-            if length + self._message_size > self.max_size and not first & 0x8:
-                self._fail(events, TOO_BIG, f"a message has over {self.max_size} bytes")
-                break
             end = body + length
-            if end > size:
-                self._wait(data, at, end - at)
-                break
-            payload = apply_mask(data[body:end], data[body - 4 : body])
-            at = end
-            if first == _WHOLE_TEXT:
+            if _WHOLE_TEXT <= first <= _WHOLE_BINARY and end <= size and length <= self.max_size:
+                payload = apply_mask(data[body:end], data[body - 4 : body])
+                at = end
+                if first == _WHOLE_BINARY:
+                    events.append(payload)
+                    continue
                 try:
                     events.append(payload.decode())
                 except UnicodeDecodeError:
                     self._fail(events, INVALID_DATA, "a text message is not UTF-8")
                     break
-            elif first == _WHOLE_BINARY:
-                events.append(payload)
             elif first & 0x8:
-                self._control(first & 0xF, payload, events)
+                if end > size:
+                    self._rest = data[at:]
+                    break
+                self._control(first & 0xF, apply_mask(data[body:end], data[body - 4 : body]), events)
+                at = end
                 if self._ended:
                     break
-            elif not self._fragment(first, payload, events):
-                break
+            else:
+                message = self._begin_frame(first, length, data[body - 4 : body], events)
+                if message is None or not self._take(message, memoryview(data)[body:end], events):
+                    break
+                at = end
+                if message.compressed and self._message is None and self._is_lazy:
+                    inflated += len(events[-1])  # type: ignore[arg-type]
+                    if inflated >= _INFLATED_AT_ONCE and at < size:
+                        self._rest = data[at:]
+                        self.held = True
+                        break
         return events
-
-    def _wait(self, data: bytes, at: int, need: int) -> None:
-        self._pending = [data[at:] if at else data]
-        self._have = len(data) - at
-        self._need = need
 
     def _fail(self, events: list[Event], code: int, reason: str) -> None:
         self._ended = True
-        self._parts = None
+        self._message = None
+        self._rest = b""
         events.append(Failure(code, reason))
 
     def _refuses(self, first: int, second: int, events: list[Event]) -> bool:
         opcode = first & 0xF
-        if first & 0x70:
+        if first & 0x70 and (first & 0x70 != _RSV1 or self.deflate is None or opcode not in (TEXT, BINARY)):
             reason = "a frame has a reserved bit set"
         elif second < 0x80:
             reason = "a frame is not masked"
@@ -178,37 +213,77 @@ class WebSocketProtocol:
                 return False
         elif opcode > BINARY:
             reason = f"opcode {opcode} is reserved"
-        elif opcode and self._parts is not None:
+        elif opcode and self._message is not None:
             reason = "a message begins inside another one"
-        elif not opcode and self._parts is None:
+        elif not opcode and self._message is None:
             reason = "a continuation frame continues nothing"
         else:
             return False
         self._fail(events, PROTOCOL_ERROR, reason)
         return True
 
-    def _fragment(self, first: int, payload: bytes, events: list[Event]) -> bool:
-        final = first >= _FIN
-        if first & 0xF:
-            self._opcode = first & 0xF
-            self._parts = []
-            self._decoder = codecs.getincrementaldecoder("utf-8")() if self._opcode == TEXT else None
-        self._message_size += len(payload)
-        piece: str | bytes = payload
-        if self._decoder is not None:
+    def _begin_frame(self, first: int, length: int, mask: bytes, events: list[Event]) -> _Message | None:
+        """A data frame's header is whole; None when it is one too many, or too long."""
+        message = self._message
+        if message is None:
+            message = self._message = _Message(first & 0xF, bool(first & _RSV1))
+        max_size = self.max_size
+        message.frames += 1
+        # What cannot be compressed grows a little.
+        limit = max_size + (max_size >> 3) + 64 if message.compressed else max_size
+        if len(message.buffer) + length > limit:
+            self._fail(events, TOO_BIG, f"a message has over {max_size} bytes")
+            return None
+        if message.frames > max(_FEWEST_FRAMES, max_size // _BYTES_PER_FRAME):
+            self._fail(events, POLICY_VIOLATION, f"a message has over {message.frames - 1} frames")
+            return None
+        message.left = length
+        message.mask = mask
+        message.final = first >= _FIN
+        return message
+
+    def _take(self, message: _Message, masked: memoryview, events: list[Event]) -> bool:
+        """Payload of the current frame has arrived; False when nothing more is to be read now."""
+        size = len(masked)
+        buffer = message.buffer
+        if size:
+            mask = message.mask
+            buffer += apply_mask(masked, mask)
+            message.left -= size
+            turn = size & 3
+            if message.left and turn:
+                message.mask = mask[turn:] + mask[:turn]
+        whole = not message.left and message.final
+        if message.opcode == TEXT and not message.compressed:
+            # Wrong bytes are refused as soon as they are here, in the middle of a frame as well.
             try:
-                piece = self._decoder.decode(payload, final)
+                if whole and not message.checked:
+                    events.append(buffer.decode())
+                    self._message = None
+                    return True
+                with memoryview(buffer)[message.checked :] as fresh:
+                    message.checked += codecs.utf_8_decode(fresh, "strict", whole)[1]
             except UnicodeDecodeError:
                 self._fail(events, INVALID_DATA, "a text message is not UTF-8")
                 return False
-        parts = self._parts
-        assert parts is not None
-        parts.append(piece)  # type: ignore[arg-type]
-        if final:
-            events.append("".join(parts) if self._opcode == TEXT else b"".join(parts))  # type: ignore[arg-type]
-            self._parts = self._decoder = None
-            self._message_size = 0
-        return True
+        if not whole:
+            return not message.left
+        self._message = None
+        return self._finish(message, events)
+
+    def _finish(self, message: _Message, events: list[Event]) -> bool:
+        payload: bytes | bytearray = message.buffer
+        try:
+            if message.compressed:
+                payload = inflate(payload, self.max_size)
+            events.append(payload.decode() if message.opcode == TEXT else bytes(payload))
+        except UnicodeDecodeError:
+            self._fail(events, INVALID_DATA, "a text message is not UTF-8")
+        except TooBig as error:
+            self._fail(events, TOO_BIG, str(error))
+        except zlib.error:
+            self._fail(events, INVALID_DATA, "a message's compressed data is damaged")
+        return not self._ended
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         if opcode == PING:
@@ -216,8 +291,7 @@ class WebSocketProtocol:
         elif opcode == PONG:
             events.append(Pong(payload))
         elif not payload:
-            self._ended = True
-            events.append(Close(NO_CODE, ""))
+            self._end(events, Close(NO_CODE, ""))
         elif len(payload) == 1 or not may_be_received(int.from_bytes(payload[:2], "big")):
             self._fail(events, PROTOCOL_ERROR, "a close frame has no valid code")
         else:
@@ -226,8 +300,12 @@ class WebSocketProtocol:
             except UnicodeDecodeError:
                 self._fail(events, INVALID_DATA, "a close frame's reason is not UTF-8")
                 return
-            self._ended = True
-            events.append(Close(int.from_bytes(payload[:2], "big"), reason))
+            self._end(events, Close(int.from_bytes(payload[:2], "big"), reason))
+
+    def _end(self, events: list[Event], close: Close) -> None:
+        self._ended = True
+        self._message = None
+        events.append(close)
 
 
 def may_be_received(code: int) -> bool:
@@ -241,6 +319,21 @@ def may_be_sent(code: int) -> bool:
 
 
 _TEXT_HEADERS = [bytes((_WHOLE_TEXT, length)) for length in range(126)]
+
+
+def data_frame(opcode: int, payload: bytes) -> bytes:
+    """A whole message; `opcode` is `TEXT` or `BINARY`."""
+    return _header(_FIN | opcode, len(payload)) + payload
+
+
+def deflated_frame(opcode: int, payload: bytes) -> bytes:
+    """A whole message whose payload is compressed.
+
+    Args:
+        opcode: `TEXT` or `BINARY`.
+        payload: from `Deflate.compress`.
+    """
+    return _header(_FIN | _RSV1 | opcode, len(payload)) + payload
 
 
 def text_frame(text: str) -> bytes:

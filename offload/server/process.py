@@ -21,9 +21,11 @@ from offload.consumers.routing import Router
 from offload.gateway.application_socket import ApplicationSockets
 from offload.gateway.environ import EnvironBuilder, environ_base
 from offload.gateway.http import HttpGateway
+from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
-from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
+from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway, WebSocketLimits
 from offload.protocol.request import HttpLimits
+from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
 from offload.server.application import load_application
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
@@ -45,6 +47,7 @@ class ServerProcess:
     control: Control
     load: LoadSlot
     _listeners: list[Listener] = field(default_factory=list)
+    _leaving_code: int = GOING_AWAY
 
     def boot(self) -> None:
         """Import the application, connect the layer, wire everything.
@@ -100,11 +103,18 @@ class ServerProcess:
             layer,
             self._pool,
             Origins(settings.ws_origins, configuration.origin_policy()),
-            max_size=settings.ws_max_size,
-            queue=settings.ws_queue,
-            send_buffer=settings.ws_send_buffer,
-            ping_interval=settings.ws_ping_interval,
-            ping_timeout=settings.ws_ping_timeout,
+            WebSocketLimits(
+                settings.ws_max_size,
+                settings.ws_queue,
+                settings.ws_send_buffer,
+                overflow=Overflow(settings.ws_overflow),
+                rate=settings.ws_rate or None,
+                handshakes=settings.ws_handshakes or None,
+                per_address=settings.ws_limit_per_ip or None,
+                ping_interval=settings.ws_ping_interval,
+                ping_timeout=settings.ws_ping_timeout,
+                compresses=settings.ws_compression == "auto",
+            ),
         )
 
     def serve(self) -> int:
@@ -125,8 +135,12 @@ class ServerProcess:
         return 0
 
     def _supervisor_spoke(self) -> None:
-        _, alive = self.control.hear()
-        if not alive:
+        notes, alive = self.control.hear()
+        if any("retire" in note for note in notes):
+            # Another process takes this one's place: clients may come back to it at once.
+            self._leaving_code = SERVICE_RESTART
+            self._stopped.set()
+        elif not alive:
             log.warning("the supervisor is gone; stopping")
             self._stopped.set()
 
@@ -152,16 +166,16 @@ class ServerProcess:
         self._http.stop()
         self._sockets.stop()
         if self._websockets is not None:
-            self._websockets.stop()
+            self._websockets.stop(self._leaving_code, self.settings.drain_seconds)
         try:
-            with gevent.Timeout(self.settings.graceful_timeout or 0.001):
+            with gevent.Timeout(self.settings.stop_seconds or 0.001):
                 self._drained().wait()
         except gevent.Timeout:
             log.warning(
-                "%d connections and %d tasks did not end within %s s (--graceful-timeout); they are cut off",
+                "%d connections and %d tasks did not end within %s s; they are cut off",
                 self.load.connections,
                 self._pool.busy + self._pool.waiting,
-                self.settings.graceful_timeout,
+                self.settings.stop_seconds,
             )
         for alias in configuration.aliases():
             configuration.close(alias)
@@ -172,7 +186,7 @@ class ServerProcess:
         timer = self._loop.timer(0.0, 0.02)
 
         def look() -> None:
-            routed = self._websockets.handlers if self._websockets is not None else ()
+            routed = self._websockets.members if self._websockets is not None else ()
             if not (self._http.handlers or routed or self._sockets.handlers or self._pool.busy):
                 timer.close()
                 drained.set()

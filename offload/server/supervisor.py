@@ -162,7 +162,7 @@ class Supervisor:
             self._restarts.clear()
             if self._stop_signal is not None:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
-            self._deadline = now + self.settings.graceful_timeout + KILL_AFTER_SECONDS
+            self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
         overdue = self._deadline is not None and self._deadline <= now
         if overdue or self._stop_signal == signal.SIGQUIT:

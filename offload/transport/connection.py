@@ -60,6 +60,7 @@ class Connection:
         handler: called with what arrives; may be replaced at any time.
         closed: whether it has ended. Writing to a closed connection does nothing.
         unsent_bytes: what the socket has not taken yet.
+        refill: None, or asked for more as soon as everything is sent; it returns b"" when it has nothing.
         sends_files: whether the kernel can send files on it, because bytes pass as they are.
     """
 
@@ -81,18 +82,20 @@ class Connection:
         "closed",
         "handler",
         "peer",
+        "refill",
         "unsent_bytes",
     )
 
     def __init__(self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None]) -> None:
         self._loop = loop
         self._sock = sock
-        self._recv = sock.recv
+        self._recv: Callable[[int], bytes] = sock.recv
         self._send = sock.send
         self.peer = peer
         self._left = left
         self.handler: Handler | None = None
         self.closed = False
+        self.refill: Callable[[], bytes] | None = None
         self.unsent_bytes = 0
         self._unsent: deque[bytes | memoryview] | None = None
         # Set, for a greenlet that waits, as soon as no more than this is unsent.
@@ -172,6 +175,23 @@ class Connection:
         self._unsent.append(data)
         self.unsent_bytes += len(data)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket has taken all that it can for now."""
+        return self._writer is not None
+
+    def flush(self) -> None:
+        """Send now what `write_soon` holds back."""
+        if self._writer is None:
+            self._flush()
+
+    def _refilled(self, unsent: deque[bytes | memoryview]) -> bool:
+        data = self.refill() if self.refill is not None else b""
+        if data:
+            unsent.append(data)
+            self.unsent_bytes += len(data)
+        return bool(data)
+
     def _await_writable(self) -> None:
         if self._writer is None:
             self._writer = self._loop.io(self._sock.fileno(), _WRITE)
@@ -182,7 +202,7 @@ class Connection:
         if self.closed or unsent is None:
             return
         try:
-            while unsent:
+            while unsent or self._refilled(unsent):
                 data = _joined(unsent)
                 sent = self._send(data)
                 self.unsent_bytes -= sent
@@ -292,7 +312,7 @@ class Connection:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        self._unsent = None
+        self._unsent = self.refill = None
         self.unsent_bytes = 0
         self._sock.close()
         self._left()

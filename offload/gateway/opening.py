@@ -1,0 +1,162 @@
+"""The opening of one routed WebSocket: from the upgrade request to what the connect consumer decides.
+
+Its own words decide, at once: data or an acceptance opens the WebSocket, a close or a denial refuses it. What others
+send meanwhile waits for the decision.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from greenlet import getcurrent, greenlet
+
+from offload.exceptions import DenyConnection, LayerUnavailable
+from offload.gateway.reply import Reply
+from offload.interfaces import Content, Delivery, WebSocketConsumers
+from offload.protocol.handshake import Handshake
+from offload.protocol.response import plain_answer
+from offload.protocol.websocket import INTERNAL_ERROR, NORMAL
+
+if TYPE_CHECKING:
+    from offload.gateway.websocket_handler import WebSocketHandler
+
+log = logging.getLogger("offload.websocket")
+
+_REFUSALS = {
+    403: "the WebSocket was refused",
+    500: "the server failed to open the WebSocket",
+    503: "the server cannot open WebSockets now",
+}
+
+
+class _Outcome(Enum):
+    ACCEPTED = "answered with 101"
+    REFUSED = "answered with another status, or nobody is there to be answered"
+    LOST = "the client left while the consumer ran"
+
+
+class Opening:
+    """What there is only until the connect consumer has returned.
+
+    Args:
+        handler: whose opening it is.
+        consumers: its consumers.
+        handshake: the checked request.
+        early: what the client sent behind it; more is added here.
+
+    Attributes:
+        has_begun: whether the connect consumer was asked.
+    """
+
+    __slots__ = ("_consumers", "_decider", "_handler", "_handshake", "_held", "_outcome", "early", "has_begun")
+
+    def __init__(
+        self, handler: WebSocketHandler, consumers: WebSocketConsumers, handshake: Handshake, early: bytes
+    ) -> None:
+        self._handler = handler
+        self._consumers = consumers
+        self._handshake = handshake
+        self._held: list[Delivery] = []
+        self._outcome: _Outcome | None = None
+        # The greenlet of the connect consumer, by which its own words are known.
+        self._decider: greenlet | None = None
+        self.early = early
+        self.has_begun = False
+
+    def run(self, content: Content) -> None:
+        """Run the connect consumer, in a greenlet of the pool, and do as it decides."""
+        handler = self._handler
+        self.has_begun = True
+        self._decider = getcurrent()
+        status: int | None = 500
+        try:
+            status = self._connect(content)
+        finally:
+            self._decider = None
+            if status is None:
+                self._accept(None)
+            elif self._outcome is _Outcome.ACCEPTED:
+                # By hand, before the consumer failed.
+                handler.close(INTERNAL_ERROR if status == 500 else NORMAL)
+            else:
+                self.refuse(status)
+            if self._outcome is _Outcome.REFUSED:
+                # No message came, and no disconnect is due.
+                handler.forget()
+                self._consumers.end()
+            else:
+                handler.consume_next()
+
+    def _connect(self, content: Content) -> int | None:
+        """Run the connect consumer. Returns the status to refuse with, or None."""
+        handler = self._handler
+        try:
+            handler.gateway.layer.attach(handler.reply_channel, handler.deliver)
+        except Exception:
+            log.exception("the handshake at %s failed", ascii(handler.path))
+            return 503
+        try:
+            self._consumers.connect(content)
+        except DenyConnection:
+            return 403
+        except LayerUnavailable as error:
+            log.error("the handshake at %s failed: %s", ascii(handler.path), error)
+            return 503
+        except Exception:  # noqa: BLE001 -- the consumers have put it into the log, with its traceback
+            return 500
+        return None
+
+    def _decide(self, outcome: _Outcome) -> None:
+        self._outcome = outcome
+        self._handler.gateway.admission.decided()
+
+    def _accept(self, subprotocol: str | None) -> None:
+        if self._outcome is not None:
+            return
+        handshake, handler = self._handshake, self._handler
+        try:
+            answer = handshake.answer(subprotocol)
+        except ValueError as error:
+            log.error("the handshake at %s goes on without a subprotocol: %s", ascii(handler.path), error)
+            answer = handshake.answer()
+        self._decide(_Outcome.ACCEPTED)
+        handler.opened(answer, self._held, self.early)
+
+    def refuse(self, status: int) -> None:
+        """Answer 403, 500 or 503, unless the handshake is decided."""
+        handler = self._handler
+        if self._outcome is _Outcome.LOST:
+            self._outcome = _Outcome.REFUSED
+        elif self._outcome is None:
+            self._decide(_Outcome.REFUSED)
+            gateway = handler.gateway
+            if status == 403:
+                gateway.counters.denied += 1
+            else:
+                gateway.counters.failed_handshakes += 1
+            handler.refused(plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii")))
+
+    def lose(self) -> None:
+        """The client is gone."""
+        if self._outcome is None:
+            self._decide(_Outcome.LOST if self.has_begun else _Outcome.REFUSED)
+
+    def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
+        """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
+        is_own = getcurrent() is self._decider
+        if isinstance(reply, Reply):
+            is_data, accept, subprotocol = reply.has_data, reply.accept, reply.subprotocol
+        else:
+            is_data, accept, subprotocol = True, None, None
+        if accept is False or (is_own and accept is None and not is_data):
+            # Own words that are neither data nor a decision are a close.
+            self.refuse(403)
+        elif accept or is_own:
+            self._accept(subprotocol)
+            self._handler.deliver(delivery)
+        elif len(self._held) < self._handler.gateway.queue:
+            self._held.append(delivery)
+        else:
+            log.warning("a message for %s was dropped: its handshake takes too long", self._handler.peer)
