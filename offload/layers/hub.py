@@ -259,10 +259,14 @@ class Connection(asyncio.Protocol, Peer):
 
     def pause_writing(self) -> None:
         # Who does not read may not ask for more either, or its answers would pile up.
+        self.congested = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.congested = False
+        if self._exchange is not None:
+            self._exchange.relieve(self)
         if self._transport is not None:
             self._transport.resume_reading()
             self._report_dropped()

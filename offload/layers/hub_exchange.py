@@ -19,6 +19,9 @@ from offload.layers import ipc_wire as wire
 from offload.layers.broker import Broker, _Queue
 from offload.layers.settings import LayerSettings
 
+SLOWEST = 1.0
+"""Longest time that a sender is held up because the process it sends to is slow."""
+
 Parcel = tuple[float, bytes]
 """When it expires, and the payload."""
 
@@ -48,15 +51,18 @@ class Peer(abc.ABC):
     Attributes:
         settings: the client's; capacities and expiries are the sender's to say.
         process: its token.
+        congested: whether it is slow to read what was written.
     """
 
     def __init__(self) -> None:
         self.settings = LayerSettings()
         self.process = ""
+        self.congested = False
         self.groups: set[str] = set()
         self.parked: dict[int, _Parked] = {}
         self.in_hand: dict[int, tuple[str, Parcel]] = {}
         self.calls: dict[int, tuple[Peer, int]] = {}  # calls that this client has to answer, and who asked
+        self.slowed: dict[tuple[Peer, int], Timer] = {}  # senders that wait until this client has read more
 
     @abc.abstractmethod
     def write(self, frame: bytes) -> None:
@@ -158,6 +164,14 @@ class Exchange:
         peer.calls.clear()
         for caller, request in calls:
             caller.answer(request)  # its channels have gone with it, and that is no error
+        self.relieve(peer)
+
+    def relieve(self, peer: Peer) -> None:
+        """A client is no longer congested: let those go on that sent to it."""
+        slowed, peer.slowed = peer.slowed, {}
+        for (sender, request), timer in slowed.items():
+            timer.cancel()
+            sender.answer(request)
 
     def is_unused(self) -> bool:
         """Whether nothing would be lost with this object."""
@@ -246,9 +260,17 @@ class Exchange:
         target = self._inboxes.get(process)
         if target is not None:
             target.push(wire.pack(wire.MESSAGE, channel, payload))
+            if target.congested:
+                # Who sends to one process goes at its pace, for a while: dropping is for those who do not read at all.
+                target.slowed[peer, request] = self._later(SLOWEST, lambda: self._go_on(target, peer, request))
+                return
         elif self._hold(process, lambda: self._send_to_process(peer, request, process, channel, payload)):
             return
         peer.answer(request)
+
+    def _go_on(self, target: Peer, peer: Peer, request: int) -> None:
+        if target.slowed.pop((peer, request), None) is not None:
+            peer.answer(request)
 
     def _call_process(self, peer: Peer, request: int, process: str, add: bool, group: str, channel: str) -> None:
         target = self._inboxes.get(process)

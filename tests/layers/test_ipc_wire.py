@@ -231,3 +231,31 @@ def test_young_hub_holds_what_is_for_a_process_that_is_not_back_yet():
     world.turn(0.5)
     assert sender.got() == [answer(3)]
     assert sender.does(wire.SEND_TO_PROCESS, 4, "gone", "channel", b"x") == [answer(4)]
+
+
+def test_sender_goes_at_the_pace_of_the_process_it_sends_to_for_a_while():
+    world = World()
+    sender, target = Client(world), Client(world, "token")
+    target.does(wire.OPEN_INBOX, 1)
+    target.congested = True
+    assert sender.does(wire.SEND_TO_PROCESS, 1, "token", "channel", b"x") == []
+    target.congested = False
+    world.exchange.relieve(target)
+    assert sender.got() == [answer(1)]
+    target.congested = True
+    assert sender.does(wire.SEND_TO_PROCESS, 2, "token", "channel", b"x") == []
+    world.turn(1.0)
+    assert sender.got() == [answer(2)]
+    assert sender.does(wire.SEND_TO_PROCESS, 3, "token", "channel", b"x") == []
+    world.exchange.leave(target)
+    world.turn(1.0)
+    assert sender.got() == [answer(3)]
+    assert [frame[0] for frame in target.got()] == [wire.MESSAGE] * 3
+
+
+def test_group_does_not_go_at_the_pace_of_its_slowest_process():
+    world = World()
+    sender, target = Client(world), Client(world, "token")
+    target.does(wire.SUBSCRIBE, 1, ["group"])
+    target.congested = True
+    assert sender.does(wire.GROUP_SEND, 1, "group", b"x") == [answer(1, 0)]
