@@ -183,13 +183,14 @@ class SocketHandler:
             handshake = checked_handshake(self._request, self._path, gateway.origins, gateway.stopping)
         except HttpError as error:
             self._state = _CLOSED
-            self._response.taken = True
+            # The HTTP side answers, and logs what it answers.
+            self._response.take("")
             self._http.refuse(error, refusal_fields(error))
             raise WebSocketError(f"the handshake was refused: {error}") from error
         if subprotocol is None:
             subprotocol = gateway.server.subprotocol(self._path, handshake.subprotocols)
         answer = handshake.answer(subprotocol)
-        self._response.taken = True
+        self._response.take("101 Switching Protocols")
         early = self._http.hand_over(self)
         if early is None or connection.closed:
             self._state = _CLOSED
@@ -256,12 +257,11 @@ class SocketHandler:
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake; nothing when it has begun."""
         if self._state is _OPEN:
-            self._state = _CLOSING
+            self._leave(_CLOSING)
             self._connection.write(close_frame(code, reason))
             self._gateway.closing.add(self._connection)
             # Without this, a client that has filled the queue could not answer.
             self._let_on()
-            self._arrived.set()
 
     def drop_messages(self) -> None:
         """The application does not want what has arrived."""
@@ -285,7 +285,6 @@ class SocketHandler:
         elif self._state is _OPEN:
             self.close(INTERNAL_ERROR if self._response.failed else NORMAL)
         self.drop_messages()
-        self._gateway.server.discard(self.face)
         self.face.detach()
 
     # Called by the connection, in the loop.
@@ -313,12 +312,17 @@ class SocketHandler:
 
     def connection_lost(self) -> None:
         """The socket is gone; who waits for messages is told."""
-        self._state = _CLOSED
+        self._leave(_CLOSED)
         gateway = self._gateway
         gateway.handlers.discard(self)
         gateway.pings.discard(self)
         gateway.pongs.discard(self)
         gateway.closing.discard(self._connection)
+
+    def _leave(self, state: _State) -> None:
+        """The end has begun: others do not find it any more, and who waits for messages is told."""
+        self._state = state
+        self._gateway.server.discard(self.face)
         self._arrived.set()
 
     def _control(self, event: object) -> None:
@@ -328,10 +332,9 @@ class SocketHandler:
         elif isinstance(event, Close):
             if self._state is _OPEN:
                 self._connection.write(close_frame(NORMAL if event.code == NO_CODE else event.code))
-            self._state = _CLOSED
+            self._leave(_CLOSED)
             self._gateway.closing.add(self._connection)
             self._connection.close()
-            self._arrived.set()
         elif isinstance(event, Failure):
             log.info("closing %s with %d: %s", self._connection.peer, event.code, event.reason)
             self._fail(event.code, event.reason)
@@ -340,11 +343,10 @@ class SocketHandler:
         """End it from our side, without waiting for the client's close frame."""
         if self._state is _OPEN:
             self._connection.write(close_frame(code, reason))
-        self._state = _CLOSED
+        self._leave(_CLOSED)
         self._let_on()
         self._connection.finish()
         self._gateway.closing.add(self._connection)
-        self._arrived.set()
 
     def _let_on(self) -> None:
         self._paused = False
@@ -355,13 +357,17 @@ class SocketHandler:
     def ping(self) -> None:
         """Ask the client for a sign of life, and again later."""
         if self._state is _OPEN:
-            self._heard = False
             self._connection.write(ping_frame(b""))
-            self._gateway.pongs.add(self)
             self._gateway.pings.add(self)
+            if self._heard:
+                # Otherwise the time to answer the last ping is not over.
+                self._heard = False
+                self._gateway.pongs.add(self)
 
     def pong_expired(self) -> None:
         """Nothing came since the ping: nobody is there, unless it is us who do not read."""
-        if not self._heard and not self._paused:
+        if self._paused:
+            self._heard = True
+        elif not self._heard:
             log.info("closing %s: no sign of life since the last ping", self._connection.peer)
             self._connection.abort()

@@ -1,0 +1,182 @@
+"""The application's sockets under slow and silent clients, and in a server that stops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Opcode
+
+from tests.serving import DEADLINE, ROOT, Server, read_all, serving
+from tests.websocket.sockets import frame, open_socket, receive_until, resident_bytes, upgrade
+
+APP = "tests.websocket.apps.raw"
+MIB = 1 << 20
+
+
+def ask(server: Server, path: str) -> None:
+    assert server.ask(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()).startswith(b"HTTP/1.1 2")
+
+
+def open_by_hand(server: Server, path: str, until: bytes = b"\r\n\r\n") -> socket.socket:
+    sock = server.connect()
+    sock.sendall(upgrade(path))
+    receive_until(sock, until)
+    return sock
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(APP, "--ws-queue", "4", cwd=ROOT) as server:
+        yield server
+
+
+# Slow applications, and slow clients.
+
+
+def test_application_that_does_not_receive_holds_its_client_back(server: Server) -> None:
+    ask(server, "/begin")
+    message = frame(Opcode.BINARY, b"x" * 65536)
+    with open_by_hand(server, "/later", until=b"begun") as sock:
+        before = resident_bytes(server.pids[0])
+        # A second without room means that nobody reads.
+        sock.settimeout(1)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += sock.send(message[sent % len(message) :])
+                assert sent < 64 * MIB, "the server reads all that comes"
+        assert resident_bytes(server.pids[0]) - before < 8 * MIB
+        ask(server, "/decide")
+        # Whole messages come back; the last one was cut off by the time-out.
+        sock.settimeout(DEADLINE)
+        expected = sent // len(message)
+        reader = sock.makefile("rb")
+        for _ in range(expected):
+            head = reader.read(10)
+            assert head == b"\x82\x7f" + (65536).to_bytes(8, "big")
+            assert len(reader.read(65536)) == 65536
+
+
+def test_unread_client_is_not_taken_for_a_dead_one() -> None:
+    with serving(
+        APP, "--ws-queue", "1", "--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.1", cwd=ROOT
+    ) as server:  # fmt: skip
+        ask(server, "/begin")
+        with open_by_hand(server, "/later", until=b"begun") as sock, open_by_hand(server, "/ends") as silent:
+            sock.sendall(b"".join(frame(Opcode.TEXT, b"word") for _ in range(8)))
+            # Another client's death tells that time enough has passed.
+            read_all(silent)
+            ask(server, "/decide")
+            receive_until(sock, b"\x81\x04word")
+
+
+def test_slow_client_holds_up_only_its_own_sender(server: Server) -> None:
+    with open_socket(server, "/pour", max_queue=1) as client:
+        before = resident_bytes(server.pids[0])
+        client.send("64")
+        # It does not read, and others are served meanwhile.
+        for _ in range(20):
+            with open_socket(server, "/echo") as other:
+                other.send("hello")
+                assert other.recv() == "hello"
+        assert resident_bytes(server.pids[0]) - before < 8 * MIB
+        for number in range(64):
+            assert client.recv() == bytes([number]) * MIB
+    server.wait_for("poured")
+
+
+def test_client_that_takes_nothing_is_cut_off_after_the_send_timeout() -> None:
+    with serving(APP, "--send-timeout", "0.2", cwd=ROOT) as server, open_by_hand(server, "/pour") as sock:
+        sock.sendall(frame(Opcode.TEXT, b"64"))
+        server.wait_for(r"\[WARNING\] closing \('127.0.0.1', \d+\): it took nothing for 0.2 s \(--send-timeout\)")
+        assert "poured" not in server.log
+        assert "Traceback" not in server.log
+
+
+def test_flood_of_senders_closes_a_slow_client(server: Server) -> None:
+    with open_by_hand(server, "/flood") as sock:
+        sock.sendall(frame(Opcode.TEXT, b"go"))
+        server.wait_for(r"\[WARNING\] closing \('127.0.0.1', \d+\) with 1013: \d+ bytes are unsent, over the limit of")
+        assert read_all(sock).endswith(b"\x88\x1d" + (1013).to_bytes(2, "big") + b"the client reads too slowly")
+    server.wait_for("flood: some failed")
+
+
+# Silent clients.
+
+
+@pytest.mark.parametrize("path", ["/ends", "/hang"])
+def test_silent_client_is_found_while_the_application_waits(path: str) -> None:
+    with serving(APP, "--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.2", cwd=ROOT) as server:
+        with open_by_hand(server, path) as sock:
+            assert b"\x89" in read_all(sock), "it was asked for a sign of life"
+        server.wait_for("no sign of life since the last ping")
+        server.wait_for("received .*None.*, then" if path == "/ends" else "hang has ended, closed: True")
+
+
+def test_answering_client_stays() -> None:
+    pings = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.1")
+    with serving(APP, *pings, cwd=ROOT) as server, open_socket(server, "/echo") as client:
+        for _ in range(3):
+            # Each time a silent one is found, the answering one was pinged, too.
+            with open_by_hand(server, "/ends") as silent:
+                read_all(silent)
+        client.send("still here")
+        assert client.recv() == "still here"
+
+
+# A stopping server.
+
+
+def test_stop_closes_with_1001_and_lets_the_application_finish() -> None:
+    with serving(APP, "--graceful-timeout", "20", cwd=ROOT) as server:
+        with open_socket(server, "/ends") as waiting, open_socket(server, "/hang") as busy:
+            assert busy.recv() == "begun"
+            server.signal(signal.SIGTERM)
+            for client in (waiting, busy):
+                with pytest.raises(ConnectionClosed):
+                    client.recv()
+                assert client.close_code == 1001
+        assert server.wait() == 0
+        assert "received [None], then WebSocketError" in server.log
+        assert "hang has ended, closed: True" in server.log
+        assert "cut off" not in server.log
+
+
+def test_stopping_server_opens_no_socket() -> None:
+    with serving(APP, cwd=ROOT) as server:
+        ask(server, "/begin")
+        with server.connect() as sock, open_socket(server, "/ends") as told:
+            sock.sendall(upgrade("/late"))
+            ask(server, "/entered")
+            with server.connect() as decider:
+                # It is on its way already when the server stops.
+                decider.sendall(b"GET /decide HTTP/1.1\r\nHost: a\r\n")
+                server.signal(signal.SIGTERM)
+                with pytest.raises(ConnectionClosed):
+                    told.recv()
+                decider.sendall(b"\r\n")
+                assert read_all(sock).startswith(b"HTTP/1.1 503 ")
+        assert server.wait() == 0
+
+
+def test_nothing_is_left_of_closed_sockets(server: Server) -> None:
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{server.pids[0]}/fd"))
+
+    ask(server, "/begin")
+    before = descriptors()
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(open_socket(server, "/ends")) for _ in range(20)]
+            for client in clients:
+                client.send("x")
+    server.wait_for("received .*, then WebSocketError", times=60)
+    with open_socket(server, "/members") as last:
+        assert last.recv() == "1"
+        assert descriptors() <= before + 1
