@@ -20,10 +20,12 @@ from django.http.cookie import parse_cookie
 from django.utils.functional import SimpleLazyObject
 
 from django_offload.origins import origin_is_allowed
+from django_offload.views import accept_websocket, require_websocket
 from offload.consumers.sessions import channel_session, enforce_ordering
 from offload.exceptions import DenyConnection
 
 __all__ = [
+    "accept_websocket",
     "allowed_hosts_only",
     "channel_and_http_session",
     "channel_and_http_session_user_from_http",
@@ -34,6 +36,7 @@ __all__ = [
     "http_session",
     "http_session_user",
     "login_required",
+    "require_websocket",
     "transfer_user",
 ]
 
