@@ -22,7 +22,7 @@ USAGE_ERROR = 2
 FAILED = 1
 BOOT_FAILED = 3
 
-_VARIABLES = {"WEB_CONCURRENCY": "workers"}
+_VARIABLES = {"WEB_CONCURRENCY": "workers", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}
 COMMANDS = ("worker", "send", "group-send")
 
 
@@ -73,7 +73,8 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
             metavar=meta.get("metavar"),
             action="append" if meta.get("repeatable") else "store",
             default=None,
-            help=meta["text"].replace("%", "%%") + (f" (default: {shown})" if shown not in (None, "") else ""),
+            **({"nargs": "?", "const": meta["alone"]} if "alone" in meta else {}),
+            help=(meta["text"] + (f" (default: {shown})" if shown not in (None, "") else "")).replace("%", "%%"),
         )
     parser.add_argument("--version", action="version", version=f"offload {__version__}")
     return parser

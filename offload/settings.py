@@ -5,6 +5,7 @@ Plain data: it imports nothing of offload but the exceptions, so that every floo
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -20,6 +21,12 @@ def _setting(default: Any, flags: str, text: str, **more: Any) -> Any:
     if isinstance(default, tuple):
         return field(default=default, metadata={**metadata, "repeatable": True})
     return field(default=default, metadata=metadata)
+
+
+def _check_network(text: str) -> None:
+    if text != "*":
+        # Strict: 192.168.1.1/24 is somebody's mistake.
+        ipaddress.ip_network(text)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,43 @@ class Settings:
         5.0, "--linger-timeout", "seconds to let a client read the last answer before its connection closes",
         low=0.1, metavar="S",
     )  # fmt: skip
+    forwarded_allow_ips: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1"), "--forwarded-allow-ips",
+        "addresses and networks of proxies whose X-Forwarded-* and Forwarded fields are believed; * for all",
+        check=_check_network, metavar="NETWORKS",
+    )  # fmt: skip
+    forwarder_headers: tuple[str, ...] = _setting(
+        ("SCRIPT_NAME", "PATH_INFO"), "--forwarder-headers",
+        "fields with underscores that such a proxy may set; * for all; others' are dropped", metavar="NAMES",
+    )  # fmt: skip
+    proxy_protocol: str = _setting(
+        "off", "--proxy-protocol", "take a PROXY header at a connection's beginning: off, v1, v2 or auto (either)",
+        choices=("off", "v1", "v2", "auto"), words={"true": "auto", "false": "off"}, alone="auto", metavar="MODE",
+    )  # fmt: skip
+    proxy_allow_ips: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1"), "--proxy-allow-from", "addresses and networks that may send a PROXY header; * for all",
+        check=_check_network, metavar="NETWORKS",
+    )  # fmt: skip
+    certfile: tuple[str, ...] = _setting(
+        (), "--certfile", "serve TLS with the certificate in this PEM file; repeatable, for several host names",
+        metavar="FILE", whole=True,
+    )  # fmt: skip
+    keyfile: tuple[str, ...] = _setting(
+        (), "--keyfile", "the certificate's key; default: in its file; repeatable, in the certificates' order",
+        metavar="FILE", whole=True,
+    )  # fmt: skip
+    ca_certs: str | None = _setting(
+        None, "--ca-certs", "PEM file of the authorities that sign clients' certificates", metavar="FILE"
+    )
+    cert_reqs: int = _setting(
+        0, "--cert-reqs", "clients' certificates: 0 not asked for, 1 optional, 2 required", low=0, high=2, metavar="N"
+    )
+    ciphers: str | None = _setting(
+        None, "--ciphers", "ciphers for TLS 1.2, as OpenSSL writes them; default: Python's", metavar="LIST"
+    )
+    tls_handshake_timeout: float | None = _setting(
+        10.0, "--tls-handshake-timeout", "seconds for a TLS handshake; 0 for no limit", low=0, metavar="S"
+    )
     layer: tuple[str, ...] = _setting(
         ("ipc:",),
         "--layer",
@@ -140,6 +184,13 @@ class Settings:
         choices=("debug", "info", "warning", "error", "critical"), metavar="LEVEL",
     )  # fmt: skip
     error_logfile: str = _setting("-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE")
+    access_logfile: str | None = _setting(
+        None, "--access-logfile", "a line for each answer; - for stdout; default: none", metavar="FILE"
+    )
+    access_logformat: str = _setting(
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"', "--access-logformat",
+        "what such a line says, in gunicorn's words; json for JSON", metavar="FORMAT",
+    )  # fmt: skip
     explicit: frozenset[str] = frozenset()
     """Names of the fields that were set by somebody, rather than left at their default."""
 
@@ -206,7 +257,13 @@ def checked(name: str, value: Any, where: str) -> Any:
         if meta.get("whole"):
             # A layer's address may have commas of its own.
             return tuple(map(str, parts))
-        return tuple(piece.strip() for part in parts for piece in str(part).split(",") if piece.strip())
+        pieces = tuple(piece.strip() for part in parts for piece in str(part).split(",") if piece.strip())
+        for piece in pieces:
+            try:
+                meta.get("check", str)(piece)
+            except ValueError as error:
+                raise ConfigurationError(f"{where} has {piece!r}: {error}") from None
+        return pieces
     if isinstance(default, (int, float)):
         kind: type[int] | type[float] = int if isinstance(default, int) else float
         try:
@@ -220,6 +277,7 @@ def checked(name: str, value: Any, where: str) -> Any:
             raise ConfigurationError(f"{where} is {value}, but it must be {bound}")
         # "No limit" is written 0 where a time may be unlimited.
         return None if value == 0 and "None" in str(spec.type) else value
+    value = meta.get("words", {}).get(str(value).lower(), value)
     choices = meta.get("choices")
     if choices and value not in choices:
         raise ConfigurationError(f"{where} is {value!r}; choose one of {', '.join(choices)}")

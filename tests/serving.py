@@ -60,7 +60,7 @@ class Server:
             raise
         if "worker" in arguments:
             return
-        match = re.search(r" at (?:http://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", self.log)
+        match = re.search(r" at (?:https?://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", self.log)
         assert match is not None, self.log
         self.host, self.port = match[1], int(match[2] or 0)
 

@@ -201,6 +201,7 @@ class SocketHandler:
         gateway.server.add(self.face)
         gateway.pings.add(self)
         connection.write(answer)
+        self._http.log_own(101, self.face.environ)
         connection.resume_reading()
         if early:
             self.data_received(early)

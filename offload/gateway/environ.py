@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from offload.gateway.files import FileWrapper
-from offload.protocol.request import Request
+from offload.gateway.forwarded import FORWARDING_FIELDS, Field, Forwarders
+from offload.protocol.request import HttpError, Request
 
 _MAX_CACHED_NAMES = 1024
 """Clients choose header names, so what is remembered of them is bounded."""
@@ -33,14 +35,20 @@ def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "htt
         "SERVER_SOFTWARE": "offload",
         "SERVER_NAME": server[0],
         "SERVER_PORT": server[1],
-        "SCRIPT_NAME": "",
+        "SCRIPT_NAME": os.environ.get("SCRIPT_NAME", "").rstrip("/"),
     }
 
 
 class EnvironBuilder:
-    """Builds environs; one serves a process."""
+    """Builds environs; one serves a process.
 
-    def __init__(self) -> None:
+    Args:
+        forwarders: applies what proxies say.
+    """
+
+    def __init__(self, forwarders: Forwarders) -> None:
+        self._forwarders = forwarders
+        # None for the names that are not simply put into the environ.
         self._keys: dict[bytes, str | None] = {
             b"content-type": "CONTENT_TYPE",
             b"content-length": "CONTENT_LENGTH",
@@ -54,6 +62,9 @@ class EnvironBuilder:
             request: the checked head.
             peer: the client's address as the socket module gives it.
             body: what becomes ``wsgi.input``.
+
+        Raises:
+            HttpError: a proxy's fields contradict each other, or the path is outside of ``SCRIPT_NAME``.
         """
         environ = base.copy()
         environ["REQUEST_METHOD"] = request.method
@@ -69,9 +80,13 @@ class EnvironBuilder:
         else:
             environ["REMOTE_ADDR"] = environ["REMOTE_PORT"] = ""
         keys = self._keys
+        others: list[Field] | None = None
         for name, value in request.headers:
             key = keys[name] if name in keys else self._learn(name)
             if key is None:
+                if others is None:
+                    others = []
+                others.append((name, value))
                 continue
             text = value.decode("latin-1")
             if key in environ:
@@ -80,11 +95,37 @@ class EnvironBuilder:
         if request.host is not None:
             # An absolute target's authority stands above the Host field.
             environ["HTTP_HOST"] = request.host.decode("latin-1")
+        if others is not None:
+            self._forwarders.apply(environ, others)
+            if "HTTP_HOST" in environ:
+                # Pages are checked against the host that their browser asked for, too (see `Origins`).
+                request.host = environ["HTTP_HOST"].encode("latin-1")
+        if environ["SCRIPT_NAME"]:
+            _split_path(environ)
+        if not environ["SERVER_PORT"]:
+            _name_server(environ)
         return environ
 
     def _learn(self, name: bytes) -> str | None:
-        # A name with an underscore would pass for another one with a dash, so it is left out.
-        key = None if b"_" in name else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        special = b"_" in name or name in FORWARDING_FIELDS
+        key = None if special else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         if len(self._keys) < _MAX_CACHED_NAMES:
             self._keys[name] = key
         return key
+
+
+def _split_path(environ: dict[str, Any]) -> None:
+    """Take ``SCRIPT_NAME``, where the application is mounted, off the path."""
+    script, path = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+    rest = path[len(script) :]
+    if not path.startswith(script) or rest[:1] not in ("", "/"):
+        raise HttpError(404, "nothing is served outside of the path that SCRIPT_NAME names")
+    environ["PATH_INFO"] = rest
+
+
+def _name_server(environ: dict[str, Any]) -> None:
+    """At a Unix socket, which has neither name nor port, the client's word has to do: PEP 3333 wants both."""
+    name, _, port = environ.get("HTTP_HOST", "").rpartition(":")
+    if not port.isdigit():
+        name, port = environ.get("HTTP_HOST", ""), "443" if environ["wsgi.url_scheme"] == "https" else "80"
+    environ["SERVER_NAME"], environ["SERVER_PORT"] = name or "localhost", port

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from offload.gateway.body import BodyError, RequestBody
@@ -148,11 +150,17 @@ class HttpHandler:
 
     # Requests.
 
-    def refuse(self, error: HttpError, fields: bytes = b"") -> None:
-        """Answer a request that is not served, and end the connection."""
+    def refuse(self, error: HttpError, fields: bytes = b"", environ: Environ | None = None) -> None:
+        """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
         log.info("%s from %s: %s", error.status, self._connection.peer, error)
         self._connection.write(plain_answer(error.status, str(error), self._gateway.date().encode("ascii"), fields))
+        self.log_own(error.status, environ)
         self._end()
+
+    def log_own(self, status: int, environ: Environ | None) -> None:
+        """Tell the access log of an answer of the server's own."""
+        if self._gateway.access is not None:
+            self._gateway.access.log_own(environ, self._connection.peer, status)
 
     def _break(self, error: HttpError) -> None:
         self._broken = True
@@ -210,8 +218,13 @@ class HttpHandler:
                 connection.pause_reading, connection.resume_reading, gateway.body_timeout, request.content_length
             )
         if request.upgrade is not None and gateway.upgrades is not None and wants_websocket(request):
-            environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO())
-            if gateway.upgrades.take(connection, request, environ, self.refuse, self._protocol.rest):
+            try:
+                environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO())
+            except HttpError as error:
+                self.refuse(error)
+                return
+            refuse = partial(self.refuse, environ=environ)
+            if gateway.upgrades.take(connection, request, environ, refuse, self._protocol.rest):
                 if connection.handler is not self:
                     gateway.handlers.discard(self)
                 return
@@ -242,6 +255,9 @@ class HttpHandler:
             )  # fmt: skip
         if body is not None and request.expect_continue:
             body.before_first_read = response.send_continue
+        access = gateway.access
+        began = time.perf_counter() if access is not None else 0.0
+        environ: Environ | None = None
         try:
             environ = gateway.environ.build(
                 self._base, request, connection.peer, io.BytesIO() if body is None else body
@@ -271,6 +287,8 @@ class HttpHandler:
                 target = request.target.decode("latin-1")
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
                 self._fail(response, request, 500, "the server failed to answer")
+        if access is not None and (upgrade is None or not upgrade.taken):
+            access.log(environ, connection.peer, response, began)
         if upgrade is None or not upgrade.finish():
             self._answered(response, request)
 
@@ -298,6 +316,7 @@ class HttpHandler:
         else:
             date = self._gateway.date().encode("ascii")
             self._connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))
+            response.replaced(status)
 
     def _answered(self, response: Response, request: Request) -> None:
         connection, body = self._connection, self._body

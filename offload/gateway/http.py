@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any, Protocol
 
+from offload.gateway.access import AccessLog
 from offload.gateway.environ import EnvironBuilder
 from offload.gateway.handler import HttpHandler
 from offload.gateway.upgrade import UpgradeResponse
@@ -68,6 +69,7 @@ class HttpGateway:
         header_timeout, body_timeout, send_timeout, keep_alive, linger_timeout: seconds, None for no limit.
         upgrades: asked first about WebSocket upgrades.
         sockets: offers the application those that are left to it; None leaves it plain requests.
+        access: told of each answer.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class HttpGateway:
         linger_timeout: float | None,
         upgrades: Upgrades | None,
         sockets: Sockets | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self.application = application
         self.pool = pool
@@ -97,6 +100,7 @@ class HttpGateway:
         self.date = Date()
         self.names = FieldNames()
         self.environ = environ
+        self.access = access
         self.handlers: set[HttpHandler] = set()
         self.heads: Timeouts[HttpHandler] = Timeouts(header_timeout, HttpHandler.head_expired)
         self.idle: Timeouts[HttpHandler] = Timeouts(keep_alive or None, HttpHandler.idle_expired)

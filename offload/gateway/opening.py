@@ -7,6 +7,7 @@ send meanwhile waits for the decision.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from offload.gateway.websocket_handler import WebSocketHandler
 
 log = logging.getLogger("offload.websocket")
+
+Answered = Callable[[int], None]
 
 _REFUSALS = {
     403: "the WebSocket was refused",
@@ -45,15 +48,31 @@ class Opening:
         consumers: its consumers.
         handshake: the checked request.
         early: what the client sent behind it; more is added here.
+        answered: called with the status of the answer.
 
     Attributes:
         has_begun: whether the connect consumer was asked.
     """
 
-    __slots__ = ("_consumers", "_decider", "_handler", "_handshake", "_held", "_outcome", "early", "has_begun")
+    __slots__ = (
+        "_answered",
+        "_consumers",
+        "_decider",
+        "_handler",
+        "_handshake",
+        "_held",
+        "_outcome",
+        "early",
+        "has_begun",
+    )
 
     def __init__(
-        self, handler: WebSocketHandler, consumers: WebSocketConsumers, handshake: Handshake, early: bytes
+        self,
+        handler: WebSocketHandler,
+        consumers: WebSocketConsumers,
+        handshake: Handshake,
+        early: bytes,
+        answered: Answered | None,
     ) -> None:
         self._handler = handler
         self._consumers = consumers
@@ -64,6 +83,7 @@ class Opening:
         self._decider: greenlet | None = None
         self.early = early
         self.has_begun = False
+        self._answered = answered
 
     def run(self, content: Content) -> None:
         """Run the connect consumer, in a greenlet of the pool, and do as it decides."""
@@ -122,6 +142,8 @@ class Opening:
             log.error("the handshake at %s goes on without a subprotocol: %s", ascii(handler.path), error)
             answer = handshake.answer()
         self._decide(_Outcome.ACCEPTED)
+        if self._answered is not None:
+            self._answered(101)
         handler.opened(answer, self._held, self.early)
 
     def refuse(self, status: int) -> None:
@@ -136,6 +158,8 @@ class Opening:
                 gateway.counters.denied += 1
             else:
                 gateway.counters.failed_handshakes += 1
+            if self._answered is not None:
+                self._answered(status)
             handler.refused(plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii")))
 
     def lose(self) -> None:

@@ -312,6 +312,15 @@ class Response:
         elif self._chunked:
             self._connection.write(b"0\r\n\r\n")
 
+    def replaced(self, status: int) -> None:
+        """The server answered in the application's place."""
+        self.status, self._lines = str(status), []
+
+    @property
+    def headers(self) -> Headers:
+        """The application's fields."""
+        return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._lines)]
+
     # What goes ahead of the answer.
 
     def send_continue(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 import gevent
 from gevent import monkey
 
+from offload.gateway.access import AccessLog
 from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
 from offload.gateway.draining import Drain
@@ -70,6 +72,7 @@ class WebSocketGateway:
         pool: where consumers run.
         origins: decides which pages may connect.
         limits: what one client may do.
+        access: told of each answer to a handshake.
 
     Attributes:
         members: those whose consumers have not ended.
@@ -77,12 +80,19 @@ class WebSocketGateway:
     """
 
     def __init__(
-        self, routing: WebSocketRouting, layer: Layer, pool: Pool, origins: Origins, limits: WebSocketLimits
+        self,
+        routing: WebSocketRouting,
+        layer: Layer,
+        pool: Pool,
+        origins: Origins,
+        limits: WebSocketLimits,
+        access: AccessLog | None = None,
     ) -> None:
         self.routing = routing
         self.layer = layer
         self.pool = pool
         self.origins = origins
+        self.access = access
         self.max_size = limits.max_size
         self.queue = limits.queue
         self.send_buffer = limits.send_buffer
@@ -126,7 +136,8 @@ class WebSocketGateway:
                 self.counters.bad_handshakes += 1
             refuse(error, refusal_fields(error))
             return True
-        handler = WebSocketHandler(self, connection, consumers, content, handshake, rest)
+        answered = partial(self.access.log_own, environ, connection.peer) if self.access is not None else None
+        handler = WebSocketHandler(self, connection, consumers, content, handshake, rest, answered)
         self.admission.enter(handler, address)
         self.members.add(handler)
         connection.handler = handler
@@ -156,7 +167,7 @@ class WebSocketGateway:
 def _connect_content(request: Request, environ: Environ) -> Content:
     path = unquote_to_bytes(request.path).decode("utf-8", "replace")
     return {
-        "path": environ["SCRIPT_NAME"] + path,
+        "path": path,
         "scheme": "wss" if environ["wsgi.url_scheme"] == "https" else "ws",
         "query_string": request.query,
         "headers": [[name, value] for name, value in request.headers],

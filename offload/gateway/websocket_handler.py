@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from offload.gateway import liveness
-from offload.gateway.opening import Opening
+from offload.gateway.opening import Answered, Opening
 from offload.gateway.reply import Reply, prepare
 from offload.gateway.sending import FrameSender
 from offload.interfaces import Content, Delivery, WebSocketConsumers
@@ -101,6 +101,7 @@ class WebSocketHandler(FrameSender):
         content: Content,
         handshake: Handshake,
         early: bytes,
+        answered: Answered | None = None,
     ) -> None:
         super().__init__(connection)
         self.gateway = gateway
@@ -120,7 +121,7 @@ class WebSocketHandler(FrameSender):
         self._queue: deque[Any] | None = None
         self._queued_size = 0
         self._rate_due = 0.0
-        self._opening: Opening | None = Opening(self, consumers, handshake, early)
+        self._opening: Opening | None = Opening(self, consumers, handshake, early, answered)
 
     # The opening, as its own part decides.
 

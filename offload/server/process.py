@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gevent
@@ -18,8 +19,11 @@ from gevent.event import Event
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
 from offload.consumers.routing import Router
+from offload.gateway.access import AccessLog, LogFile
 from offload.gateway.application_socket import ApplicationSockets
+from offload.gateway.arrival import Arrivals
 from offload.gateway.environ import EnvironBuilder, environ_base
+from offload.gateway.forwarded import Forwarders, TrustedPeers
 from offload.gateway.http import HttpGateway
 from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
@@ -34,6 +38,7 @@ from offload.settings import Settings
 from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
+from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
 
 log = logging.getLogger("offload.server")
 
@@ -48,6 +53,7 @@ class ServerProcess:
     load: LoadSlot
     _listeners: list[Listener] = field(default_factory=list)
     _leaving_code: int = GOING_AWAY
+    _access_file: LogFile | None = None
 
     def boot(self) -> None:
         """Import the application, connect the layer, wire everything.
@@ -62,6 +68,7 @@ class ServerProcess:
         configure_layers(settings, module, self.control)
         router = configuration.router_for()
         self._pool = Pool(settings.pool_size)
+        self._access = self._access_log()
         self._websockets = self._websocket_gateway(router) if router.channels else None
         self._sockets = ApplicationSockets(
             application,
@@ -83,7 +90,7 @@ class ServerProcess:
                 settings.limit_request_head,
                 settings.limit_request_body or None,
             ),
-            EnvironBuilder(),
+            EnvironBuilder(Forwarders(TrustedPeers(settings.forwarded_allow_ips), settings.forwarder_headers)),
             header_timeout=settings.header_timeout,
             body_timeout=settings.body_timeout,
             send_timeout=settings.send_timeout,
@@ -91,7 +98,35 @@ class ServerProcess:
             linger_timeout=settings.linger_timeout,
             upgrades=self._websockets,
             sockets=self._sockets,
+            access=self._access,
         )  # fmt: skip
+        self._tls = self._tls_acceptor() if settings.certfile else None
+        self._arrivals = Arrivals(
+            self._http,
+            self._tls,
+            settings.proxy_protocol if settings.proxy_protocol != "off" else None,
+            TrustedPeers(settings.proxy_allow_ips),
+            settings.header_timeout,
+        )
+
+    def _tls_acceptor(self) -> TlsAcceptor:
+        settings = self.settings
+        make = partial(
+            make_context,
+            settings.certfile,
+            settings.keyfile,
+            settings.ca_certs,
+            settings.cert_reqs,
+            settings.ciphers,
+        )
+        return TlsAcceptor(make, settings.tls_handshake_timeout)
+
+    def _access_log(self) -> AccessLog | None:
+        settings = self.settings
+        if settings.access_logfile is None:
+            return None
+        self._access_file = LogFile(settings.access_logfile, self._loop.run_callback)
+        return AccessLog(settings.access_logformat, self._access_file.write)
 
     def _websocket_gateway(self, router: Router) -> WebSocketGateway:
         settings = self.settings
@@ -115,6 +150,7 @@ class ServerProcess:
                 ping_timeout=settings.ws_ping_timeout,
                 compresses=settings.ws_compression == "auto",
             ),
+            self._access,
         )
 
     def serve(self) -> int:
@@ -136,6 +172,8 @@ class ServerProcess:
 
     def _supervisor_spoke(self) -> None:
         notes, alive = self.control.hear()
+        if self._tls is not None and any("reload_certificates" in note for note in notes):
+            self._tls.reload()
         if any("retire" in note for note in notes):
             # Another process takes this one's place: clients may come back to it at once.
             self._leaving_code = SERVICE_RESTART
@@ -147,12 +185,17 @@ class ServerProcess:
     def _listener(self, sock: socket.socket) -> Listener:
         where = sock.getsockname()
         server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
-        base = environ_base(server, multiprocess=self.settings.workers > 1)
-        loop, load, http, limit = self._loop, self.load, self._http, self.settings.worker_connections
+        tls = self._tls
+        base = environ_base(server, self.settings.workers > 1, "http" if tls is None else "https")
+        loop, load, limit = self._loop, self.load, self.settings.worker_connections
+        serve = self._arrivals.accepted if self._arrivals.take_steps else self._http.accepted
 
         def accepted(client: Any, peer: object) -> None:
             load.change(1)
-            http.accepted(Connection(loop, client, peer, left), base)
+            if tls is None:
+                serve(Connection(loop, client, peer, left), base)
+            else:
+                serve(TlsConnection(loop, client, peer, left, tls), base)
 
         def left() -> None:
             load.change(-1)
@@ -163,6 +206,7 @@ class ServerProcess:
         """Accept nothing more, let requests and consumers finish, and leave."""
         for listener in self._listeners:
             listener.stop()
+        self._arrivals.stop()
         self._http.stop()
         self._sockets.stop()
         if self._websockets is not None:
@@ -179,6 +223,8 @@ class ServerProcess:
             )
         for alias in configuration.aliases():
             configuration.close(alias)
+        if self._access_file is not None:
+            self._access_file.flush()
 
     def _drained(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
@@ -187,7 +233,8 @@ class ServerProcess:
 
         def look() -> None:
             routed = self._websockets.members if self._websockets is not None else ()
-            if not (self._http.handlers or routed or self._sockets.handlers or self._pool.busy):
+            arriving = self._arrivals.pending
+            if not (self._http.handlers or routed or self._sockets.handlers or self._pool.busy or arriving):
                 timer.close()
                 drained.set()
 

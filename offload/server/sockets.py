@@ -96,13 +96,13 @@ def _explained(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def name_of(sock: socket.socket) -> str:
+def name_of(sock: socket.socket, scheme: str = "http") -> str:
     """Where a socket listens, as a person would type it into a browser, or a path."""
     where = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{where}"
     host = f"[{where[0]}]" if sock.family == socket.AF_INET6 else where[0]
-    return f"http://{host}:{where[1]}"
+    return f"{scheme}://{host}:{where[1]}"
 
 
 def unlink(sock: socket.socket) -> None:

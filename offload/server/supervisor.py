@@ -70,6 +70,7 @@ class Supervisor:
     _pauses: dict[object, float] = field(default_factory=dict)
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
     _stop_signal: int | None = None
+    _hung_up: bool = False
     _deadline: float | None = None
     _served: bool = False
     _error: ConfigurationError | None = None
@@ -92,7 +93,8 @@ class Supervisor:
             self._write_pid()
             self._load = SharedLoad(settings.workers)
             self._catch_signals()
-            places = ", ".join(map(sockets.name_of, self._listening))
+            scheme = "https" if settings.certfile else "http"
+            places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
             log.info(
                 "offload %s runs %s%s, supervisor %d",
                 __version__,
@@ -124,7 +126,7 @@ class Supervisor:
         for descriptor in (self._wake_reader, self._wake_writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, self._signalled)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
@@ -133,6 +135,8 @@ class Supervisor:
             # The second signal means it: nothing is waited for.
             quick = self._stop_signal is not None or number == signal.SIGQUIT
             self._stop_signal = signal.SIGQUIT if quick else number
+        elif number == signal.SIGHUP:
+            self._hung_up = True
 
     def _watch(self) -> None:
         while self._children or self._restarts:
@@ -146,6 +150,18 @@ class Supervisor:
                 self._stop()
             else:
                 self._restart_due()
+                self._reload_due()
+
+    def _reload_due(self) -> None:
+        """SIGHUP: new connections get the certificates that the files hold now."""
+        if not self._hung_up:
+            return
+        self._hung_up = False
+        if not self.settings.certfile:
+            log.info("SIGHUP: there are no certificates to reload")
+        for child in self._children.values():
+            if child.slot is not None and self.settings.certfile:
+                child.control.tell(reload_certificates=True)
 
     def _patience(self) -> float | None:
         moments = [moment for moment, _ in self._restarts]
@@ -226,8 +242,9 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in (*_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C reaches the whole foreground group; the supervisor is the one to act on it.
+        # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._selector.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)

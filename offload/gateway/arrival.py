@@ -1,0 +1,174 @@
+"""From an accepted socket to its first HTTP byte: the PROXY protocol's header, then TLS, where either is asked for."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from functools import partial
+from typing import Any
+
+from offload.exceptions import ProtocolError
+from offload.gateway.forwarded import TrustedPeers
+from offload.gateway.http import PARTING_SECONDS, Environ, HttpGateway
+from offload.protocol.proxy import ProxyHeader, read_proxy_header
+from offload.protocol.response import plain_answer
+from offload.transport.connection import Connection
+from offload.transport.timeouts import Timeouts
+from offload.transport.tls import TlsAcceptor, TlsConnection
+
+log = logging.getLogger("offload.http")
+
+
+class Arrivals:
+    """Takes connections to the HTTP gateway.
+
+    Args:
+        http: serves them afterwards.
+        tls: shared by all `TlsConnection`s, and every connection is one; None for plain HTTP.
+        proxy_mode: the PROXY protocol's versions to look for (see `read_proxy_header`); None for none.
+        proxies: peers that may send such a header.
+        timeout: seconds for the header; None for no limit.
+    """
+
+    def __init__(
+        self,
+        http: HttpGateway,
+        tls: TlsAcceptor | None,
+        proxy_mode: str | None,
+        proxies: TrustedPeers,
+        timeout: float | None,
+    ) -> None:
+        self.http = http
+        self.tls = tls
+        self.proxy_mode = proxy_mode
+        self.proxies = proxies
+        self.waiting: set[_Introduction] = set()
+        self.deadlines: Timeouts[_Introduction] = Timeouts(timeout, _Introduction.expired)
+
+    @property
+    def take_steps(self) -> bool:
+        """Whether there is anything between the socket and HTTP."""
+        return self.tls is not None or self.proxy_mode is not None
+
+    @property
+    def pending(self) -> int:
+        """Connections on their way."""
+        return len(self.waiting) + (len(self.tls.shaking_hands) if self.tls is not None else 0)
+
+    def accepted(self, connection: Connection, base: Environ) -> None:
+        """Take a new connection on its way; `base` is its listener's part of the environ."""
+        if self.proxy_mode is not None:
+            connection.start(_Introduction(self, connection, base))
+        else:
+            self.introduced(connection, base, b"")
+
+    def introduced(self, connection: Connection, base: Environ, rest: bytes) -> None:
+        """What comes now, `rest` first, is TLS or HTTP."""
+        if isinstance(connection, TlsConnection):
+            connection.begin_tls(partial(self._secured, base), rest)
+            return
+        self.http.accepted(connection, base)
+        if rest and connection.handler is not None:
+            connection.handler.data_received(rest)
+
+    def _secured(self, base: Environ, connection: TlsConnection) -> None:
+        certificate = connection.certificate
+        if certificate is not None:
+            base = {**base, **_client_certificate(certificate, connection.certificate_bytes or b"")}
+        self.http.accepted(connection, base)
+
+    def stop(self) -> None:
+        """Give those on their way as long as an idle connection has; what they then ask is answered."""
+        before, self.deadlines = self.deadlines, Timeouts(PARTING_SECONDS, _Introduction.expired)
+        for introduction in self.waiting:
+            before.discard(introduction)
+            self.deadlines.add(introduction)
+        if self.tls is not None:
+            self.tls.hurry(PARTING_SECONDS)
+
+
+def _client_certificate(certificate: dict[str, Any], der: bytes) -> Environ:
+    """The client's certificate, under the names that Apache's mod_ssl made common."""
+    names = [(kind, value) for part in certificate["subject"] for kind, value in part]
+    return {
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_S_DN": ",".join(f"{kind}={value}" for kind, value in names),
+        "SSL_CLIENT_S_DN_CN": next((value for kind, value in names if kind == "commonName"), ""),
+        "SSL_CLIENT_M_SERIAL": certificate["serialNumber"],
+        "SSL_CLIENT_CERT": ssl.DER_cert_to_PEM_cert(der),
+    }
+
+
+class _Introduction:
+    """A connection whose PROXY header is awaited."""
+
+    __slots__ = ("_arrivals", "_base", "_connection", "_data", "_refused")
+
+    def __init__(self, arrivals: Arrivals, connection: Connection, base: Environ) -> None:
+        self._arrivals = arrivals
+        self._connection = connection
+        self._base = base
+        self._data = b""
+        self._refused = False
+        arrivals.waiting.add(self)
+        arrivals.deadlines.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, until the header is whole or it is clear that there is none."""
+        if self._refused:
+            return
+        self._data += data
+        arrivals = self._arrivals
+        assert arrivals.proxy_mode is not None
+        peer = self._connection.peer
+        try:
+            found = read_proxy_header(self._data, arrivals.proxy_mode)
+        except ProtocolError as error:
+            self._refuse(400, str(error))
+            return
+        if found is None:
+            return
+        header, rest = found
+        if header is not None:
+            host = peer[0] if isinstance(peer, tuple) else ""
+            if not arrivals.proxies(host):
+                self._refuse(403, "a PROXY header is taken only from the addresses that --proxy-allow-from names")
+                return
+            self._apply(header)
+        self._leave()
+        arrivals.introduced(self._connection, self._base, rest)
+
+    def _apply(self, header: ProxyHeader) -> None:
+        self._base = {**self._base, "PROXY_PROTOCOL": header.protocol}
+        if header.source is not None and header.destination is not None:
+            self._connection.peer = header.source
+            self._base["PROXY_ADDR"] = header.destination[0]
+            self._base["PROXY_PORT"] = str(header.destination[1])
+
+    def _refuse(self, status: int, text: str) -> None:
+        log.warning("%d from %s: %s", status, self._connection.peer, text)
+        self._refused = True
+        connection = self._connection
+        if isinstance(connection, TlsConnection):
+            # It waits for TLS, and would not understand plain words.
+            connection.abort()
+        else:
+            connection.write(plain_answer(status, text, self._arrivals.http.date().encode("ascii")))
+            connection.finish()
+            self._arrivals.deadlines.add(self)
+
+    def _leave(self) -> None:
+        self._arrivals.waiting.discard(self)
+        self._arrivals.deadlines.discard(self)
+
+    def eof_received(self) -> None:
+        """It ended before it began, or has its refusal."""
+        self._connection.abort()
+
+    def connection_lost(self) -> None:
+        """Forget it."""
+        self._leave()
+
+    def expired(self) -> None:
+        """The header did not come in time, or the client did not leave after its refusal."""
+        self._connection.abort()

@@ -1,0 +1,202 @@
+"""What a proxy says of the client: X-Forwarded-*, Forwarded, and the fields that only a proxy may set.
+
+Only a trusted forwarder is believed. Each proxy adds the address it saw at the end of a list, so the list is read
+from its end, and only as far as the addresses there are trusted themselves: what stands further left may be the
+client's own invention. Follows RFC 7239, and gunicorn where no standard says more.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from offload.protocol.request import HttpError
+
+Field = tuple[bytes, bytes]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Node = tuple[str, str]
+"""An address and a port, "0" where the proxy told none."""
+
+FORWARDING_FIELDS = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-protocol",
+        b"x-forwarded-ssl",
+    )
+)
+
+_SECURE = {
+    "HTTP_X_FORWARDED_PROTO": ("https", "wss"),
+    "HTTP_X_FORWARDED_PROTOCOL": ("https", "ssl"),
+    "HTTP_X_FORWARDED_SSL": ("on",),
+}
+_INSIDE = [
+    ipaddress.ip_network(network)
+    for network in (
+        "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10",
+        "::1/128", "fc00::/7", "fe80::/10",
+    )
+]  # fmt: skip
+_MAX_KNOWN = 4096
+"""Addresses of which the answer is remembered."""
+_HOST = re.compile(r"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+# A pair, or nothing, up to and with what ends it.
+_PAIR = re.compile(r'[ \t]*(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"\s]*)[ \t]*)?([;,]|$)')
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::(\d{1,5}))?")
+
+
+class TrustedPeers:
+    """A list of addresses and networks whose word counts.
+
+    Args:
+        allowed: addresses, networks such as ``10.0.0.0/8``, or ``*`` for whoever connects.
+    """
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self._everybody = "*" in allowed
+        self._networks = [ipaddress.ip_network(entry) for entry in allowed if entry != "*"]
+        # Of those behind the one who connects, "*" trusts the ones inside: it says nothing of the world's addresses.
+        self._hops: list[Network] = self._networks + (_INSIDE if self._everybody else [])
+        self._lists = lru_cache(_MAX_KNOWN)(partial(_is_in, networks=self._networks))
+        # The node that a word of a proxy's list names, if any, and whether it is another trusted proxy's, so that
+        # the client stands further left.
+        self.read_hop = lru_cache(_MAX_KNOWN)(self._read_hop)
+
+    def __call__(self, host: str) -> bool:
+        """Whether a peer is trusted; one at a Unix socket, which has no address, always is."""
+        return self._everybody or not host or self._lists(host)
+
+    def _read_hop(self, word: str) -> tuple[Node, bool] | None:
+        node = _node(word)
+        return None if node is None else (node, _is_in(node[0], self._hops))
+
+
+def _is_in(host: str, networks: Iterable[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    # A socket that serves both families sees IPv4 clients as ::ffff:192.0.2.1.
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
+
+
+class Forwarders:
+    """Applies what proxies say to environs.
+
+    Args:
+        trusted: whose word counts.
+        fields: names with underscores, upper case, that a trusted forwarder may set (``*`` for all); others' are
+            dropped, since in an environ ``X_REAL_IP`` would pass for ``X-REAL-IP``.
+    """
+
+    def __init__(self, trusted: TrustedPeers, fields: Sequence[str] = ()) -> None:
+        self._trusted = trusted
+        self._all_fields = "*" in fields
+        self._fields = frozenset(name.lower().encode("latin-1") for name in fields)
+
+    def apply(self, environ: dict[str, Any], fields: Sequence[Field]) -> None:
+        """Put forwarding fields, and fields with underscores, into an environ, and do as the trusted ones say.
+
+        Args:
+            environ: with the peer's address in ``REMOTE_ADDR``; afterwards the client's stands there.
+            fields: names lower case.
+
+        Raises:
+            HttpError: 400, the fields contradict each other.
+        """
+        trusted = self._trusted(environ["REMOTE_ADDR"])
+        for name, value in fields:
+            if b"_" in name and not (trusted and (self._all_fields or name in self._fields)):
+                continue
+            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+            text = value.decode("latin-1")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+        if trusted:
+            self._believe(environ)
+
+    def _believe(self, environ: dict[str, Any]) -> None:
+        if "HTTP_SCRIPT_NAME" in environ:
+            environ["SCRIPT_NAME"] = environ["HTTP_SCRIPT_NAME"].rstrip("/")
+        secure = {
+            word.strip().lower() in words
+            for key, words in _SECURE.items()
+            if key in environ
+            for word in environ[key].split(",")
+        }
+        host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
+        node = None
+        if "HTTP_FORWARDED" in environ:
+            elements = read_forwarded(environ["HTTP_FORWARDED"])
+            node, at = self._client([element.get("for", "") for element in elements])
+            element = elements[at] if elements else {}
+            if "proto" in element:
+                secure.add(element["proto"].lower() in ("https", "wss"))
+            host = host or element.get("host", "")
+        if "HTTP_X_FORWARDED_FOR" in environ:
+            # A proxy that writes this one may well pass on a Forwarded field that the client made up.
+            words = (word.strip() for word in environ["HTTP_X_FORWARDED_FOR"].split(","))
+            node, _ = self._client([word for word in words if word])
+        if len(secure) > 1:
+            raise HttpError(400, "the proxy's fields contradict each other on the scheme")
+        if secure:
+            environ["wsgi.url_scheme"] = "https" if secure.pop() else "http"
+        if host:
+            if not _HOST.fullmatch(host):
+                raise HttpError(400, "the forwarded host is not a host name")
+            environ["HTTP_HOST"] = host
+        if node is not None:
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = node
+
+    def _client(self, words: Sequence[str]) -> tuple[Node | None, int]:
+        """The first from the right that is no trusted proxy, or the leftmost if all are; and where it stands."""
+        found: Node | None = None
+        at = len(words) - 1
+        for index in reversed(range(len(words))):
+            hop = self._trusted.read_hop(words[index])
+            if hop is None:
+                # "unknown", a name that hides an address, or nonsense: the last address known stands.
+                break
+            found, at = hop[0], index
+            if not hop[1]:
+                break
+        return found, at
+
+
+def _node(text: str) -> Node | None:
+    """Read ``192.0.2.1``, ``192.0.2.1:4711``, ``2001:db8::1`` or ``[2001:db8::1]:4711``."""
+    host, port = text, "0"
+    match = _NODE.fullmatch(text)
+    if match is not None:
+        host, port = match[1] or match[2], match[3] or "0"
+    try:
+        return str(ipaddress.ip_address(host)), str(int(port))
+    except ValueError:
+        return None
+
+
+def read_forwarded(value: str) -> list[dict[str, str]]:
+    """Read a Forwarded field: one dict for each proxy, names lower case.
+
+    Raises:
+        HttpError: 400, it does not follow RFC 7239.
+    """
+    elements: list[dict[str, str]] = [{}]
+    at = 0
+    while at < len(value):
+        match = _PAIR.match(value, at)
+        if match is None or (match[1] or "").lower() in elements[-1]:
+            raise HttpError(400, "the Forwarded field is malformed")
+        name, text, separator = match.groups()
+        if name is not None:
+            elements[-1][name.lower()] = re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+        at = match.end()
+        if separator == ",":
+            elements.append({})
+    return [element for element in elements if element]

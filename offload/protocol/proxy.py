@@ -1,0 +1,139 @@
+"""The PROXY protocol's header, versions 1 and 2: who connected to the proxy that connected to us.
+
+Pure: no sockets, no clock. Follows the specification that comes with HAProxy (``proxy-protocol.txt``). Of version 2's
+additional fields none is needed, so they are skipped, the checksum among them: the bytes came over TCP from a peer
+that the operator named.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import struct
+from dataclasses import dataclass
+
+from offload.exceptions import ProtocolError
+
+V1, V2, AUTO = "v1", "v2", "auto"
+
+_V1_PREFIX = b"PROXY "
+_V1_MAX_BYTES = 107
+"""With its CR LF, as the specification says."""
+_V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+_V2_FIXED = struct.Struct(">12sBBH")
+_INET = struct.Struct(">4s4sHH")
+_INET6 = struct.Struct(">16s16sHH")
+_LOCAL, _PROXY = 0x20, 0x21
+_UNSPECIFIED, _TCP4, _TCP6, _UNIX_STREAM = 0x00, 0x11, 0x21, 0x31
+_PORT = re.compile(r"0|[1-9][0-9]{0,4}")
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class ProxyHeader:
+    """What a proxy says of a connection.
+
+    Attributes:
+        protocol: "TCP4", "TCP6" or "UNIX"; "UNKNOWN" where the proxy speaks for itself, for instance to see whether
+            the server is alive, or does not know: the connection's own addresses stand.
+        source: the client's address, or None where there is none.
+        destination: the address that the client connected to, or None.
+    """
+
+    protocol: str
+    source: Address | None = None
+    destination: Address | None = None
+
+
+_UNKNOWN = ProxyHeader("UNKNOWN")
+
+
+def read_proxy_header(data: bytes, mode: str = AUTO) -> tuple[ProxyHeader | None, bytes] | None:
+    """Take the header off the beginning of what a connection brought.
+
+    Args:
+        data: everything that has arrived.
+        mode: which versions to look for: ``V1``, ``V2`` or ``AUTO``.
+
+    Returns:
+        None for "more data, please"; else the header, or None where the connection begins without one, and the
+        bytes that follow.
+
+    Raises:
+        ProtocolError: it began as a header and is none.
+    """
+    if mode != V2 and _may_begin(data, _V1_PREFIX):
+        return _read_v1(data)
+    if mode != V1 and _may_begin(data, _V2_SIGNATURE):
+        return _read_v2(data)
+    return None, data
+
+
+def _may_begin(data: bytes, prefix: bytes) -> bool:
+    return data.startswith(prefix) if len(data) >= len(prefix) else prefix.startswith(data)
+
+
+def _read_v1(data: bytes) -> tuple[ProxyHeader, bytes] | None:
+    end = data.find(b"\n", 0, _V1_MAX_BYTES)
+    if end < 0:
+        if len(data) >= _V1_MAX_BYTES:
+            raise ProtocolError(f"a PROXY header has over {_V1_MAX_BYTES} bytes")
+        return None
+    line, rest = data[:end], data[end + 1 :]
+    if not line.endswith(b"\r"):
+        raise ProtocolError("a PROXY header ends without CR LF")
+    # Whatever the six words are, they are compared with plain ones.
+    words = line[:-1].decode("latin-1").split(" ")
+    if words[1] == "UNKNOWN":
+        return _UNKNOWN, rest
+    if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
+        raise ProtocolError("a PROXY header is not PROXY, TCP4 or TCP6, two addresses and two ports")
+    kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+    kind = ipaddress.IPv4Address if words[1] == "TCP4" else ipaddress.IPv6Address
+    source, destination = (_address(kind, words[at], words[at + 2]) for at in (2, 3))
+    return ProxyHeader(words[1], source, destination), rest
+
+
+def _address(kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address], host: str, port: str) -> Address:
+    try:
+        # A scope names an interface of the proxy's machine, which means nothing here.
+        address = kind(host) if "%" not in host else None
+    except ValueError:
+        address = None
+    if address is None:
+        raise ProtocolError("a PROXY header's address is not one of its protocol")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        raise ProtocolError("a PROXY header's port is not a number from 0 to 65535")
+    return str(address), int(port)
+
+
+def _read_v2(data: bytes) -> tuple[ProxyHeader, bytes] | None:
+    if len(data) < _V2_FIXED.size:
+        return None
+    _, command, family, length = _V2_FIXED.unpack_from(data)
+    if command not in (_LOCAL, _PROXY):
+        raise ProtocolError(f"a PROXY header has the version and command 0x{command:02x}")
+    end = _V2_FIXED.size + length
+    if len(data) < end:
+        return None
+    return (_UNKNOWN if command == _LOCAL else _v2_addresses(family, data[_V2_FIXED.size : end])), data[end:]
+
+
+def _v2_addresses(family: int, block: bytes) -> ProxyHeader:
+    if family == _UNSPECIFIED:
+        return _UNKNOWN
+    if family == _UNIX_STREAM:
+        # Paths on the proxy's machine: there is no address to tell.
+        return ProxyHeader("UNIX")
+    layout = {_TCP4: _INET, _TCP6: _INET6}.get(family)
+    if layout is None:
+        raise ProtocolError(f"a PROXY header has the address family and protocol 0x{family:02x}, which is not TCP")
+    if len(block) < layout.size:
+        raise ProtocolError("a PROXY header is too short for its addresses")
+    source, destination, source_port, destination_port = layout.unpack_from(block)
+    return ProxyHeader(
+        "TCP4" if family == _TCP4 else "TCP6",
+        (str(ipaddress.ip_address(source)), source_port),
+        (str(ipaddress.ip_address(destination)), destination_port),
+    )

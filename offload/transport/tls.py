@@ -1,0 +1,391 @@
+"""TLS on the loop: a connection whose bytes pass through OpenSSL's memory buffers on their way to and from the socket.
+
+OpenSSL never touches the socket, so neither a read nor a write can get stuck half-way on the other's behalf: what it
+wants to say, be it a handshake's step, a ticket or a key update, joins the connection's queue of unsent bytes. Each
+read decrypts all that came, so nothing readable ever waits behind a socket that is silent.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offload.exceptions import ConfigurationError
+from offload.transport.connection import Connection
+from offload.transport.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from gevent._types import _Loop
+
+log = logging.getLogger("offload.server")
+
+RECORD_BYTES = 16384
+"""The most that one TLS record carries."""
+_PIECE_BYTES = 65536
+"""Encrypted and queued at a time, so that OpenSSL's buffers stay small."""
+
+
+class _Object(ssl.SSLObject):
+    def _sslsock(self) -> _Object:
+        # gevent's contexts hand their callbacks what this returns: they expect one of gevent's sockets.
+        return self
+
+
+class _Context(ssl.SSLContext):
+    sslobject_class = _Object
+
+
+def make_context(
+    certfiles: Sequence[str],
+    keyfiles: Sequence[str],
+    ca_certs: str | None = None,
+    cert_reqs: int = 0,
+    ciphers: str | None = None,
+) -> ssl.SSLContext:
+    """A server's context: TLS 1.2 and up, without renegotiation, HTTP/1.1 by ALPN.
+
+    Args:
+        certfiles: PEM files, each with a certificate and those between it and the root. A client that names a host
+            (SNI) gets the certificate for it; the first is for all others.
+        keyfiles: PEM files of their keys, in the same order; none: each key is in the certificate's file.
+        ca_certs: PEM file of those who vouch for clients.
+        cert_reqs: 0 asks clients for no certificate, 1 takes one, 2 demands one.
+        ciphers: OpenSSL's cipher list for TLS 1.2.
+
+    Raises:
+        ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches.
+    """
+    if keyfiles and len(keyfiles) != len(certfiles):
+        raise ConfigurationError(
+            f"there are {len(certfiles)} certificates (--certfile) and {len(keyfiles)} keys (--keyfile)"
+        )
+    contexts = [
+        _context(certfile, keyfile, ca_certs, cert_reqs, ciphers)
+        for certfile, keyfile in zip(certfiles, keyfiles or certfiles, strict=True)
+    ]
+    first = contexts[0]
+    if len(contexts) > 1:
+        hosts = {
+            name: context
+            for certfile, context in zip(reversed(certfiles), reversed(contexts), strict=True)
+            for name in _host_names(certfile)
+        }
+
+        def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            host = (name or "").lower()
+            tls.context = hosts.get(host) or hosts.get("*." + host.partition(".")[2]) or first
+
+        first.sni_callback = choose
+    return first
+
+
+def _host_names(certfile: str) -> list[str]:
+    """The hosts that a certificate is for, lower case."""
+    try:
+        from cryptography import x509
+    except ImportError as error:
+        raise ConfigurationError(
+            "several certificates need the cryptography package; run: pip install 'django-offload[tls]'"
+        ) from error
+    certificate = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+
+
+def _context(certfile: str, keyfile: str, ca_certs: str | None, cert_reqs: int, ciphers: str | None) -> ssl.SSLContext:
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context.load_cert_chain, certfile, keyfile, _no_password)
+    if ca_certs is not None:
+        _load(context.load_verify_locations, ca_certs)
+    elif cert_reqs:
+        raise ConfigurationError("client certificates need the file of those who vouch for them; give --ca-certs")
+    context.verify_mode = ssl.VerifyMode(cert_reqs)
+    if ciphers is not None:
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError as error:
+            raise ConfigurationError(f"no cipher matches {ciphers!r} (--ciphers)") from error
+    return context
+
+
+def _load(load: Callable[..., object], *files: Any) -> None:
+    names = " and ".join(dict.fromkeys(repr(name) for name in files if isinstance(name, str)))
+    try:
+        load(*files)
+    except ssl.SSLError as error:
+        why = "the key does not belong to the certificate" if error.reason == "KEY_VALUES_MISMATCH" else error.reason
+        raise ConfigurationError(f"cannot use {names} for TLS: {why or 'there is no PEM text of that kind'}") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {names} for TLS: {error.strerror}") from error
+
+
+def _no_password() -> str:
+    raise ConfigurationError("the key for TLS is encrypted, and nobody is there to type its password; decrypt it")
+
+
+class TlsAcceptor:
+    """What all TLS connections of a process share.
+
+    Args:
+        make: makes the context, again for each reload; raises `ConfigurationError`.
+        handshake_timeout: seconds for a whole handshake; None for no limit.
+
+    Attributes:
+        context: for new connections.
+        shaking_hands: connections whose handshake is not done.
+    """
+
+    def __init__(self, make: Callable[[], ssl.SSLContext], handshake_timeout: float | None) -> None:
+        self._make = make
+        self.context = make()
+        self.shaking_hands: set[TlsConnection] = set()
+        self.deadlines: Timeouts[TlsConnection] = Timeouts(handshake_timeout, TlsConnection.handshake_expired)
+
+    def hurry(self, seconds: float) -> None:
+        """Give all handshakes this long from now."""
+        before, self.deadlines = self.deadlines, Timeouts(seconds, TlsConnection.handshake_expired)
+        for connection in self.shaking_hands:
+            before.discard(connection)
+            self.deadlines.add(connection)
+
+    def reload(self) -> None:
+        """Read the files again, for connections to come. Files that are wrong leave the old ones in force."""
+        try:
+            self.context = self._make()
+        except ConfigurationError as error:
+            log.error("the certificates were not reloaded, the old ones stay in force: %s", error)
+        else:
+            log.info("the certificates were reloaded")
+
+
+class TlsConnection(Connection):
+    """A connection that speaks plainly until `begin_tls`, and only TLS from there on.
+
+    Args:
+        loop, sock, peer, left: as `Connection`.
+        acceptor: the process's.
+    """
+
+    sends_files = False
+
+    __slots__ = ("_acceptor", "_established", "_incoming", "_outgoing", "_ready", "_soon", "_tls")
+
+    def __init__(
+        self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None], acceptor: TlsAcceptor
+    ) -> None:
+        super().__init__(loop, sock, peer, left)
+        self._acceptor = acceptor
+        self._ready: Callable[[TlsConnection], None] | None = None
+        self._established = False
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        # What `write_soon` was given in this turn of the loop: it becomes one record.
+        self._soon: list[bytes] | None = None
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The client's certificate, checked, as `ssl.SSLSocket.getpeercert` tells it; None without one."""
+        return (self._tls.getpeercert() or None) if self._tls is not None else None
+
+    @property
+    def certificate_bytes(self) -> bytes | None:
+        """The client's certificate, in DER form; None without one."""
+        return self._tls.getpeercert(binary_form=True) if self._tls is not None else None
+
+    def begin_tls(self, ready: Callable[[TlsConnection], None], early: bytes = b"") -> None:
+        """Begin the handshake.
+
+        Args:
+            ready: called once the handshake is done; it gives the connection its handler.
+            early: what was read from the socket already.
+        """
+        self.handler = None
+        self._ready = ready
+        self._recv = self._receive
+        self._tls = self._acceptor.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._acceptor.shaking_hands.add(self)
+        self._acceptor.deadlines.add(self)
+        self.resume_reading()
+        if early:
+            self._incoming.write(early)
+            self._shake_hands()
+
+    def handshake_expired(self) -> None:
+        """The client took too long."""
+        log.info("the TLS handshake with %s took too long", self.peer)
+        self.abort()
+
+    def _shake_hands(self) -> None:
+        assert self._tls is not None
+        assert self._ready is not None
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._send_outgoing()
+            return
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            log.info("the TLS handshake with %s failed: %s", self.peer, error.reason or error)
+            # An alert tells the client why.
+            self._send_outgoing()
+            super().close()
+            return
+        self._established = True
+        self._acceptor.shaking_hands.discard(self)
+        self._acceptor.deadlines.discard(self)
+        # Tickets for the client's next visits.
+        self._send_outgoing()
+        ready, self._ready = self._ready, None
+        ready(self)
+
+    def _receive(self, size: int) -> bytes:
+        """In the place of a socket's ``recv``: all that can be decrypted now, b"" at the end."""
+        data = self._sock.recv(size)
+        if not data:
+            # Whether the client said goodbye first does not matter: HTTP's and WebSocket's own framing tells whole
+            # messages from cut ones.
+            if not self._established:
+                self.abort()
+                raise BlockingIOError
+            return data
+        incoming = self._incoming
+        incoming.write(data)
+        if not self._established:
+            self._shake_hands()
+            if not self._established or self.closed:
+                raise BlockingIOError
+        assert self._tls is not None
+        read = self._tls.read
+        pieces = []
+        goodbye = False
+        try:
+            # A read takes a whole record: with the buffer empty, OpenSSL holds back a record's beginning at most.
+            while incoming.pending:
+                piece = read(RECORD_BYTES)
+                if not piece:
+                    goodbye = True
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass  # What is left is a record's beginning, or was between the two ends of TLS alone.
+        except ssl.SSLZeroReturnError:
+            goodbye = True
+        if self._outgoing.pending:
+            # For instance the answer to a key update.
+            self._send_outgoing()
+        if pieces:
+            # A goodbye behind them is told again by the socket's end.
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if goodbye:
+            return b""
+        raise BlockingIOError
+
+    def write(self, data: bytes) -> None:
+        """See `Connection.write`."""
+        if self.closed or self._end is not None or not self._established:
+            return
+        if self._soon is not None:
+            self._encrypt_soon()
+        self._encrypt(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """See `Connection.write_soon`."""
+        if self.closed or self._end is not None or not self._established:
+            return
+        if self._soon is None:
+            self._soon = []
+            self._loop.run_callback(self._encrypt_soon)
+        self._soon.append(data)
+        self.unsent_bytes += len(data)
+
+    def _encrypt_soon(self) -> None:
+        if self._soon is None or self.closed:
+            return
+        data, self._soon = b"".join(self._soon), None
+        self.unsent_bytes -= len(data)
+        self._encrypt(data)
+
+    def flush(self) -> None:
+        """See `Connection.flush`."""
+        if self._soon is not None:
+            self._encrypt_soon()
+        super().flush()
+
+    def _refilled(self, unsent: deque[bytes | memoryview]) -> bool:
+        data = self.refill() if self.refill is not None else b""
+        for piece in self._sealed(data) if data else ():
+            unsent.append(piece)
+            self.unsent_bytes += len(piece)
+        return bool(unsent)
+
+    def _encrypt(self, data: bytes) -> None:
+        for piece in self._sealed(data):
+            super().write(piece)
+
+    def _sealed(self, data: bytes) -> list[bytes]:
+        """The bytes that carry `data` over the wire; none, and the connection's end, where OpenSSL fails."""
+        assert self._tls is not None
+        write, outgoing = self._tls.write, self._outgoing
+        try:
+            if len(data) <= RECORD_BYTES:
+                write(data)
+                return [outgoing.read()]
+            pieces = []
+            view = memoryview(data)
+            while view:
+                view = view[write(view) :]
+                if outgoing.pending >= _PIECE_BYTES or not view:
+                    pieces.append(outgoing.read())
+            return pieces
+        except ssl.SSLError as error:
+            log.info("the TLS connection with %s failed: %s", self.peer, error.reason or error)
+            self.abort()
+            return []
+
+    def _send_outgoing(self) -> None:
+        if self._outgoing.pending:
+            super().write(self._outgoing.read())
+
+    def finish(self) -> None:
+        """See `Connection.finish`."""
+        self._say_goodbye()
+        super().finish()
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self._say_goodbye()
+        super().close()
+
+    def _say_goodbye(self) -> None:
+        """Tell the client that nothing was cut off."""
+        if self.closed or self._end is not None or not self._established or self._tls is None:
+            return
+        if self._soon is not None:
+            self._encrypt_soon()
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:
+            pass  # The client has not said it yet, or the connection broke before: ours is all there is to send.
+        self._send_outgoing()
+
+    def abort(self) -> None:
+        """See `Connection.abort`."""
+        if self.closed:
+            return
+        self._acceptor.shaking_hands.discard(self)
+        self._acceptor.deadlines.discard(self)
+        self._ready = None
+        # Held by the connection, it would hold the connection.
+        self._recv = self._sock.recv
+        super().abort()

@@ -1,0 +1,143 @@
+"""The PROXY protocol's header, alone: what is one, what is none, and what only looks like one."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offload.exceptions import ProtocolError
+from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, read_proxy_header
+
+SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def version_2(command: int, family: int, block: bytes) -> bytes:
+    return SIGNATURE + struct.pack(">BBH", command, family, len(block)) + block
+
+
+def tcp4(source: str = "192.0.2.7", destination: str = "198.51.100.1", extra: bytes = b"") -> bytes:
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    return version_2(0x21, 0x11, addresses + struct.pack(">HH", 4711, 443) + extra)
+
+
+def tcp6() -> bytes:
+    addresses = ipaddress.ip_address("2001:db8::7").packed + ipaddress.ip_address("2001:db8::1").packed
+    return version_2(0x21, 0x21, addresses + struct.pack(">HH", 4711, 443))
+
+
+FROM_7 = ProxyHeader("TCP4", ("192.0.2.7", 4711), ("198.51.100.1", 443))
+UNKNOWN = ProxyHeader("UNKNOWN")
+VALID = {
+    "v1 tcp4": (b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n", FROM_7),
+    "v1 tcp6": (
+        b"PROXY TCP6 2001:DB8::7 2001:db8:0:0::1 4711 443\r\n",
+        ProxyHeader("TCP6", ("2001:db8::7", 4711), ("2001:db8::1", 443)),
+    ),
+    "v1 unknown": (b"PROXY UNKNOWN\r\n", UNKNOWN),
+    "v1 unknown with addresses": (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", UNKNOWN),
+    "v1 longest": (
+        b"PROXY TCP6 " + b" ".join([b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] * 2) + b" 65535 65535\r\n",
+        ProxyHeader("TCP6", *[("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)] * 2),
+    ),
+    "v2 tcp4": (tcp4(), FROM_7),
+    "v2 tcp4 with fields": (tcp4(extra=b"\x04\x00\x01\x00" + b"\x01\x00\x02h2"), FROM_7),
+    "v2 tcp6": (tcp6(), ProxyHeader("TCP6", ("2001:db8::7", 4711), ("2001:db8::1", 443))),
+    "v2 local": (version_2(0x20, 0x00, b""), UNKNOWN),
+    "v2 local with addresses": (version_2(0x20, 0x11, bytes(12)), UNKNOWN),
+    "v2 unspecified": (version_2(0x21, 0x00, bytes(7)), UNKNOWN),
+    "v2 unix": (version_2(0x21, 0x31, bytes(216)), ProxyHeader("UNIX")),
+}
+INVALID = {
+    "no addresses": b"PROXY TCP4\r\n",
+    "one word": b"PROXY \r\n",
+    "five words": b"PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
+    "seven words": b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443 1\r\n",
+    "two spaces": b"PROXY TCP4  192.0.2.7 198.51.100.1 4711 443\r\n",
+    "UDP": b"PROXY UDP4 192.0.2.7 198.51.100.1 4711 443\r\n",
+    "lower case": b"PROXY tcp4 192.0.2.7 198.51.100.1 4711 443\r\n",
+    "families mixed": b"PROXY TCP4 2001:db8::1 198.51.100.1 4711 443\r\n",
+    "a leading zero": b"PROXY TCP4 192.0.2.07 198.51.100.1 4711 443\r\n",
+    "a scope": b"PROXY TCP6 fe80::1%eth0 2001:db8::1 4711 443\r\n",
+    "a host name": b"PROXY TCP4 localhost 198.51.100.1 4711 443\r\n",
+    "a port too large": b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 443\r\n",
+    "a port with a zero ahead": b"PROXY TCP4 192.0.2.7 198.51.100.1 047 443\r\n",
+    "a negative port": b"PROXY TCP4 192.0.2.7 198.51.100.1 -1 443\r\n",
+    "other digits": "PROXY TCP4 192.0.2.7 198.51.100.1 ٤٧ 443\r\n".encode(),
+    "a bare line feed": b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\n",
+    "too long": b"PROXY TCP4 " + b"1" * 200,
+    "too long, with an end": b"PROXY UNKNOWN " + b"1" * 100 + b"\r\n",
+    "version 1 in version 2": version_2(0x11, 0x11, bytes(12)),
+    "version 3": version_2(0x31, 0x11, bytes(12)),
+    "an unknown command": version_2(0x22, 0x11, bytes(12)),
+    "datagrams": version_2(0x21, 0x12, bytes(12)),
+    "an unknown family": version_2(0x21, 0x41, bytes(12)),
+    "a short block": version_2(0x21, 0x11, bytes(11)),
+    "a short block of IPv6": version_2(0x21, 0x21, bytes(35)),
+}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_header_is_read_and_what_follows_is_left(name: str) -> None:
+    data, header = VALID[name]
+    assert read_proxy_header(data + REQUEST) == (header, REQUEST)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_header_in_parts_asks_for_more_until_it_is_whole(name: str) -> None:
+    data, header = VALID[name]
+    for end in range(len(data)):
+        assert read_proxy_header(data[:end]) is None
+    assert read_proxy_header(data) == (header, b"")
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_header_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ProtocolError):
+        read_proxy_header(INVALID[name])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [REQUEST, b"PROXYING / HTTP/1.1\r\n", b"PUT /", b"\r\nGET / HTTP/1.1\r\n", b"\x16\x03\x01\x02", SIGNATURE[1:]],
+)
+def test_connection_without_header_keeps_its_bytes(data: bytes) -> None:
+    assert read_proxy_header(data) == (None, data)
+
+
+def test_modes_look_for_their_own_version_only() -> None:
+    text, binary = VALID["v1 tcp4"][0], tcp4()
+    assert read_proxy_header(text, V1) == read_proxy_header(text, AUTO) == (FROM_7, b"")
+    assert read_proxy_header(binary, V2) == read_proxy_header(binary, AUTO) == (FROM_7, b"")
+    assert read_proxy_header(text, V2) == (None, text)
+    assert read_proxy_header(binary, V1) == (None, binary)
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11"]))
+def test_any_bytes_are_read_refused_or_asked_to_go_on(data: bytes, prefix: bytes) -> None:
+    try:
+        found = read_proxy_header(prefix + data)
+    except ProtocolError:
+        return
+    if found is not None:
+        assert (prefix + data).endswith(found[1])
+    else:
+        # More is asked for only while a header may still become whole.
+        assert len(prefix + data) < 16 + 65535
+
+
+@given(st.randoms(use_true_random=False))
+def test_splits_do_not_change_what_is_read(randomness: random.Random) -> None:
+    data, header = VALID[randomness.choice(list(VALID))]
+    stream, received, found = data + REQUEST, b"", None
+    while found is None:
+        size = randomness.randint(1, 40)
+        received, stream = received + stream[:size], stream[size:]
+        found = read_proxy_header(received)
+    assert found[0] == header
+    assert found[1] + stream == REQUEST
