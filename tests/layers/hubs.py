@@ -19,24 +19,32 @@ ROOT = Path(__file__).parents[2]
 
 SERVE = """
 import logging, socket, sys
-from offload.layers.hub import serve
+from offload.layers import hub
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-path, life, buffer_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-sys.exit(serve(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
+path, life, buffer_bytes, hub._TICK = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+sys.exit(hub.serve(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
 """
 
 
 class HubProcess:
     """A hub in a process of its own, which logs to a pipe that tests wait on."""
 
-    def __init__(self, path, *, life=False, buffer_bytes=32 * 1024 * 1024):
+    def __init__(self, path, *, life=False, buffer_bytes=32 * 1024 * 1024, tick=10.0):
         self.path = str(path)
         self.life = None
         theirs = None
         if life:
             self.life, theirs = socket.socketpair()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, self.path, str(theirs.fileno() if theirs else -1), str(buffer_bytes)],
+            [
+                sys.executable,
+                "-c",
+                SERVE,
+                self.path,
+                str(theirs.fileno() if theirs else -1),
+                str(buffer_bytes),
+                str(tick),
+            ],
             stderr=subprocess.PIPE,
             pass_fds=[theirs.fileno()] if theirs else [],
             cwd=ROOT,

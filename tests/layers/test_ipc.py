@@ -373,6 +373,35 @@ def test_hub_ends_with_its_parent_and_removes_its_socket(hubs, tmp_path):
     assert not (tmp_path / "hub.sock").exists()
 
 
+def test_hub_whose_socket_was_removed_ends_so_that_another_can_be_made(hubs, layers, tmp_path):
+    hub = hubs(tick=0.01).started()
+    (tmp_path / "hub.sock").unlink()
+    assert hub.process.wait(PATIENCE) == 1
+    hub.wait_for("was removed by somebody")
+    hubs().started()
+    layers().check()
+
+
+def test_hub_leaves_the_socket_of_another_alone(hubs, layers, tmp_path):
+    first = hubs().started()
+    (tmp_path / "hub.sock").unlink()
+    (tmp_path / "hub.sock.lock").unlink()
+    hubs().started()
+    assert first.stop() == 0
+    layers().check()
+
+
+def test_hub_drops_what_is_over_its_time_though_nobody_asks(hubs, layers):
+    hubs(tick=0.01).started()
+    layer, watcher = layers(expiry=0.05), layers(prefix="other:")
+    layer.send("queue", {})
+    layer.session_save("key", {}, 0.05)
+    layer.check()
+    watcher.check()
+    until(lambda: not (layer.hub_statistics()["pending"] or layer.hub_statistics()["sessions"]))
+    assert layer.hub_statistics()["expired"] == 1
+
+
 def test_hub_ignores_what_a_terminal_sends(hub, layers):
     for number in (signal.SIGINT, signal.SIGHUP):
         hub.process.send_signal(number)
