@@ -128,7 +128,7 @@ class HttpHandler:
         unsent = self._connection.unsent_bytes
         if unsent >= self._unsent > 0:
             log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
-            self._connection.abort()
+            self._connection.reset()
         elif unsent:
             self._watch_sending()
 
@@ -276,7 +276,7 @@ class HttpHandler:
                     close()
         except ClientGone:
             log.debug("%s left %s %r before its answer was whole", connection.peer, request.method, request.target)
-            connection.abort()
+            connection.reset()
         except (BodyError, HttpError) as error:
             log.info("%s from %s: %s", error.status, connection.peer, error)
             self._fail(response, request, error.status, str(error))

@@ -7,8 +7,10 @@ after it said EAGAIN.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import logging
 import os
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +34,7 @@ FILE_BYTES = 1048576
 """A file is sent in parts of this size, with a turn for other greenlets in between."""
 
 _READ, _WRITE = 1, 2
+_NO_LINGERING = struct.pack("ii", 1, 0)
 
 
 class Handler(Protocol):
@@ -262,7 +265,7 @@ class Connection:
         while left and not self.closed:
             if self._unsent is not None:
                 if not self._wait_until(0, timeout):
-                    self.abort()
+                    self.reset()
                 continue
             try:
                 sent = os.sendfile(self._sock.fileno(), descriptor, offset, min(left, FILE_BYTES))
@@ -299,6 +302,13 @@ class Connection:
         try:
             self._sock.shutdown(_socket.SHUT_WR)
         except OSError:
+            self.abort()
+
+    def reset(self) -> None:
+        """Close now, and have the kernel drop what it holds for a peer that does not take it."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_LINGERING)
             self.abort()
 
     def abort(self) -> None:

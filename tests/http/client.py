@@ -48,6 +48,11 @@ class Client:
         self.send(f"{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}{length}\r\n".encode("latin-1") + body)
         return self.read(method)
 
+    @property
+    def buffered(self) -> bytes:
+        """What has been received and not been taken."""
+        return bytes(self._buffer)
+
     def _more(self) -> bool:
         try:
             data = self.sock.recv(65536)
