@@ -44,7 +44,7 @@ _FAREWELL = 0.5
 
 
 def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> int:
-    """Be the hub of this socket, in a process of its own, until SIGTERM or until `life` ends.
+    """Be the hub of this socket, in a process of its own, until `life` ends, or without one until SIGTERM.
 
     Stands by while another hub has the path. SIGINT and SIGHUP are ignored: they come from a terminal and are for the
     parent, which ends the hub when it is done with it.
@@ -60,7 +60,9 @@ def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = B
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's, if any; ours comes with the event loop
+    # With a parent, its end of `life` is the sign to end: a signal may have gone to the whole process group, while the
+    # parent's other children still need their hub.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if life is None else signal.SIG_IGN)
     try:
         ipc_path.check_length(path)
         ipc_path.make_directory(path)
@@ -91,8 +93,9 @@ class Hub:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
-        if self._life is not None:
+        if self._life is None:
+            loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        else:
             self._life.setblocking(False)
             loop.add_reader(self._life, self._look_at_life, self._life)
         lock = await self._take_lock()
