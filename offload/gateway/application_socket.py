@@ -185,7 +185,7 @@ class SocketHandler:
             self._state = _CLOSED
             # The HTTP side answers, and logs what it answers.
             self._response.take("")
-            self._http.refuse(error, refusal_fields(error))
+            self._http.refuse(error, refusal_fields(error), self.face.environ)
             raise WebSocketError(f"the handshake was refused: {error}") from error
         if subprotocol is None:
             subprotocol = gateway.server.subprotocol(self._path, handshake.subprotocols)

@@ -20,16 +20,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Node = tuple[str, str]
 """An address and a port, "0" where the proxy told none."""
 
-FORWARDING_FIELDS = frozenset(
-    (
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-proto",
-        b"x-forwarded-protocol",
-        b"x-forwarded-ssl",
-    )
-)
+FORWARDING_FIELDS = {
+    b"forwarded": "HTTP_FORWARDED",
+    b"x-forwarded-for": "HTTP_X_FORWARDED_FOR",
+    b"x-forwarded-host": "HTTP_X_FORWARDED_HOST",
+    b"x-forwarded-proto": "HTTP_X_FORWARDED_PROTO",
+    b"x-forwarded-protocol": "HTTP_X_FORWARDED_PROTOCOL",
+    b"x-forwarded-ssl": "HTTP_X_FORWARDED_SSL",
+}
+"""What is read here, and its names in an environ."""
 
 _SECURE = {
     "HTTP_X_FORWARDED_PROTO": ("https", "wss"),
@@ -43,6 +42,7 @@ _INSIDE = [
         "::1/128", "fc00::/7", "fe80::/10",
     )
 ]  # fmt: skip
+_MAX_NODE = 64
 _MAX_KNOWN = 4096
 """Addresses of which the answer is remembered."""
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -106,16 +106,18 @@ class Forwarders:
 
         Args:
             environ: with the peer's address in ``REMOTE_ADDR``; afterwards the client's stands there.
-            fields: names lower case.
+            fields: those of `FORWARDING_FIELDS`, and those with underscores; names lower case.
 
         Raises:
             HttpError: 400, the fields contradict each other.
         """
         trusted = self._trusted(environ["REMOTE_ADDR"])
         for name, value in fields:
-            if b"_" in name and not (trusted and (self._all_fields or name in self._fields)):
-                continue
-            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+            key = FORWARDING_FIELDS.get(name)
+            if key is None:
+                if not trusted or not (self._all_fields or name in self._fields):
+                    continue
+                key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
             text = value.decode("latin-1")
             environ[key] = f"{environ[key]},{text}" if key in environ else text
         if trusted:
@@ -159,7 +161,9 @@ class Forwarders:
         found: Node | None = None
         at = len(words) - 1
         for index in reversed(range(len(words))):
-            hop = self._trusted.read_hop(words[index])
+            word = words[index]
+            # Longer ones are no addresses, and not worth being remembered.
+            hop = self._trusted.read_hop(word) if len(word) <= _MAX_NODE else None
             if hop is None:
                 # "unknown", a name that hides an address, or nonsense: the last address known stands.
                 break

@@ -100,7 +100,9 @@ class ServerProcess:
             sockets=self._sockets,
             access=self._access,
         )  # fmt: skip
-        self._tls = self._tls_acceptor() if settings.certfile else None
+        # Who asks for a part of TLS must not be served without it because of a forgotten certificate.
+        wants_tls = settings.certfile or settings.keyfile or settings.ca_certs or settings.cert_reqs
+        self._tls = self._tls_acceptor() if wants_tls else None
         self._arrivals = Arrivals(
             self._http,
             self._tls,
@@ -172,8 +174,6 @@ class ServerProcess:
 
     def _supervisor_spoke(self) -> None:
         notes, alive = self.control.hear()
-        if self._tls is not None and any("reload_certificates" in note for note in notes):
-            self._tls.reload()
         if any("retire" in note for note in notes):
             # Another process takes this one's place: clients may come back to it at once.
             self._leaving_code = SERVICE_RESTART
@@ -206,6 +206,7 @@ class ServerProcess:
         """Accept nothing more, let requests and consumers finish, and leave."""
         for listener in self._listeners:
             listener.stop()
+        self.load.leave()
         self._arrivals.stop()
         self._http.stop()
         self._sockets.stop()

@@ -60,6 +60,8 @@ def make_context(
     Raises:
         ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches.
     """
+    if not certfiles:
+        raise ConfigurationError("TLS needs a certificate; give --certfile")
     if keyfiles and len(keyfiles) != len(certfiles):
         raise ConfigurationError(
             f"there are {len(certfiles)} certificates (--certfile) and {len(keyfiles)} keys (--keyfile)"
@@ -158,15 +160,6 @@ class TlsAcceptor:
         for connection in self.shaking_hands:
             before.discard(connection)
             self.deadlines.add(connection)
-
-    def reload(self) -> None:
-        """Read the files again, for connections to come. Files that are wrong leave the old ones in force."""
-        try:
-            self.context = self._make()
-        except ConfigurationError as error:
-            log.error("the certificates were not reloaded, the old ones stay in force: %s", error)
-        else:
-            log.info("the certificates were reloaded")
 
 
 class TlsConnection(Connection):

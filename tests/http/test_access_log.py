@@ -255,6 +255,35 @@ def test_server_logs_answers_refusals_and_failures(tmp_path: Path) -> None:
     assert all(0 <= int(words[-1]) < 10_000_000 for words in lines)
 
 
+def test_server_logs_the_answers_to_handshakes(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    format = '"%(r)s" %(s)s'
+    upgrade = (
+        b"GET %b HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nOrigin: %b\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    # Routed, denied by the consumer, from another page; then the same without a route.
+    asked = [
+        (b"/ws", b"http://a"),
+        (b"/ws/deny", b"http://a"),
+        (b"/ws", b"http://b"),
+        (b"/", b"http://a"),
+        (b"/", b"http://b"),
+    ]
+    with serving(MIRROR, "--layer", "memory://", "--access-logfile", str(path), "--access-logformat", format) as server:
+        for target, origin in asked:
+            with server.connect() as sock:
+                sock.sendall(upgrade % (target, origin))
+                assert sock.recv(65536).startswith(b"HTTP/1.1 ")
+    assert path.read_text().splitlines() == [
+        '"GET /ws HTTP/1.1" 101',
+        '"GET /ws/deny HTTP/1.1" 403',
+        '"GET /ws HTTP/1.1" 403',
+        '"GET / HTTP/1.1" 101',
+        '"GET / HTTP/1.1" 403',
+    ]
+
+
 def test_server_logs_json_to_stdout() -> None:
     with serving(MIRROR, "--access-logfile", "-", "--access-logformat", "json") as server:
         server.ask(b"GET /a%0Ab HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -8,10 +8,14 @@ from typing import Any
 
 from offload import route
 from offload.consumers.message import Message
+from offload.exceptions import DenyConnection
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
+    if "wsgi.websocket" in environ:
+        environ["wsgi.websocket"].send("hello")
+        return []
     if path == "/echo":
         body = environ["wsgi.input"].read()
     elif path.startswith("/size/"):
@@ -25,6 +29,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 
 def connect(message: Message) -> None:
+    if message.content["path"] == "/ws/deny":
+        raise DenyConnection
     told = {key: message.content[key] for key in ("scheme", "client", "server", "path")}
     message.reply_channel.send({"text": json.dumps(told)})
 
