@@ -14,6 +14,7 @@ from offload.consumers import configuration
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
 from offload.layers.ipc import IPCLayer
+from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
 from offload.server.control import Control
 from offload.settings import Settings
@@ -72,7 +73,8 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
     """
 
     def default_layer() -> Layer:
-        layer = layer_from_url(list(settings.layer))
+        # What a WebSocket may receive, it may send on; with as much again for its path and keys.
+        layer = layer_from_url(list(settings.layer), max(2 * settings.ws_max_size, LayerSettings.max_size))
         _ask_for_hub(layer, control)
         return layer
 

@@ -6,44 +6,65 @@ import mmap
 
 _SLACK = 2
 """Connections above the mean that are not worth a detour."""
+_FEW = 16
+"""With no more connections than this, each counts."""
+
+
+_NOBODY = -1
 
 
 class SharedLoad:
-    """One counter for each server process; made before the forks. A process writes its own counter only.
+    """One counter for each process that accepts; made before the forks. A process writes its own counter only.
 
     Args:
-        slots: number of server processes.
+        processes: the most that may count at once; while they are replaced, two for each place.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._counts = memoryview(mmap.mmap(-1, 8 * slots)).cast("q")
+    def __init__(self, processes: int) -> None:
+        self._counts = memoryview(mmap.mmap(-1, 8 * processes)).cast("q")
+        for number in range(processes):
+            self._counts[number] = _NOBODY
+
+    def take(self) -> int:
+        """A counter that nobody uses, for a process about to be forked. Where all are in use, the last is shared."""
+        free = (number for number, count in enumerate(self._counts) if count == _NOBODY)
+        number = next(free, len(self._counts) - 1)
+        self._counts[number] = 0
+        return number
 
     def slot(self, number: int) -> LoadSlot:
-        """The counter of one process, at zero: a process that took a dead one's place starts without connections."""
-        self._counts[number] = 0
+        """The view of the process that was forked for this counter."""
         return LoadSlot(self._counts, number)
 
     def clear(self, number: int) -> None:
         """The process is gone, with its connections."""
-        self._counts[number] = 0
+        self._counts[number] = _NOBODY
 
 
 class LoadSlot:
     """One process's view."""
 
-    __slots__ = ("_counts", "_number", "connections")
+    __slots__ = ("_counts", "_leaving", "_number", "connections")
 
     def __init__(self, counts: memoryview[int], number: int) -> None:
         self._counts = counts
         self._number = number
+        self._leaving = False
         self.connections = 0
+
+    def leave(self) -> None:
+        """Accept no more: the connections that are left are not to be compared with others'."""
+        self._leaving = True
+        self._counts[self._number] = _NOBODY
 
     def change(self, by: int) -> None:
         """Connections came or went."""
         self.connections += by
-        self._counts[self._number] = self.connections
+        if not self._leaving:
+            self._counts[self._number] = self.connections
 
     def is_above_mean(self) -> bool:
         """Whether others hold fewer connections."""
-        slots = len(self._counts)
-        return slots > 1 and self.connections * slots > sum(self._counts) + (_SLACK if self.connections > 16 else 0)
+        counts = [count for count in self._counts if count != _NOBODY]
+        slack = _SLACK if self.connections > _FEW else 0
+        return self.connections * len(counts) > sum(counts) + slack * len(counts)

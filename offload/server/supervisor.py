@@ -41,15 +41,30 @@ class _Stage(Enum):
 
 @dataclass
 class Child:
-    """A forked process: a server process, or the hub of the IPC layer."""
+    """A forked process: a server process, or the hub of the IPC layer.
+
+    Attributes:
+        slot: which of the ``--workers`` places it fills; None for a hub.
+        counter: its place in the shared load: while one process replaces another, both count.
+        replaces: whose place it takes when it is ready.
+        retired: when it was told to leave for its replacement.
+    """
 
     pid: int
     control: Control
     started: float
     slot: int | None = None
+    counter: int | None = None
     hub_path: str | None = None
+    replaces: Child | None = None
     ready: bool = False
+    retired: float | None = None
     failure: str | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes connections: it has booted, and no other took its place."""
+        return self.slot is not None and self.ready and self.retired is None
 
 
 @dataclass
@@ -71,6 +86,7 @@ class Supervisor:
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
     _stop_signal: int | None = None
     _hung_up: bool = False
+    _to_replace: list[Child] = field(default_factory=list)
     _deadline: float | None = None
     _served: bool = False
     _error: ConfigurationError | None = None
@@ -91,7 +107,7 @@ class Supervisor:
             for address in self._addresses():
                 self._listening.append(sockets.listen(address, settings.backlog))
             self._write_pid()
-            self._load = SharedLoad(settings.workers)
+            self._load = SharedLoad(2 * settings.workers)
             self._catch_signals()
             scheme = "https" if settings.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
@@ -152,19 +168,48 @@ class Supervisor:
                 self._restart_due()
                 self._reload_due()
 
+    # Reload: each server process stays until its replacement is ready, one after the other.
+
     def _reload_due(self) -> None:
-        """SIGHUP: new connections get the certificates that the files hold now."""
-        if not self._hung_up:
-            return
-        self._hung_up = False
-        if not self.settings.certfile:
-            log.info("SIGHUP: there are no certificates to reload")
-        for child in self._children.values():
-            if child.slot is not None and self.settings.certfile:
-                child.control.tell(reload_certificates=True)
+        if self._hung_up and not self._to_replace and not self._replacements():
+            self._hung_up = False
+            log.info("reloading: SIGHUP")
+            self._to_replace = sorted(
+                (child for child in self._children.values() if child.serves), key=lambda child: child.slot or 0
+            )
+            self._replace_next()
+        overdue = time.monotonic() - self.settings.stop_seconds - KILL_AFTER_SECONDS
+        stuck = [child for child in self._children.values() if child.retired is not None and child.retired < overdue]
+        self._signal(stuck, signal.SIGKILL)
+
+    def _replacements(self) -> list[Child]:
+        return [child for child in self._children.values() if child.replaces is not None]
+
+    def _replace_next(self) -> None:
+        while self._to_replace:
+            old = self._to_replace.pop(0)
+            if old.pid in self._children and old.slot is not None:
+                self._fork_server(old.slot, replaces=old)
+                return
+
+    def _replaced(self, child: Child, old: Child) -> None:
+        child.replaces = None
+        if old.pid in self._children:
+            old.retired = time.monotonic()
+            old.control.tell(retire=True)
+        self._replace_next()
+
+    def _not_replaced(self, child: Child, old: Child, how: str) -> None:
+        self._to_replace.clear()
+        log.error("not reloaded, the old %ses go on: %d %s", self.what, child.pid, child.failure or how)
+        if old.pid not in self._children and old.slot is not None:
+            # It died meanwhile, and its place was left to the replacement.
+            self._restart_later(old, 0.0)
 
     def _patience(self) -> float | None:
         moments = [moment for moment, _ in self._restarts]
+        leave = self.settings.stop_seconds + KILL_AFTER_SECONDS
+        moments += [child.retired + leave for child in self._children.values() if child.retired is not None]
         if self._deadline is not None:
             moments.append(self._deadline)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -176,6 +221,7 @@ class Supervisor:
         if self._stage is _Stage.RUNNING:
             self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
+            self._to_replace.clear()
             if self._stop_signal is not None:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
             self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
@@ -198,13 +244,16 @@ class Supervisor:
 
     # Children.
 
-    def _fork_server(self, slot: int) -> None:
+    def _fork_server(self, slot: int, replaces: Child | None = None) -> None:
+        counter = self._load.take()
+
         def serve(control: Control) -> int:
             _become_gevent()
             main = importlib.import_module(self.entry).main
-            return int(main(self.settings, self._listening, control, self._load.slot(slot)))
+            return int(main(self.settings, self._listening, control, self._load.slot(counter)))
 
-        self._fork(serve, slot=slot)
+        child = self._fork(serve)
+        child.slot, child.counter, child.replaces = slot, counter, replaces
 
     def _fork_hub(self, path: str) -> None:
         def serve(control: Control) -> int:
@@ -214,9 +263,9 @@ class Supervisor:
                 sock.close()
             return serve_hub(path, control.sock)
 
-        self._fork(serve, hub_path=path)
+        self._fork(serve).hub_path = path
 
-    def _fork(self, serve: Callable[[Control], int], slot: int | None = None, hub_path: str | None = None) -> None:
+    def _fork(self, serve: Callable[[Control], int]) -> Child:
         mine, theirs = pair()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -233,9 +282,9 @@ class Supervisor:
                 logging.shutdown()
                 os._exit(status)
         theirs.sock.close()
-        child = Child(pid, mine, time.monotonic(), slot=slot, hub_path=hub_path)
-        self._children[pid] = child
+        child = self._children[pid] = Child(pid, mine, time.monotonic())
         self._selector.register(mine.sock, selectors.EVENT_READ, child)
+        return child
 
     def _leave_parent(self, mine: Control) -> None:
         """What a fresh child gives up: the parent's signals, and its ends of the pairs."""
@@ -279,6 +328,8 @@ class Supervisor:
             self._served = True
             for slot in range(1, self.settings.workers):
                 self._fork_server(slot)
+        if child.replaces is not None:
+            self._replaced(child, child.replaces)
 
     def _want_hub(self, path: str) -> None:
         if not any(child.hub_path == path for child in self._children.values()):
@@ -303,31 +354,45 @@ class Supervisor:
             self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, status: int) -> None:
-        if child.slot is not None:
-            self._load.clear(child.slot)
+        if child.counter is not None:
+            self._load.clear(child.counter)
         if self._stop_signal is not None or self._error is not None:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        what = "the hub process" if child.hub_path is not None else self.what
-        if child.slot is not None and not self._served:
+        if child.retired is not None:
+            log.info("%s %d was replaced and %s", self.what, child.pid, how)
+        elif child.slot is not None and not self._served:
             self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")
-            return
-        log.error("%s %d %s%s; starting another", what, child.pid, how, f": {child.failure}" if child.failure else "")
-        key: object = child.slot if child.slot is not None else child.hub_path
-        pause = 0.0
-        if time.monotonic() - child.started < SETTLED_SECONDS and not (child.ready and key not in self._pauses):
-            pause = min(max(self._pauses.get(key, 0.0) * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-            self._pauses[key] = pause
+        elif child.replaces is not None:
+            self._not_replaced(child, child.replaces, how)
+        elif any(other.replaces is child for other in self._children.values()):
+            log.error("%s %d %s; another is about to take its place", self.what, child.pid, how)
         else:
-            self._pauses.pop(key, None)
-        self._restarts.append((time.monotonic() + pause, self._restarter(child)))
+            what = "the hub process" if child.hub_path is not None else self.what
+            why = f": {child.failure}" if child.failure else ""
+            log.error("%s %d %s%s; starting another", what, child.pid, how, why)
+            self._restart_later(child, self._pause_after(child))
 
-    def _restarter(self, child: Child) -> Callable[[], None]:
+    def _pause_after(self, child: Child) -> float:
+        """Nothing for a child that had settled; longer each time for one that keeps failing at start."""
+        key: object = child.slot if child.slot is not None else child.hub_path
+        if time.monotonic() - child.started >= SETTLED_SECONDS or (child.ready and key not in self._pauses):
+            self._pauses.pop(key, None)
+            return 0.0
+        pause = min(max(self._pauses.get(key, 0.0) * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self._pauses[key] = pause
+        return pause
+
+    def _restart_later(self, child: Child, pause: float) -> None:
         slot, path = child.slot, child.hub_path
-        if path is not None:
-            return lambda: self._want_hub(path)
-        assert slot is not None
-        return lambda: self._fork_server(slot)
+
+        def restart() -> None:
+            if path is not None:
+                self._want_hub(path)
+            elif slot is not None:
+                self._fork_server(slot)
+
+        self._restarts.append((time.monotonic() + pause, restart))
 
     def _restart_due(self) -> None:
         now = time.monotonic()

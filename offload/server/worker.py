@@ -111,8 +111,10 @@ class WorkerProcess:
         return 0
 
     def _supervisor_spoke(self) -> None:
-        _, alive = self.control.hear()
-        if not alive:
+        notes, alive = self.control.hear()
+        if any("retire" in note for note in notes):
+            self._stopped.set()
+        elif not alive:
             log.warning("the supervisor is gone; stopping")
             self._stopped.set()
 

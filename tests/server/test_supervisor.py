@@ -275,3 +275,61 @@ def test_a_full_process_leaves_further_connections_in_the_backlog(project: Path)
             third.settimeout(DEADLINE)
             assert third.recv(12) == b"HTTP/1.1 200"
         second.close()
+
+
+def test_sighup_replaces_the_processes_without_a_failed_request(project: Path) -> None:
+    with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
+        stop = threading.Event()
+        answered: set[int] = set()
+        failures: list[BaseException] = []
+
+        def ask() -> None:
+            while not stop.is_set():
+                try:
+                    answered.add(int(get(server)))
+                except (OSError, ValueError) as error:
+                    failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for reload in (1, 2, 3):
+                server.signal(signal.SIGHUP)
+                server.wait_for("was replaced and ended with status 0", times=2 * reload)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(DEADLINE)
+        assert failures == []
+        assert len(server.pids) == 8
+        assert len(answered) > 2
+
+
+def test_a_reload_closes_websockets_with_1012(project: Path) -> None:
+    with (
+        serving("shop", "--layer", "memory://", cwd=project, env=_env(project)) as server,
+        connect(server.url("/", "ws")) as websocket,
+    ):
+        websocket.recv(DEADLINE)
+        server.signal(signal.SIGHUP)
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(DEADLINE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        server.wait_for("was replaced and ended with status 0")
+        assert (project / "closes").read_text() == "1012\n"
+
+
+def test_a_reload_whose_code_does_not_import_leaves_the_old_processes_serving(project: Path) -> None:
+    with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
+        (project / "shop.py").write_text("raise RuntimeError('broken since the last deployment')")
+        server.signal(signal.SIGHUP)
+        server.wait_for("not reloaded, the old server processes go on: .*broken since the last deployment")
+        assert int(get(server)) in server.pids
+        assert len(server.pids) == 2
+        # What is mended is taken by the next reload.
+        (project / "shop.py").write_text(APP)
+        server.signal(signal.SIGHUP)
+        server.wait_for("was replaced and ended with status 0", times=2)
+        assert int(get(server)) in server.pids[2:]
