@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offload.protocol.websocket import POLICY_VIOLATION, TOO_BIG
+
 
 @dataclass
 class WebSocketCounters:
@@ -43,3 +45,19 @@ class WebSocketCounters:
     dropped_newest: int = 0
     silent: int = 0
     unanswered_closes: int = 0
+
+    def count_failure(self, code: int) -> None:
+        """A client broke the rules, and is closed with `code`."""
+        if code == TOO_BIG:
+            self.too_big += 1
+        elif code == POLICY_VIOLATION:
+            self.too_many_frames += 1
+        else:
+            self.broken += 1
+
+    def count_refusal(self, status: int) -> None:
+        """A handshake is answered with `status`, because of what the client sent."""
+        if status == 403:
+            self.wrong_origins += 1
+        elif status in (400, 426):
+            self.bad_handshakes += 1

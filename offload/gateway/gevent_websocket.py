@@ -21,11 +21,9 @@ from offload.protocol.websocket import (
     PING,
     PONG,
     TEXT,
-    binary_frame,
     may_be_sent,
     ping_frame,
     pong_frame,
-    text_frame,
 )
 
 log = logging.getLogger("offload.websocket")
@@ -34,12 +32,13 @@ MAX_CONTROL_BYTES = 125
 
 
 class Engine(Protocol):
-    """What is under the interface; see `offload.gateway.application_socket.SocketHandler`."""
+    """What is under the interface; see `offload.gateway.socket_handler.SocketHandler`."""
 
     @property
     def over(self) -> bool: ...
     def accept(self, subprotocol: str | None = None) -> None: ...
     def receive(self) -> str | bytes | None: ...
+    def send_message(self, opcode: int, payload: bytes) -> None: ...
     def send(self, frame: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
     def drop_messages(self) -> None: ...
@@ -207,12 +206,9 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         self._engine.accept()
         if self._end_is_known or self._engine.over:
             raise WebSocketError(MSG_ALREADY_CLOSED)
-        if opcode == TEXT:
-            self._engine.send(text_frame(message if isinstance(message, str) else _text(message)))
-            return
-        payload = _payload(message)
-        if opcode == BINARY:
-            self._engine.send(binary_frame(payload))
+        payload = _text(message).encode() if opcode == TEXT else _payload(message)
+        if opcode in (TEXT, BINARY):
+            self._engine.send_message(opcode, payload)
         elif opcode == CLOSE:
             self.close(int.from_bytes(payload[:2], "big") if payload else NORMAL, payload[2:])
         elif opcode not in (PING, PONG):

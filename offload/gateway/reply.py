@@ -71,13 +71,14 @@ class Reply:
     def _build(self, deflate: Deflate | None) -> bytes:
         frames = b""
         if self.text is not None:
-            frames = _frame(TEXT, self.text, deflate)
+            frames = message_frame(TEXT, self.text, deflate)
         if self.data is not None:
-            frames += _frame(BINARY, self.data, deflate)
+            frames += message_frame(BINARY, self.data, deflate)
         return frames
 
 
-def _frame(opcode: int, payload: bytes, deflate: Deflate | None) -> bytes:
+def message_frame(opcode: int, payload: bytes, deflate: Deflate | None) -> bytes:
+    """A whole message, compressed where that was agreed to and makes it smaller."""
     if deflate is not None and len(payload) >= SMALLEST_BYTES:
         smaller = deflate.compress(payload)
         if len(smaller) < len(payload):

@@ -94,11 +94,6 @@ class UpgradeResponse(Response):
         self.taken = False
         self.failed = False
 
-    def take(self, status: str) -> None:
-        """Give the connection to the socket, whose handshake was answered with this status."""
-        self.taken = True
-        self.status = status
-
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:

@@ -23,7 +23,7 @@ from offload.gateway.upgrade import checked_handshake, refusal_fields
 from offload.gateway.websocket_handler import WebSocketHandler
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.request import HttpError, Request
-from offload.protocol.websocket import GOING_AWAY, POLICY_VIOLATION, TOO_BIG
+from offload.protocol.websocket import GOING_AWAY
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
@@ -72,11 +72,12 @@ class WebSocketGateway:
         pool: where consumers run.
         origins: decides which pages may connect.
         limits: what one client may do.
+        counters: of all that happens to WebSockets.
+        admission: counts those of each client.
         access: told of each answer to a handshake.
 
     Attributes:
         members: those whose consumers have not ended.
-        counters: what happened so far.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class WebSocketGateway:
         pool: Pool,
         origins: Origins,
         limits: WebSocketLimits,
+        counters: WebSocketCounters,
+        admission: Admission,
         access: AccessLog | None = None,
     ) -> None:
         self.routing = routing
@@ -101,8 +104,8 @@ class WebSocketGateway:
         self.compresses = limits.compresses
         self.stopping = False
         self.date = Date()
-        self.counters = WebSocketCounters()
-        self.admission = Admission(limits.handshakes, limits.per_address, self.counters)
+        self.counters = counters
+        self.admission = admission
         self.loop = gevent.get_hub().loop
         # The real one: gevent's own tells greenlets apart, not threads.
         self.thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -130,10 +133,7 @@ class WebSocketGateway:
             handshake = checked_handshake(request, content["path"], self.origins, self.stopping, self.compresses)
             self.admission.check(address)
         except HttpError as error:
-            if error.status == 403:
-                self.counters.wrong_origins += 1
-            elif error.status in (400, 426):
-                self.counters.bad_handshakes += 1
+            self.counters.count_refusal(error.status)
             refuse(error, refusal_fields(error))
             return True
         answered = partial(self.access.log_own, environ, connection.peer) if self.access is not None else None
@@ -143,15 +143,6 @@ class WebSocketGateway:
         connection.handler = handler
         self.pool.submit(handler.open, content)
         return True
-
-    def count_failure(self, code: int) -> None:
-        """A client broke the rules, and is closed with `code`."""
-        if code == TOO_BIG:
-            self.counters.too_big += 1
-        elif code == POLICY_VIOLATION:
-            self.counters.too_many_frames += 1
-        else:
-            self.counters.broken += 1
 
     def stop(self, code: int = GOING_AWAY, seconds: float = 0.0) -> None:
         """Refuse further handshakes, and close every WebSocket.

@@ -319,7 +319,7 @@ class WebSocketHandler(FrameSender):
             self._code = event.code
             self._end(close_frame(NORMAL if event.code == NO_CODE else event.code))
         elif isinstance(event, Failure):
-            self.gateway.count_failure(event.code)
+            self.gateway.counters.count_failure(event.code)
             log.info("closing %s with %d: %s", self.peer, event.code, event.reason)
             if self._state is _OPEN:
                 self._code = event.code

@@ -18,10 +18,11 @@ from gevent.event import Event
 
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
-from offload.consumers.routing import Router
 from offload.gateway.access import AccessLog, LogFile
+from offload.gateway.admission import Admission
 from offload.gateway.application_socket import ApplicationSockets
 from offload.gateway.arrival import Arrivals
+from offload.gateway.counters import WebSocketCounters
 from offload.gateway.environ import EnvironBuilder, environ_base
 from offload.gateway.forwarded import Forwarders, TrustedPeers
 from offload.gateway.http import HttpGateway
@@ -69,17 +70,21 @@ class ServerProcess:
         router = configuration.router_for()
         self._pool = Pool(settings.pool_size)
         self._access = self._access_log()
-        self._websockets = self._websocket_gateway(router) if router.channels else None
+        origins = Origins(settings.ws_origins, configuration.origin_policy())
+        limits, counters = self._websocket_limits(), WebSocketCounters()
+        # One account for each client, whoever serves its WebSockets.
+        admission = Admission(limits.handshakes, limits.per_address, counters)
+        self._websockets = None
+        if router.channels:
+            layer = configuration.layer_for()
+            # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
+            layer.new_channel(REPLY_PREFIX)
+            self._websockets = WebSocketGateway(
+                Dispatch(router, layer), layer, self._pool, origins, limits, counters, admission, self._access
+            )  # fmt: skip
         self._sockets = ApplicationSockets(
-            application,
-            Origins(settings.ws_origins, configuration.origin_policy()),
-            max_size=settings.ws_max_size,
-            queue=settings.ws_queue,
-            send_buffer=settings.ws_send_buffer,
-            send_timeout=settings.send_timeout,
-            ping_interval=settings.ws_ping_interval,
-            ping_timeout=settings.ws_ping_timeout,
-        )
+            application, origins, limits, counters, admission, settings.send_timeout
+        )  # fmt: skip
         self._http = HttpGateway(
             application,
             self._pool,
@@ -130,29 +135,19 @@ class ServerProcess:
         self._access_file = LogFile(settings.access_logfile, self._loop.run_callback)
         return AccessLog(settings.access_logformat, self._access_file.write)
 
-    def _websocket_gateway(self, router: Router) -> WebSocketGateway:
+    def _websocket_limits(self) -> WebSocketLimits:
         settings = self.settings
-        layer = configuration.layer_for()
-        # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
-        layer.new_channel(REPLY_PREFIX)
-        return WebSocketGateway(
-            Dispatch(router, layer),
-            layer,
-            self._pool,
-            Origins(settings.ws_origins, configuration.origin_policy()),
-            WebSocketLimits(
-                settings.ws_max_size,
-                settings.ws_queue,
-                settings.ws_send_buffer,
-                overflow=Overflow(settings.ws_overflow),
-                rate=settings.ws_rate or None,
-                handshakes=settings.ws_handshakes or None,
-                per_address=settings.ws_limit_per_ip or None,
-                ping_interval=settings.ws_ping_interval,
-                ping_timeout=settings.ws_ping_timeout,
-                compresses=settings.ws_compression == "auto",
-            ),
-            self._access,
+        return WebSocketLimits(
+            settings.ws_max_size,
+            settings.ws_queue,
+            settings.ws_send_buffer,
+            overflow=Overflow(settings.ws_overflow),
+            rate=settings.ws_rate or None,
+            handshakes=settings.ws_handshakes or None,
+            per_address=settings.ws_limit_per_ip or None,
+            ping_interval=settings.ws_ping_interval,
+            ping_timeout=settings.ws_ping_timeout,
+            compresses=settings.ws_compression == "auto",
         )
 
     def serve(self) -> int:
@@ -209,7 +204,7 @@ class ServerProcess:
         self.load.leave()
         self._arrivals.stop()
         self._http.stop()
-        self._sockets.stop()
+        self._sockets.stop(self._leaving_code, self.settings.drain_seconds)
         if self._websockets is not None:
             self._websockets.stop(self._leaving_code, self.settings.drain_seconds)
         try:
@@ -235,7 +230,7 @@ class ServerProcess:
         def look() -> None:
             routed = self._websockets.members if self._websockets is not None else ()
             arriving = self._arrivals.pending
-            if not (self._http.handlers or routed or self._sockets.handlers or self._pool.busy or arriving):
+            if not (self._http.handlers or routed or self._sockets.members or self._pool.busy or arriving):
                 timer.close()
                 drained.set()
 
