@@ -18,7 +18,8 @@ MAX_EXCESS_BYTES = 16384
 """What the size lines of one body may have beyond what their chunks justify, so that nobody sends mere extensions."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[^\x00-\x08\x0a-\x1f\x7f]*")
+_NO_TRAILERS = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
 
 class BodyDecoder(Protocol):
@@ -123,8 +124,10 @@ class Chunked:
             self._trailer_bytes = min(self._trailer_bytes + len(line) + 2, MAX_TRAILER_BYTES)
             if not line:
                 self.finished = True
-            elif not _TRAILER.fullmatch(line):
-                raise HttpError(400, "a trailer is not a header field")
+            else:
+                field = _TRAILER.fullmatch(line)
+                if field is None or field[1].lower() in _NO_TRAILERS:
+                    raise HttpError(400, "a trailer is not a header field, or one that belongs into the head")
             return
         size = _SIZE.fullmatch(line)
         if size is None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import random
-from typing import NamedTuple
 
-import h11
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from offload.protocol.request import HttpLimits
+from tests.protocol.oracle import Seen, by_h11, by_us
 from tests.protocol.reading import Reading
 from tests.protocol.samples import random_splits, samples
 
@@ -38,47 +36,6 @@ _ODD = st.sampled_from(
     [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b"\x0b", b"\x7f", b"\x80", b",", b";", b"0", b"5", b"\r\n\r\n",
      b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"chunked", b"_", b"/", b"HTTP/1.0"]
 )  # fmt: skip
-
-
-class Seen(NamedTuple):
-    """What was read of a first request."""
-
-    method: bytes
-    target: bytes
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-
-def _by_h11(raw: bytes) -> Seen | None:
-    """The first request as h11 reads it, None when it refuses it or finds it unfinished."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(raw)
-    request: h11.Request | None = None
-    body = b""
-    try:
-        while True:
-            event = connection.next_event()
-            if isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                assert request is not None
-                return Seen(request.method, request.target, list(request.headers), body)
-            else:
-                return None
-    except h11.RemoteProtocolError:
-        return None
-
-
-def _by_us(raw: bytes) -> Seen | None:
-    reading = Reading([raw], HttpLimits(line_bytes=1 << 20, field_bytes=1 << 20, head_bytes=1 << 20))
-    if not reading.requests:
-        return None
-    request, body = reading.requests[0]
-    # h11 tells the coding in lower case.
-    headers = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in request.headers]
-    return Seen(request.method.encode(), request.target, headers, body)
 
 
 @st.composite
@@ -129,18 +86,17 @@ def _mangled(draw: st.DrawFn) -> bytes:
 @given(_requests())
 def test_valid_request_is_accepted_and_means_what_it_says(made: tuple[bytes, Seen]) -> None:
     raw, meant = made
-    assert _by_us(raw) == meant
-    assert _by_h11(raw) == meant
+    assert by_us(raw) == meant
+    assert by_h11(raw) == meant
 
 
 @_settings
 @given(_mangled())
 @example(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n")
 def test_what_we_accept_h11_accepts_and_reads_the_same(raw: bytes) -> None:
-    ours = _by_us(raw)
+    ours = by_us(raw)
     if ours is not None:
-        # h11 overlooks no empty line in front.
-        assert _by_h11(raw[2:] if raw.startswith(b"\r\n") else raw) == ours
+        assert by_h11(raw) == ours
 
 
 @_settings
