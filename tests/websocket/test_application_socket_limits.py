@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -180,3 +181,75 @@ def test_nothing_is_left_of_closed_sockets(server: Server) -> None:
     with open_socket(server, "/members") as last:
         assert last.recv() == "1"
         assert descriptors() <= before + 1
+
+
+# The limits of all WebSockets.
+
+
+def test_inflated_message_over_the_limit_closes_with_1009() -> None:
+    with serving(APP, "--ws-max-size", "100000", cwd=ROOT) as server:
+        for size, code in ((100_000, None), (100_001, 1009)):
+            with open_socket(server, "/echo", compression="deflate") as client:
+                assert client.response is not None
+                assert "permessage-deflate" in client.response.headers["Sec-WebSocket-Extensions"]
+                client.send(b"x" * size)
+                if code is None:
+                    assert client.recv() == b"x" * size
+                else:
+                    with pytest.raises(ConnectionClosed):
+                        client.recv()
+                    assert client.close_code == code
+
+
+def test_many_large_messages_in_few_bytes_wait_for_the_application() -> None:
+    def peak(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    with serving(APP, cwd=ROOT) as server, open_socket(server, "/later", compression="deflate") as client:
+        assert client.recv() == "begun"
+        before = peak(server.pids[0])
+        for _ in range(100):
+            client.send(b"\0" * MIB)
+        ask(server, "/decide")
+        for _ in range(100):
+            assert client.recv() == b"\0" * MIB
+        assert peak(server.pids[0]) - before < 32 * MIB
+
+
+def test_client_that_sends_too_fast_is_closed_with_1008() -> None:
+    with serving(APP, "--ws-rate", "20", cwd=ROOT) as server, open_by_hand(server, "/ends") as sock:
+        sock.sendall(b"".join(frame(Opcode.TEXT, b"%d" % number) for number in range(30)))
+        answer = read_all(sock)
+        assert (answer[0], int.from_bytes(answer[2:4], "big")) == (0x88, 1008)
+        server.wait_for(r"closing .* with 1008: over 20 messages a second \(--ws-rate\)")
+        server.wait_for(r"received \['0', .*'19', None\], then WebSocketError")
+
+
+def test_clients_of_one_address_are_limited_whoever_serves_them() -> None:
+    arguments = ("tests.websocket.apps.echo", "--layer", "memory://", "--ws-limit-per-ip", "2")
+    with serving(*arguments, cwd=ROOT) as server, open_socket(server, "/socket/") as first:
+        with open_socket(server, "/routed/") as second:
+            for path in ("/socket/", "/routed/"):
+                answer = server.ask(upgrade(path))
+                assert answer.startswith(b"HTTP/1.1 429 Too Many Requests")
+            second.send("both")
+            assert second.recv() == "both"
+        first.send("one")
+        assert first.recv() == "one"
+
+
+def test_reload_and_access_log_know_the_application_sockets(tmp_path: Path) -> None:
+    access = tmp_path / "access.log"
+    with serving(APP, "--access-logfile", str(access), cwd=ROOT) as server:
+        with open_socket(server, "/hang") as client:
+            assert client.recv() == "begun"
+            server.signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed):
+                client.recv()
+            assert client.close_code == 1012
+        server.ask(upgrade("/refuse"))
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    statuses = [line.split('"')[2].split()[0] for line in access.read_text().splitlines()]
+    assert statuses == ["101", "403"]
