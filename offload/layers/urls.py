@@ -37,11 +37,12 @@ _BETWEEN_SHARDS = re.compile(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.\-]*:/)")  # commas
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 
 
-def layer_from_url(url: str | Iterable[str]) -> Layer:
+def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Layer:
     """Build the layer that an address names; nothing is connected yet.
 
     Args:
         url: one address, several separated by commas, or several: the shards of one layer.
+        max_size: the setting of this name where the address has none.
 
     Raises:
         ConfigurationError: one sentence, with the nearest right name.
@@ -62,6 +63,8 @@ def layer_from_url(url: str | Iterable[str]) -> Layer:
     arguments = [_target(kind, address) for address in addresses]
     backend = _load(kind)
     settings = _settings(kind, backend, addresses)
+    if max_size is not None:
+        settings.setdefault("max_size", max_size)
     if kind == "redis":
         settings["hosts"] = arguments
     elif kind == "ipc":

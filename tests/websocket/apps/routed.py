@@ -1,0 +1,124 @@
+"""Routed WebSockets for tests; what happens to them is told on stderr, and by /state over HTTP."""
+
+import gc
+import json
+import sys
+
+import gevent
+from gevent.event import Event
+
+from offload import Channel, Group, route
+from offload.exceptions import DenyConnection
+from offload.gateway.websocket import WebSocketGateway
+
+GATES: dict[str, Event] = {}
+
+
+def tell(*words):
+    print(*words, file=sys.stderr, flush=True)
+
+
+def application(environ, start_response):
+    path, _, name = environ["PATH_INFO"].strip("/").partition("/")
+    if path == "open":
+        GATES.setdefault(name, Event()).set()
+    elif path == "group":
+        count, _, size = name.partition("/")
+        for _ in range(int(count)):
+            Group("all").send({"text": "x" * int(size)})
+    elif path == "kick":
+        Group("all").send({"close": int(name)})
+    gateways = [found for found in gc.get_objects() if isinstance(found, WebSocketGateway)]
+    body = json.dumps([{**vars(found.counters), "members": len(found.members)} for found in gateways]).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def said(message):
+    return {kind: message[kind] for kind in ("text", "bytes") if message.get(kind) is not None}
+
+
+def echo(message):
+    message.reply_channel.send(said(message))
+
+
+def wait(message):
+    """Consume nothing until the gate is open."""
+    tell("waiting", message.get("text"))
+    GATES.setdefault(message["path"].strip("/").replace("/", "-"), Event()).wait()
+    echo(message)
+
+
+def gone(message):
+    tell("disconnected", message["path"], message["code"], message["order"])
+
+
+def join(message):
+    Group("all").add(message.reply_channel)
+
+
+def connect(message, how):
+    reply = message.reply_channel
+    tell("connecting", how)
+    if how == "deny":
+        raise DenyConnection
+    if how == "close":
+        reply.send({"close": True})
+    elif how == "false":
+        reply.send({"accept": False})
+    elif how == "fail":
+        raise ValueError("as wanted")
+    elif how == "exit":
+        raise SystemExit(3)
+    elif how == "hang-up":
+        GATES.setdefault("hang-up", Event()).wait()
+    elif how == "hang-up-deny":
+        GATES.setdefault("hang-up-deny", Event()).wait()
+        raise DenyConnection
+    elif how == "text":
+        reply.send({"text": "first"})
+        reply.send({"text": "second"})
+    elif how == "text-close":
+        reply.send({"text": "bye", "close": 4001})
+    elif how == "accept-fail":
+        reply.send({"accept": True, "text": "open"})
+        raise ValueError("as wanted")
+    elif how == "protocol":
+        reply.send({"accept": True, "subprotocol": "v2.json"})
+    elif how == "others":
+        # Not the consumer's own words: another greenlet's, and a group's.
+        gevent.spawn(Channel(reply.name, channel_layer=message.channel_layer).send, {"text": "other"}).join()
+        Group("others").add(reply)
+        gevent.spawn(Group("others").send, {"close": 4002}).join()
+        tell("decided late")
+    elif how == "long":
+        reply.send({"accept": True})
+        GATES.setdefault("long", Event()).wait()
+
+
+def act(message):
+    kind, _, rest = message["text"].partition(" ")
+    if kind == "close":
+        message.reply_channel.send({"close": int(rest)})
+    elif kind == "flood":
+        count, size = map(int, rest.split())
+        for number in range(count):
+            message.reply_channel.send({"text": f"{number:06} ".ljust(size, "x")})
+        tell("flooded")
+    elif kind == "exit":
+        raise SystemExit(4)
+    elif kind == "timeout":
+        raise gevent.Timeout
+    elif kind == "latency":
+        message.reply_channel.send({"text": json.dumps(message.latency)})
+
+
+channel_routing = [
+    route("websocket.receive", echo, path=r"^/echo$"),
+    route("websocket.receive", wait, path=r"^/wait"),
+    route("websocket.connect", join, path=r"^/group$"),
+    route("websocket.connect", connect, path=r"^/connect/(?P<how>[\w-]+)$"),
+    route("websocket.receive", act, path=r"^/act$"),
+    route("websocket.receive", echo),
+    route("websocket.disconnect", gone),
+]
