@@ -82,7 +82,7 @@ def test_upload_in_flat_memory(server: Server, framing: str) -> None:
                 client.send(chunk)
             client.send(b"0\r\n\r\n")
         assert client.read().text == _expected()
-    assert peak.growth < SPARE_BYTES
+    assert peak.growth < SPARE_BYTES, peak.growth
 
 
 def _download(server: Server, target: str) -> tuple[int, str]:
@@ -91,7 +91,7 @@ def _download(server: Server, target: str) -> tuple[int, str]:
     with Client(server) as client:
         client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         client.until(b"\r\n\r\n")
-        data = client.buffered
+        data = client.buffered or client.sock.recv(1 << 20)
         while data:
             digest.update(data)
             size += len(data)
@@ -103,7 +103,7 @@ def test_file_download_in_flat_memory(server: Server) -> None:
     peak = _Peak(server)
     size, digest = _download(server, "/bare/big-file")
     assert f"{size} {digest}" == _expected()
-    assert peak.growth < SPARE_BYTES
+    assert peak.growth < SPARE_BYTES, peak.growth
 
 
 def test_others_are_served_during_a_download(server: Server) -> None:
@@ -134,4 +134,4 @@ def test_generated_answer_in_flat_memory(server: Server) -> None:
         while got < SIZE:
             got += len(client.sock.recv(1 << 20))
     server.wait_for("app: closed large")
-    assert peak.growth < SPARE_BYTES
+    assert peak.growth < SPARE_BYTES, peak.growth
