@@ -237,6 +237,8 @@ class HttpHandler:
             What arrived behind the request; None when the client is gone, or will send nothing more.
         """
         self._gateway.handlers.discard(self)
+        # The answer to an earlier request may not be read whole yet.
+        self._gateway.sending.discard(self)
         self._connection.handler = handler
         return None if self._eof or self._connection.closed else self._protocol.rest
 

@@ -259,7 +259,7 @@ class SocketHandler:
         if self._state is _OPEN:
             self._leave(_CLOSING)
             self._connection.write(close_frame(code, reason))
-            self._gateway.closing.add(self)
+            self._await_end()
             # A client that has filled the queue could not answer otherwise.
             self._let_on()
 
@@ -356,8 +356,8 @@ class SocketHandler:
             if self._state is _OPEN:
                 self._connection.write(close_frame(NORMAL if event.code == NO_CODE else event.code))
             self._leave(_CLOSED)
-            self._gateway.closing.add(self)
             self._connection.close()
+            self._await_end()
         elif isinstance(event, Failure):
             self._gateway.counters.count_failure(event.code)
             log.info("closing %s with %d: %s", self._connection.peer, event.code, event.reason)
@@ -370,7 +370,12 @@ class SocketHandler:
         self._leave(_CLOSED)
         self._let_on()
         self._connection.finish()
-        self._gateway.closing.add(self)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """Give the client a while to end the connection; what was sent last may have ended it already."""
+        if not self._connection.closed:
+            self._gateway.closing.add(self)
 
     def _let_on(self) -> None:
         self._paused = False
