@@ -10,7 +10,6 @@ import logging
 import signal
 import socket
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import gevent
@@ -107,7 +106,12 @@ class ServerProcess:
         )  # fmt: skip
         # Who asks for a part of TLS must not be served without it because of a forgotten certificate.
         wants_tls = settings.certfile or settings.keyfile or settings.ca_certs or settings.cert_reqs
-        self._tls = self._tls_acceptor() if wants_tls else None
+        self._tls: TlsAcceptor | None = None
+        if wants_tls:
+            context = make_context(
+                settings.certfile, settings.keyfile, settings.ca_certs, settings.cert_reqs, settings.ciphers
+            )
+            self._tls = TlsAcceptor(context, settings.tls_handshake_timeout)
         self._arrivals = Arrivals(
             self._http,
             self._tls,
@@ -115,18 +119,6 @@ class ServerProcess:
             TrustedPeers(settings.proxy_allow_ips),
             settings.header_timeout,
         )
-
-    def _tls_acceptor(self) -> TlsAcceptor:
-        settings = self.settings
-        make = partial(
-            make_context,
-            settings.certfile,
-            settings.keyfile,
-            settings.ca_certs,
-            settings.cert_reqs,
-            settings.ciphers,
-        )
-        return TlsAcceptor(make, settings.tls_handshake_timeout)
 
     def _access_log(self) -> AccessLog | None:
         settings = self.settings

@@ -140,17 +140,15 @@ class TlsAcceptor:
     """What all TLS connections of a process share.
 
     Args:
-        make: makes the context, again for each reload; raises `ConfigurationError`.
+        context: for all of them.
         handshake_timeout: seconds for a whole handshake; None for no limit.
 
     Attributes:
-        context: for new connections.
         shaking_hands: connections whose handshake is not done.
     """
 
-    def __init__(self, make: Callable[[], ssl.SSLContext], handshake_timeout: float | None) -> None:
-        self._make = make
-        self.context = make()
+    def __init__(self, context: ssl.SSLContext, handshake_timeout: float | None) -> None:
+        self.context = context
         self.shaking_hands: set[TlsConnection] = set()
         self.deadlines: Timeouts[TlsConnection] = Timeouts(handshake_timeout, TlsConnection.handshake_expired)
 
