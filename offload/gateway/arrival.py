@@ -79,9 +79,8 @@ class Arrivals:
 
     def stop(self) -> None:
         """Give those on their way as long as an idle connection has; what they then ask is answered."""
-        before, self.deadlines = self.deadlines, Timeouts(PARTING_SECONDS, _Introduction.expired)
+        self.deadlines.shorten(PARTING_SECONDS)
         for introduction in self.waiting:
-            before.discard(introduction)
             self.deadlines.add(introduction)
         if self.tls is not None:
             self.tls.hurry(PARTING_SECONDS)

@@ -154,9 +154,8 @@ class TlsAcceptor:
 
     def hurry(self, seconds: float) -> None:
         """Give all handshakes this long from now."""
-        before, self.deadlines = self.deadlines, Timeouts(seconds, TlsConnection.handshake_expired)
+        self.deadlines.shorten(seconds)
         for connection in self.shaking_hands:
-            before.discard(connection)
             self.deadlines.add(connection)
 
 
