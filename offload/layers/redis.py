@@ -7,16 +7,13 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
 from offload.layers.base import LayerBase
 from offload.layers.redis_address import parse_hosts
 from offload.layers.redis_commands import Commands
-from offload.layers.redis_link import Link, Tls
 from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
 from offload.layers.redis_scripts import (
     GROUP_ADD,
@@ -25,10 +22,10 @@ from offload.layers.redis_scripts import (
     capacity_arguments,
     milliseconds,
 )
+from offload.layers.redis_server import Server
 from offload.layers.redis_subscriber import Subscriber
-from offload.layers.redis_takes import ROUND, Takes
+from offload.layers.redis_takes import Takes
 
-_SLOWEST_TICK = 1.0
 _SCAN_COUNT = 1000
 
 
@@ -91,7 +88,13 @@ class RedisLayer(LayerBase):
         self._address = addresses[0]
         self._timeout = timeout
         self._connect_timeout = min(2.0, timeout) if connect_timeout is None else connect_timeout
-        self._tls = Tls(ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname)
+        self._tls = {
+            "ssl_cert_reqs": "required",
+            "ssl_ca_certs": ssl_ca_certs,
+            "ssl_certfile": ssl_certfile,
+            "ssl_keyfile": ssl_keyfile,
+            "ssl_check_hostname": ssl_check_hostname,
+        }
         prefix = self.settings.prefix
         self._group_prefix = f"{prefix}group:"
         self._inbox_prefix = f"{prefix}inbox:"
@@ -104,32 +107,13 @@ class RedisLayer(LayerBase):
 
     def _set_out(self) -> None:
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
-        address = self._address
-        self._commands = Commands(address, self._connector("commands", self._timeout))
-        self._takes = Takes(
-            address,
-            self._commands,
-            self._connector("receive", ROUND + self._timeout),
-            lambda number: self.count("expired", number),
-        )
-        self._subscriber = Subscriber(
-            address,
-            self._connector("subscriber", min(_SLOWEST_TICK, self._timeout / 4)),
-            self._deliver,
-            lambda: self.count("reconnects"),
-            self._timeout,
-        )
+        self._server = server = Server(self._address, self._connect_timeout, self._timeout, self._tls)
+        self._commands = Commands(server)
+        self._takes = Takes(server, self._commands, lambda number: self.count("expired", number))
+        self._subscriber = Subscriber(server, self._deliver, lambda: self.count("reconnects"))
         self._requests = Requests(
             self._publish_to_process, self.deliver_payload, self.add_local, self.discard_local, self._timeout
         )
-
-    def _connector(self, duty: str, timeout: float) -> Callable[[], Link]:
-        def connect() -> Link:
-            # As `CLIENT LIST` shows it, where a space may not be.
-            name = f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
-            return Link(self._address, self._connect_timeout, timeout, name, self._tls)
-
-        return connect
 
     # What the server sends
 
@@ -245,8 +229,8 @@ class RedisLayer(LayerBase):
             part.close()
 
     def _forked(self) -> None:
-        for part in (self._subscriber, self._takes, self._commands):
-            part.drop()
+        self._subscriber.drop()
+        self._server.drop()
         self._set_out()
 
 

@@ -1,17 +1,25 @@
 """Where a Redis server is, and how to be let in: what the layer is given, checked, and what may be shown of it.
 
-Knows no sockets. Complaints and `RedisAddress.shown` never hold a password.
+redis-py reads the URLs; what it would pass over in silence is complained of here. Knows no sockets. Complaints and
+`RedisAddress.shown` never hold a password.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from offload.exceptions import ConfigurationError
+
+try:
+    from redis.connection import parse_url
+except ModuleNotFoundError:
+    raise ConfigurationError(
+        "layer 'redis' needs the redis package; run: pip install 'django-offload[redis]'"
+    ) from None
 
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 _DEFAULT_PORT = 6379
@@ -23,18 +31,11 @@ class RedisAddress:
 
     Attributes:
         shown: the address for logs and errors.
-        path: of its Unix socket; None for TCP.
-        username: None: Redis's default user.
+        arguments: redis-py's, with the user and the password.
     """
 
     shown: str
-    host: str = ""
-    port: int = _DEFAULT_PORT
-    path: str | None = None
-    database: int = 0
-    tls: bool = False
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
+    arguments: Mapping[str, Any] = field(repr=False)
 
 
 def parse_hosts(hosts: Any, database: int | None = None) -> list[RedisAddress]:
@@ -50,7 +51,7 @@ def parse_hosts(hosts: Any, database: int | None = None) -> list[RedisAddress]:
         hosts = [hosts]
     if not isinstance(hosts, Sequence) or not hosts:
         raise ConfigurationError(f"layer 'redis' has hosts={hosts!r}; it takes a list such as ['redis://host:6379/0']")
-    return [_parse(host, database) for host in hosts]
+    return [_parse(host, database or 0) for host in hosts]
 
 
 def _is_pair(host: Any) -> bool:
@@ -63,9 +64,9 @@ def _is_pair(host: Any) -> bool:
     )
 
 
-def _parse(host: Any, database: int | None) -> RedisAddress:
+def _parse(host: Any, database: int) -> RedisAddress:
     if _is_pair(host):
-        return _tcp(host[0], host[1], database or 0)
+        return _address("redis", {"host": host[0], "port": host[1]}, database)
     if not isinstance(host, str):
         raise ConfigurationError(
             f"layer 'redis' has the host {host!r}; a host is a URL such as 'redis://host:6379/0',"
@@ -75,41 +76,29 @@ def _parse(host: Any, database: int | None) -> RedisAddress:
     parts = urlsplit(host)
     if parts.query or parts.fragment:
         raise ConfigurationError(f"layer address {shown} has settings in its query; here they are keyword arguments")
-    username = unquote(parts.username) if parts.username else None
-    password = None if parts.password is None else unquote(parts.password)
-    if parts.scheme in ("redis+unix", "unix"):
-        path = unquote(parts.path)
-        if not path.strip("/"):
+    if parts.scheme not in ("redis", "rediss", "redis+unix"):
+        raise ConfigurationError(f"layer address {shown} is none of 'redis://', 'rediss://' and 'redis+unix://'")
+    try:
+        arguments = parse_url(host.removeprefix("redis+"))  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ConfigurationError(f"layer address {shown} has a wrong port") from None
+    if parts.scheme == "redis+unix":
+        if not parts.path.strip("/"):
             raise ConfigurationError(
                 f"layer address {shown} has no socket path; it looks like 'redis+unix:///path/to.sock'"
             )
-        return RedisAddress(
-            f"redis+unix://{path}", path=path, database=database or 0, username=username, password=password
-        )
-    if parts.scheme not in ("redis", "rediss"):
-        raise ConfigurationError(f"layer address {shown} is none of 'redis://', 'rediss://' and 'redis+unix://'")
-    try:
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError(f"layer address {shown} has a wrong port") from None
-    if not name:
+    elif "host" not in arguments:
         raise ConfigurationError(f"layer address {shown} names no host; it looks like 'redis://host:6379/0'")
     number = parts.path.strip("/")
-    if number and not number.isdecimal():
+    if "path" not in arguments and number and not number.isdecimal():
         raise ConfigurationError(f"layer address {shown} has the database {number!r}, not a number")
-    return _tcp(
-        unquote(name),
-        _DEFAULT_PORT if port is None else port,
-        int(number) if number else database or 0,
-        parts.scheme == "rediss",
-        username,
-        password,
-    )
+    return _address(parts.scheme, arguments, database)
 
 
-def _tcp(
-    host: str, port: int, database: int, tls: bool = False, username: str | None = None, password: str | None = None
-) -> RedisAddress:
-    named = f"[{host}]" if ":" in host else host
-    shown = f"redis{'s' if tls else ''}://{named}:{port}/{database}"
-    return RedisAddress(shown, host, port, None, database, tls, username, password)
+def _address(scheme: str, arguments: dict[str, Any], database: int) -> RedisAddress:
+    arguments = {"db": database, **arguments}
+    if "path" in arguments:
+        return RedisAddress(f"redis+unix://{arguments['path']}", arguments)
+    arguments.setdefault("port", _DEFAULT_PORT)
+    host = f"[{arguments['host']}]" if ":" in arguments["host"] else arguments["host"]
+    return RedisAddress(f"{scheme}://{host}:{arguments['port']}/{arguments['db']}", arguments)

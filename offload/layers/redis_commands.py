@@ -1,253 +1,200 @@
-"""Commands to one Redis server: what several senders ask for at a time goes out in one write, over one connection.
+"""Commands to one Redis server: what several senders ask for at a time goes out as one pipeline.
 
-A sender who finds nobody sending leads: it writes all that is waiting, reads the replies, and hands the lead to the
-first of those who came meanwhile. So there is no thread for it, a lone sender pays one round trip, a crowd shares it,
-and nobody leads longer than its own command takes. Knows no layer.
+It is written to a connection of redis-py's directly: its own ``Pipeline`` first looks at the pool, which takes longer
+under gevent than the round trip, and tells nobody anything before the last reply.
 
-The lock guards the list of those who wait and is never held over the network (its kind: see
-``offload.layers.subscriptions``). Nothing is sent twice: a command whose reply did not come may have been executed.
+Each puts its command into a list, and one takes all that are there along. Where threads are greenlets, one of its own
+does that, so that the senders of one turn of the loop meet, and a sender that is killed takes nobody with it. Threads
+take turns themselves, with no thread more: a lone sender pays one round trip, a crowd shares it.
+
+The lock guards the list and is never held over the network (its kind: see ``offload.layers.subscriptions``).
 """
 
 from __future__ import annotations
 
+import _thread
+import logging
 import threading
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_link import UNKNOWN, Link, ReplyError, give_way, pack, refused, threads_are_greenlets
 from offload.layers.redis_scripts import Script
+from offload.layers.redis_server import UNKNOWN, Server, is_stale, threads_are_greenlets
+
+logger = logging.getLogger("offload.layer")
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
+_CLOSED = "layer 'redis' was closed meanwhile; the command was not sent"
+
+Argument = str | bytes | int
 
 
 class _Call:
     """A command, and what became of it."""
 
-    __slots__ = ("batch", "data", "error", "gate", "gone", "leads", "reply")
+    __slots__ = ("command", "done", "error", "gate", "reply", "size")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, command: tuple[Argument, ...]) -> None:
+        self.command = command
+        self.size = sum([len(part) for part in command if not isinstance(part, int)])
         self.reply: Any = None
         self.error: str | None = None
-        self.gate: Any = None  # a taken lock; made for those who wait
-        self.leads = False
-        self.batch: _Batch | None = None  # taken over from a leader that was killed
-        self.gone = False  # who waited for it was killed
+        self.done = False
+        self.gate: Any = None  # a taken lock, for a greenlet to wait at
 
-    def fail(self, error: str) -> None:
+    def end(self, reply: Any = None, error: str | None = None) -> None:
+        self.reply = reply
         self.error = error
-        self.open()
-
-    def open(self) -> None:
+        self.done = True
         if self.gate is not None:
             self.gate.release()
 
 
-class _Batch:
-    """Commands that are sent together, and how far that has got."""
-
-    __slots__ = ("calls", "done", "link", "sent")
-
-    def __init__(self, call: _Call) -> None:
-        self.calls = [call]
-        self.done = 0  # replies
-        self.sent = False
-        self.link: Link | None = None
-
-
 class Commands:
-    """Runs commands over one connection, which it opens when it needs one.
+    """Runs commands over one connection."""
 
-    Args:
-        connect: opens a connection; raises ``LayerUnavailable``.
-    """
-
-    def __init__(self, address: RedisAddress, connect: Callable[[], Link]) -> None:
-        self._address = address
-        self._connect = connect
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._lock = RLock()
-        self._led = False
-        self._closed = False
         self._pending: deque[_Call] = deque()
-        self._link: Link | None = None
+        self._sending = False  # whether there is a greenlet that sends
+        self._turn: Any = None  # of threads; made when first needed
+        self._connection: Any = None
+        self._closed = False
 
-    def run(self, *command: str | bytes | int) -> Any:
+    def run(self, *command: Argument) -> Any:
         """Send one command and wait for its reply.
 
         Raises:
             LayerUnavailable: no connection, no reply in time, or a reply that is an error.
         """
-        reply = self._run(command)
-        if isinstance(reply, ReplyError):
-            raise refused(self._address, reply)
-        return reply
+        return self._checked(self._run(command))
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         """As `run`, for a script; one that the server does not know, or no more, is sent along."""
         reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments))
-        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+        if isinstance(reply, NoScriptError):
             # It was not executed, so it may be sent again.
             reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments))
-        if isinstance(reply, ReplyError):
-            raise refused(self._address, reply)
-        return reply
+        return self._checked(reply)
 
     def close(self) -> None:
         """For good. Whoever waits for a reply gets ``LayerUnavailable``."""
         with self._lock:
             self._closed = True
-            link, self._link = self._link, None
-            led = self._led
-        if link is not None:
-            if led:
-                link.interrupt()  # the leader closes it: a descriptor closed under a reader may be another's next
-            else:
-                link.close()
+            connection = self._connection
+        if connection is not None:
+            connection.disconnect()
 
-    def drop(self) -> None:
-        """In a forked child."""
-        if self._link is not None:
-            self._link.drop()
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, RedisError):
+            raise self._server.failure(reply)
+        return reply
 
-    def _run(self, command: tuple[str | bytes | int, ...]) -> Any:
-        call = _Call(pack(*command))
-        with self._lock:
-            if self._led:
-                call.gate = threading.Lock()
-                call.gate.acquire()
-                self._pending.append(call)
+    def _run(self, command: tuple[Argument, ...]) -> Any:
+        call = _Call(command)
+        try:
+            if threads_are_greenlets():
+                self._have_sent(call)
             else:
-                self._led = call.leads = True
-        if not call.leads:
-            try:
-                # Bounded by the leader, whose every step on the network is.
-                call.gate.acquire()
-            except BaseException as error:
-                self._abandon(call, error)
-                raise
-        if call.leads:
-            self._lead(call)
+                self._send_in_turn(call)
+        except BaseException:
+            # Whoever waits is being killed; what has not been taken along stays here.
+            with self._lock:
+                if call in self._pending:
+                    self._pending.remove(call)
+            raise
         if call.error is not None:
             raise LayerUnavailable(call.error)
         return call.reply
 
-    def _lead(self, call: _Call) -> None:
-        batch = call.batch or _Batch(call)
-        try:
-            if not batch.sent:
-                self._send(batch)
-            self._read(batch, call)
-        except LayerUnavailable as error:
-            self._discard(batch.link)
-            # One bounded wait for all who came during it, not one after the other.
-            with self._lock:
-                late = list(self._pending)
-                self._pending.clear()
-            for item in batch.calls[batch.done :]:
-                item.fail(str(error))
-            for item in late:
-                item.fail(str(error).replace(UNKNOWN, "the command was not sent"))
-        except BaseException as error:
-            call.gone = True
-            if not self._bequeath(batch, error):
-                self._hand_over()
-            raise
-        self._hand_over()
+    def _have_sent(self, call: _Call) -> None:
+        call.gate = threading.Lock()
+        call.gate.acquire()
+        with self._lock:
+            self._pending.append(call)
+            start, self._sending = not self._sending, True
+        if start:
+            _thread.start_new_thread(self._send_all, ())
+        # Bounded, as every step on the network is.
+        call.gate.acquire()
 
-    def _send(self, batch: _Batch) -> None:
-        # The other senders of this turn of the loop come along. The socket alone would not let them, when the reply is
-        # there before it is waited for.
-        give_way()
-        calls = batch.calls
-        size = len(calls[0].data)
+    def _send_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._pending:
+                    self._sending = False
+                    return
+            self._send_some()
+
+    def _send_in_turn(self, call: _Call) -> None:
+        with self._lock:
+            self._pending.append(call)
+            if self._turn is None:
+                self._turn = threading.Lock()
+        with self._turn:
+            while not call.done:
+                self._send_some()
+
+    def _send_some(self) -> None:
+        calls: list[_Call] = []
+        size = 0
         with self._lock:
             pending = self._pending
-            while pending and len(calls) < _BATCH_COMMANDS and size + len(pending[0].data) <= _BATCH_BYTES:
-                size += len(pending[0].data)
+            while pending and len(calls) < _BATCH_COMMANDS and (not calls or size + pending[0].size <= _BATCH_BYTES):
+                size += pending[0].size
                 calls.append(pending.popleft())
-        batch.link = self._open()
-        batch.link.send(b"".join([item.data for item in calls]))
-        batch.sent = True
-
-    def _read(self, batch: _Batch, call: _Call) -> None:
-        link, calls = batch.link, batch.calls
-        assert link is not None
-        while batch.done < len(calls):
-            replies = link.read()
-            if not replies:
-                raise link.silent()
-            for reply in replies:
-                item = calls[batch.done]
-                batch.done += 1
-                item.reply = reply
-                if item is not call:
-                    item.open()
-
-    def _bequeath(self, batch: _Batch, error: BaseException) -> bool:
-        """The leader is being killed, which says nothing about the server: another reads the replies.
-
-        Only where it was killed while it waited, as greenlets are. Threads end anywhere, and a connection of which it
-        is not known what was read is of no use.
-        """
-        if batch.sent and threads_are_greenlets() and not isinstance(error, KeyboardInterrupt):
+        try:
+            self._execute(calls)
+        except (RedisError, LayerUnavailable) as error:
+            # One bounded wait for all who came during it, not one after the other.
             with self._lock:
-                for heir in batch.calls[batch.done :]:
-                    if not heir.gone:
-                        heir.batch = batch
-                        heir.leads = True
-                        heir.open()
-                        return True
-        self._discard(batch.link)
-        for item in batch.calls[batch.done :]:
-            if not item.gone:
-                item.fail(f"layer 'redis' gave up a batch of commands to {self._address.shown}; {UNKNOWN}")
-        return False
+                late = list(pending)
+                pending.clear()
+            reason = str(self._server.failure(error))
+            _fail(calls, reason)
+            _fail(late, reason.replace(UNKNOWN, "the command was not sent"))
+        except BaseException as error:
+            _fail(calls, f"layer 'redis' gave up a batch of commands to {self._server.shown}; {UNKNOWN}")
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("sending to %s failed", self._server.shown)
 
-    def _open(self) -> Link:
-        """For the leader only."""
-        link = self._link
-        if link is not None:
-            if not link.is_stale():
-                return link
-            self._discard(link)
-        if self._closed:
-            raise LayerUnavailable("layer 'redis' was closed meanwhile; the command was not sent")
-        link = self._connect()
-        with self._lock:
-            if not self._closed:
-                self._link = link
-                return link
-        link.close()
-        raise LayerUnavailable("layer 'redis' was closed meanwhile; the command was not sent")
+    def _execute(self, calls: list[_Call]) -> None:
+        connection = self._open()
+        try:
+            connection.send_packed_command(connection.pack_commands([call.command for call in calls]), False)
+            for call in calls:
+                try:
+                    call.end(connection.read_response())
+                except ResponseError as error:
+                    call.end(error.with_traceback(None))
+        except BaseException:
+            # It is not known what was read.
+            connection.disconnect()
+            raise
 
-    def _discard(self, link: Link | None) -> None:
+    def _open(self) -> Any:
         with self._lock:
-            if self._link is link:
-                self._link = None
-        if link is not None:
-            link.close()
+            if self._closed:
+                raise LayerUnavailable(_CLOSED)
+            if self._connection is None:
+                self._connection = self._server.pool("commands", self._server.timeout).make_connection()
+            connection = self._connection
+        connection.connect()  # unless it is
+        if is_stale(connection):
+            connection.disconnect()
+            connection.connect()
+        return connection
 
-    def _hand_over(self) -> None:
-        with self._lock:
-            heir = self._pending.popleft() if self._pending else None
-            self._led = heir is not None
-            if heir is not None:
-                heir.leads = True
-        if heir is not None:
-            heir.open()
 
-    def _abandon(self, call: _Call, error: BaseException) -> None:
-        """The thread that waits is being killed."""
-        with self._lock:
-            call.gone = True
-            if call in self._pending:
-                self._pending.remove(call)
-            leads = call.leads
-        # It was to lead, and has not come to it.
-        if leads and not (call.batch is not None and self._bequeath(call.batch, error)):
-            self._hand_over()
+def _fail(calls: Iterable[_Call], error: str) -> None:
+    for call in calls:
+        if not call.done:
+            call.end(error=error)

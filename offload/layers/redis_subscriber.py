@@ -2,6 +2,9 @@
 
 Knows pub/sub channels and payloads, nothing of groups or layers. All of one read is delivered as one batch.
 
+It reads a connection of redis-py's by itself, since redis-py's own ``PubSub`` does not tell what has been confirmed,
+nor which messages came together.
+
 Order is what makes a subscription right: commands are written in the order in which they were noted, Redis answers in
 that order, and a message is read after the answer to the subscription that lets it through.
 """
@@ -17,13 +20,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_link import Link, ReplyError, give_way, pack, refused
+from offload.layers.redis_server import Server, give_way, next_reply
 
 logger = logging.getLogger("offload.layer")
 
 _BATCH = 64  # messages delivered before others get a turn
+_SLOWEST_TICK = 1.0  # seconds
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
 _NAMES = 500  # most names in one command, so that nobody waits for thousands of others
@@ -56,32 +63,27 @@ class Subscriber:
     """Subscribes, and delivers what comes.
 
     Args:
-        connect: opens a connection whose reads return now and then; raises ``LayerUnavailable``.
         deliver: is called with a batch of pairs of pub/sub channel and payload; must neither wait nor raise.
         returned: called when a connection that was lost is back.
-        timeout: seconds for a subscription, and of silence after which a connection counts as dead.
     """
 
     def __init__(
         self,
-        address: RedisAddress,
-        connect: Callable[[], Link],
+        server: Server,
         deliver: Callable[[list[tuple[bytes, bytes]]], None],
         returned: Callable[[], None],
-        timeout: float,
     ) -> None:
-        self._address = address
-        self._connect = connect
+        self._server = server
         self._deliver = deliver
         self._returned = returned
-        self._timeout = timeout
+        self._timeout = server.timeout  # of a subscription, and of silence after which a connection counts as dead
         self._lock = RLock()
         self._names: set[str] = set()  # confirmed, and not given up since
         self._notes: list[_Request] = []  # to be written
         self._asked: deque[_Request] = deque()  # written, to be confirmed
         self._commands = 0
         self._writing = False
-        self._link: Link | None = None
+        self._connection: Any = None
         self._thread: threading.Thread | None = None
         self._stop: threading.Event | None = None
         self._closed = False
@@ -110,7 +112,7 @@ class Subscriber:
             self._give_up(request)
             raise
         if not in_time and self._give_up(request):
-            raise LayerUnavailable(f"{self._silence()}; the subscription was given up")
+            raise LayerUnavailable(self._server.silence("the subscription was given up"))
         if request.error is not None:
             raise LayerUnavailable(request.error)
 
@@ -118,7 +120,7 @@ class Subscriber:
         """Note that a name is no longer wanted; the reader's next look, or the next `subscribe`, tells the server."""
         with self._lock:
             self._names.discard(name)
-            if self._link is not None:
+            if self._connection is not None:
                 self._notes.append(_Request(_UNSUBSCRIBE, name))
 
     def close(self) -> None:
@@ -126,21 +128,18 @@ class Subscriber:
         with self._lock:
             self._closed = True
             self._names.clear()
-            link, thread = self._link, self._thread
+            connection, thread = self._connection, self._thread
             if self._stop is not None:
                 self._stop.set()
-        if link is not None:
-            link.interrupt()
+        if connection is not None:
+            connection.disconnect()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(self._timeout)
 
     def drop(self) -> None:
-        """In a forked child, which has none of the parent's threads."""
-        if self._link is not None:
-            self._link.drop()
-
-    def _silence(self) -> str:
-        return f"layer 'redis' got no answer from {self._address.shown} within {self._timeout:g} s"
+        """In a forked child, which has none of the parent's threads; greenlets end when they find it closed."""
+        self._closed = True
+        self._connection = None
 
     def _ensure_thread(self) -> None:
         with self._lock:
@@ -165,7 +164,7 @@ class Subscriber:
             request.given_up = True
             if request in self._notes:
                 self._notes.remove(request)
-            elif self._link is not None:
+            elif self._connection is not None:
                 # It is on its way, and will be confirmed some time.
                 self._notes.append(_Request(_UNSUBSCRIBE, request.name))
             return True
@@ -175,26 +174,23 @@ class Subscriber:
     def _write(self) -> None:
         while True:
             with self._lock:
-                link = self._link
-                if link is None or self._writing or not self._notes:
+                connection = self._connection
+                if connection is None or self._writing or not self._notes:
                     return
                 self._writing = True
-                data = self._encode()
+                commands = self._take_notes()
             try:
-                link.send(data)
-            except LayerUnavailable:
-                link.interrupt()  # the reader sees to the rest
-            except BaseException:
-                link.interrupt()  # half a command may be out
-                raise
+                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            except RedisError:
+                return  # redis-py has closed it; the reader sees to the rest
             finally:
                 self._writing = False
 
-    def _encode(self) -> bytes:
+    def _take_notes(self) -> list[tuple[str, ...]]:
         """Under the lock: the notes as commands, neighbours of a kind in one."""
         notes, self._notes = self._notes, []
         self._asked.extend(notes)
-        data: list[bytes] = []
+        commands: list[tuple[str, ...]] = []
         start = 0
         while start < len(notes):
             command = notes[start].command
@@ -204,31 +200,35 @@ class Subscriber:
             self._commands += 1
             for note in notes[start:end]:
                 note.number = self._commands
-            data.append(pack(command, *(note.name for note in notes[start:end] if note.name)))
+            commands.append((command, *(note.name for note in notes[start:end] if note.name)))
             start = end
-        return b"".join(data)
+        return commands
 
     # Reading: the thread
 
     def _run(self, stop: threading.Event) -> None:
+        # Reads return now and then, to look after silence and notes.
+        pool = self._server.pool("subscriber", min(_SLOWEST_TICK, self._timeout / 4))
         while self._goes_on():
+            # A new one each time: who still holds the last one cannot write to this one what was meant for that one.
+            connection: Any = pool.make_connection()
             try:
-                link = self._connect()
+                connection.connect()
             except LayerUnavailable as error:
                 self._fail(str(error))
                 self._pause(stop)
                 continue
             try:
-                self._restore(link)
-                self._read(link)
-            except LayerUnavailable as error:
-                self._note_loss(link, str(error))
+                self._restore(connection)
+                self._read(connection)
+            except (RedisError, LayerUnavailable) as error:
+                self._note_loss(str(self._server.failure(error)))
             except Exception:
                 # Our bug, or a server that answers what nobody asked: all is set up anew.
-                logger.exception("reading from %s failed", self._address.shown)
-                self._note_loss(link, f"layer 'redis' gave up its connection to {self._address.shown}")
+                logger.exception("reading from %s failed", self._server.shown)
+                self._note_loss(f"layer 'redis' gave up its connection to {self._server.shown}")
             finally:
-                link.close()
+                connection.disconnect()
             self._pause(stop)
 
     def _goes_on(self) -> bool:
@@ -256,19 +256,19 @@ class Subscriber:
         for note in notes:
             note.fail(reason)
 
-    def _restore(self, link: Link) -> None:
+    def _restore(self, connection: Any) -> None:
         with self._lock:
             if self._closed:
                 raise LayerUnavailable(_CLOSED)
             if self._lost is not None:
                 # The answer to the PING tells that all are back.
                 self._notes[:0] = [*(_Request(_SUBSCRIBE, name) for name in self._names), _Request(_PING, _ALL_BACK)]
-            self._link = link
+            self._connection = connection
         self._write()
 
-    def _note_loss(self, link: Link, reason: str) -> None:
+    def _note_loss(self, reason: str) -> None:
         with self._lock:
-            self._link = None
+            self._connection = None
             asked, self._asked = self._asked, deque()
             # Gone with the connection; what is still to be subscribed waits for the next.
             self._notes = [note for note in self._notes if note.done is not None]
@@ -286,18 +286,18 @@ class Subscriber:
                 len(self._names),
             )
 
-    def _read(self, link: Link) -> None:
+    def _read(self, connection: Any) -> None:
         heard = time.monotonic()
         pinged = False
         while not self._closed:
-            replies = link.read()
+            replies = self._read_some(connection)
             if replies:
                 heard, pinged = time.monotonic(), False
                 self._take(replies)
             else:
                 silent = time.monotonic() - heard
                 if silent >= self._timeout:
-                    raise LayerUnavailable(self._silence())
+                    raise self._server.silence()
                 if silent >= self._timeout / 2 and not pinged:
                     pinged = True
                     with self._lock:
@@ -305,28 +305,44 @@ class Subscriber:
             if self._notes:
                 self._write()
 
+    def _read_some(self, connection: Any) -> list[Any]:
+        """The replies that have come, errors among them; none when none came in a tick."""
+        replies: list[Any] = []
+        try:
+            while len(replies) < _BATCH:
+                try:
+                    replies.append(
+                        next_reply(connection) if replies else connection.read_response(disconnect_on_error=False)
+                    )
+                except ResponseError as error:
+                    replies.append(error)
+        except RedisTimeoutError:
+            pass
+        except RedisConnectionError:
+            # What came before the end counts; the next read fails at once.
+            if not replies:
+                raise
+        return replies
+
     def _take(self, replies: list[Any]) -> None:
         batch: list[tuple[bytes, bytes]] = []
         for reply in replies:
             if type(reply) is list and reply[0] == b"message":
                 batch.append((reply[1], reply[2]))
-                if len(batch) < _BATCH:
-                    continue
+                continue
             if batch:
                 self._deliver(batch)
                 batch = []
-                # A socket that always has something to read would keep the loop for itself.
-                give_way()
-            if type(reply) is not list or reply[0] != b"message":
-                self._answered(reply)
+            self._answered(reply)
         if batch:
             self._deliver(batch)
-            give_way()
+        # A socket that always has something to read would keep the loop for itself.
+        give_way()
 
     def _answered(self, reply: Any) -> None:
         with self._lock:
             request = self._asked.popleft()
-            if not isinstance(reply, ReplyError):
+            if not isinstance(reply, RedisError):
                 if request.command == _SUBSCRIBE and request.done is not None and not request.given_up:
                     self._names.add(request.name)
                     request.done.set()
@@ -337,7 +353,7 @@ class Subscriber:
                 while self._asked and self._asked[0].number == request.number:
                     together.append(self._asked.popleft())
         if together:
-            error = refused(self._address, reply)
+            error = self._server.refusal(reply)
             for request in together:
                 request.fail(str(error))
             if any(request.done is None for request in together):
@@ -352,7 +368,7 @@ class Subscriber:
         if lost is not None:
             logger.info(
                 "layer 'redis' is back at %s after %.1f s, with %d subscriptions",
-                self._address.shown,
+                self._server.shown,
                 time.monotonic() - lost,
                 len(self._names),
             )
