@@ -112,6 +112,19 @@ class RawClient:
         self.close()
         return found
 
+    def rest_after_close(self) -> list[str | bytes]:
+        """The same where the server closes first: its close frame is answered."""
+        found: list[str | bytes] = []
+        while (frame := self.next_frame()) is not None:
+            data = bytes(frame.data)
+            if frame.opcode is Opcode.CLOSE:
+                self.code = int.from_bytes(data[:2], "big")
+                self.send(Frame(Opcode.CLOSE, data[:2]).serialize(mask=True))
+            elif frame.opcode is Opcode.TEXT:
+                found.append(data.decode())
+        self.close()
+        return found
+
     def close(self) -> None:
         """Leave without a word."""
         self.sock.close()

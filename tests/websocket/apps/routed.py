@@ -15,7 +15,8 @@ GATES: dict[str, Event] = {}
 
 
 def tell(*words):
-    print(*words, file=sys.stderr, flush=True)
+    sys.stderr.write(" ".join(map(str, words)) + "\n")
+    sys.stderr.flush()
 
 
 def application(environ, start_response):
