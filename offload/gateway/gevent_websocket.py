@@ -34,8 +34,12 @@ MAX_CONTROL_BYTES = 125
 class Engine(Protocol):
     """What is under the interface; see `offload.gateway.socket_handler.SocketHandler`."""
 
+    latency: float | None
+
     @property
     def over(self) -> bool: ...
+    @property
+    def can_send(self) -> bool: ...
     def accept(self, subprotocol: str | None = None) -> None: ...
     def receive(self) -> str | bytes | None: ...
     def send_message(self, opcode: int, payload: bytes) -> None: ...
@@ -136,6 +140,11 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         return self._end_is_known or self._engine.over
 
     @property
+    def latency(self) -> float | None:
+        """Seconds from the server's last answered ping to its pong; None before the first. offload's own."""
+        return self._engine.latency
+
+    @property
     def client(self) -> Client:
         """What stands for it in the server's list."""
         return self._handler.active_client
@@ -204,7 +213,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             ValueError: another opcode, or more than a control frame holds.
         """
         self._engine.accept()
-        if self._end_is_known or self._engine.over:
+        if self._end_is_known or not self._engine.can_send:
             raise WebSocketError(MSG_ALREADY_CLOSED)
         payload = _text(message).encode() if opcode == TEXT else _payload(message)
         if opcode in (TEXT, BINARY):

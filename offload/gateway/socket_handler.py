@@ -52,11 +52,12 @@ log = logging.getLogger("offload.websocket")
 class _State(Enum):
     OFFERED = "the application has not decided"
     OPEN = "messages pass both ways"
+    ENDING = "the client has closed, or broken the rules; what it sent before has its turn, then we answer"
     CLOSING = "our close frame is sent, the client's is awaited"
     CLOSED = "refused; or the socket is gone, or about to go"
 
 
-_OFFERED, _OPEN, _CLOSING, _CLOSED = _State
+_OFFERED, _OPEN, _ENDING, _CLOSING, _CLOSED = _State
 
 
 class SocketHandler:
@@ -64,12 +65,14 @@ class SocketHandler:
 
     Attributes:
         face: what the application knows of it.
+        latency: seconds from the last answered ping to its pong; None before the first.
     """
 
     __slots__ = (
         "_arrived",
         "_connection",
         "_environ",
+        "_farewell",
         "_gateway",
         "_heard",
         "_http",
@@ -86,6 +89,7 @@ class SocketHandler:
         "_state",
         "_waiting",
         "face",
+        "latency",
     )
 
     def __init__(
@@ -98,6 +102,7 @@ class SocketHandler:
         response: UpgradeResponse,
     ) -> None:
         self.face: ApplicationSocket
+        self.latency: float | None = None
         self._gateway = gateway
         self._http = http
         self._connection = connection
@@ -114,6 +119,8 @@ class SocketHandler:
         self._waiting = 0
         self._senders: BoundedSemaphore | None = None
         self._state = _OFFERED
+        # Our close frame while the last messages have their turn.
+        self._farewell = b""
         # Whether anything came since the last ping, and that ping until its pong.
         self._heard = True
         self._ping: liveness.Ping | None = None
@@ -126,6 +133,11 @@ class SocketHandler:
     def over(self) -> bool:
         """Whether the socket is closed, and all that came before its end has been received."""
         return self._state is not _OPEN and self._state is not _OFFERED and not self._messages
+
+    @property
+    def can_send(self) -> bool:
+        """Whether our close frame has not been sent; answers to a client's last messages go before it."""
+        return self._state is _OPEN or self._state is _ENDING
 
     def accept(self, subprotocol: str | None = None) -> None:
         """Send the handshake, unless it is sent.
@@ -183,6 +195,7 @@ class SocketHandler:
         messages = self._messages
         while not messages:
             if self._state is not _OPEN:
+                self._say_farewell()
                 return None
             self._arrived.clear()
             self._arrived.wait()
@@ -204,7 +217,7 @@ class SocketHandler:
         Raises:
             WebSocketError: the socket is closed, or closes because the client takes nothing.
         """
-        if self._state is not _OPEN:
+        if not self.can_send:
             raise WebSocketError(MSG_ALREADY_CLOSED)
         connection = self._connection
         if (self._waiting or connection.unsent_bytes > HIGH_WATER_BYTES) and getcurrent() is not self._gateway.hub:
@@ -227,11 +240,11 @@ class SocketHandler:
         self._waiting += size
         try:
             with self._senders:
-                if self._state is _OPEN and not connection.wait_drained(timeout) and not connection.closed:
+                if self.can_send and not connection.wait_drained(timeout) and not connection.closed:
                     log.warning("closing %s: it took nothing for %s s (--send-timeout)", connection.peer, timeout)
                     self._gateway.counters.too_slow += 1
                     connection.abort()
-                if self._state is not _OPEN:
+                if not self.can_send:
                     raise WebSocketError(MSG_SOCKET_DEAD)
                 connection.write(frame)
         finally:
@@ -255,7 +268,8 @@ class SocketHandler:
         raise WebSocketError(MSG_SOCKET_DEAD)
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake; nothing when it has begun."""
+        """Begin the closing handshake, or end the one that the client began; nothing when it is closed."""
+        self._say_farewell()
         if self._state is _OPEN:
             self._leave(_CLOSING)
             self._connection.write(close_frame(code, reason))
@@ -272,7 +286,7 @@ class SocketHandler:
 
     def failed(self, error: BaseException) -> None:
         """The application raised instead of returning."""
-        if isinstance(error, WebSocketError) and self._state is not _OPEN:
+        if isinstance(error, WebSocketError) and not self.can_send:
             # How applications learn that the client is gone; many let it pass.
             log.debug("the application left the WebSocket at %s: %s", ascii(self._path), error)
             return
@@ -283,7 +297,7 @@ class SocketHandler:
         """The application is done with it."""
         if self._state is _OFFERED:
             self._state = _CLOSED
-        elif self._state is _OPEN:
+        else:
             self.close(INTERNAL_ERROR if self._response.failed else NORMAL)
         self.drop_messages()
         self._environ = None
@@ -315,8 +329,9 @@ class SocketHandler:
             data = b""
 
     def eof_received(self) -> None:
-        """The client left without a word."""
-        self._connection.abort()
+        """The client will send nothing more; one that has closed may still read what its last messages bring."""
+        if self._state is not _ENDING:
+            self._connection.abort()
 
     def connection_lost(self) -> None:
         """The socket is gone; who waits for messages is told."""
@@ -350,23 +365,42 @@ class SocketHandler:
             if self._state is _OPEN:
                 self._connection.write(pong_frame(event.payload))
         elif isinstance(event, Pong):
-            if self._ping is not None and event.payload == self._ping.payload:
+            ping = self._ping
+            if ping is not None and event.payload == ping.payload:
                 self._ping = None
+                self.latency = time.monotonic() - ping.moment
         elif isinstance(event, Close):
-            if self._state is _OPEN:
-                self._connection.write(close_frame(NORMAL if event.code == NO_CODE else event.code))
-            self._leave(_CLOSED)
-            self._connection.close()
-            self._await_end()
+            self._end(close_frame(NORMAL if event.code == NO_CODE else event.code))
         elif isinstance(event, Failure):
             self._gateway.counters.count_failure(event.code)
             log.info("closing %s with %d: %s", self._connection.peer, event.code, event.reason)
-            self._fail(event.code, event.reason)
+            self._end(close_frame(event.code, event.reason))
+
+    def _end(self, frame: bytes) -> None:
+        """Nothing more is taken from the client; what came before has its turn before our close frame."""
+        if self._state is _OPEN:
+            self._leave(_ENDING)
+            self._farewell = frame
+            if self._messages:
+                self._await_end()
+            else:
+                self._say_farewell()
+        else:
+            # Ours has been sent.
+            self._leave(_CLOSED)
+            self._connection.close()
+
+    def _say_farewell(self) -> None:
+        if self._state is _ENDING:
+            self._finish(self._farewell)
 
     def _fail(self, code: int, reason: str) -> None:
         """End it from our side, without waiting for the client's close frame."""
-        if self._state is _OPEN:
-            self._connection.write(close_frame(code, reason))
+        self._finish(close_frame(code, reason))
+
+    def _finish(self, frame: bytes) -> None:
+        """Send our close frame, and let the client read everything before the connection ends."""
+        self._connection.write(frame)
         self._leave(_CLOSED)
         self._let_on()
         self._connection.finish()
@@ -388,7 +422,11 @@ class SocketHandler:
     # Called by the gateway's timers, in the loop.
 
     def close_expired(self) -> None:
-        """The client did not end its half of the closing handshake."""
+        """The closing handshake took too long."""
+        if self._state is _ENDING:
+            # The application did not receive what came before.
+            self._say_farewell()
+            return
         if self._state is _CLOSING:
             self._gateway.counters.unanswered_closes += 1
         self._connection.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -129,6 +130,13 @@ def test_answering_client_stays() -> None:
                 read_all(silent)
         client.send("still here")
         assert client.recv() == "still here"
+
+
+def test_latency_is_known_after_the_first_pong() -> None:
+    with serving(APP, "--ws-ping-interval", "0.1", cwd=ROOT) as server, open_socket(server, "/latency") as client:
+        before, after = json.loads(client.recv())
+        assert before is None
+        assert 0 < after < DEADLINE
 
 
 # A stopping server.

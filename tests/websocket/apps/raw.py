@@ -175,6 +175,13 @@ def frames(ws: Any) -> None:
     ws.send_frame((4321).to_bytes(2, "big") + b"framed", ws.OPCODE_CLOSE)
 
 
+def latency(ws: Any) -> None:
+    before = ws.latency
+    while not ws.closed and ws.latency is None:
+        gevent.sleep(0.01)
+    ws.send(json.dumps([before, ws.latency]))
+
+
 def members(ws: Any) -> None:
     """What chats do with the server's list of clients."""
     handler = ws.handler
@@ -204,7 +211,7 @@ SOCKETS = {
     f"/{function.__name__}": function
     for function in (
         echo, kinds, facts, ends, hang, leave, unused, fail, fail_early, close, many, share, patience, pour, flood,
-        late, later, frames, members, chosen,
+        late, later, frames, latency, members, chosen,
     )
 }  # fmt: skip
 
