@@ -82,6 +82,8 @@ class RequestBody:
         """A piece of the body has arrived."""
         if self._discarding:
             return
+        # Whoever sends has not waited to be told.
+        self.before_first_read = None
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > HIGH_WATER_BYTES and not self._paused:

@@ -126,7 +126,10 @@ class HttpHandler:
     def send_expired(self) -> None:
         """The time to take the end of an answer is over, unless some of it was taken meanwhile."""
         unsent = self._connection.unsent_bytes
-        if unsent >= self._unsent > 0:
+        if self._state is _SERVING:
+            # The next answer adds to it, and has this time of its own whenever it has to wait.
+            self._watch_sending()
+        elif unsent >= self._unsent > 0:
             log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
             self._connection.reset()
         elif unsent:
@@ -226,9 +229,14 @@ class HttpHandler:
             refuse = partial(self.refuse, environ=environ)
             if gateway.upgrades.take(connection, request, environ, refuse, self._protocol.rest):
                 if connection.handler is not self:
-                    gateway.handlers.discard(self)
+                    self._leave()
                 return
         gateway.pool.submit(self._respond, request)
+
+    def _leave(self) -> None:
+        self._gateway.handlers.discard(self)
+        # The end of an earlier answer may still be on its way.
+        self._gateway.sending.discard(self)
 
     def hand_over(self, handler: Handler) -> bytes | None:
         """Leave the connection to another handler.
@@ -322,6 +330,7 @@ class HttpHandler:
 
     def _answered(self, response: Response, request: Request) -> None:
         connection, body = self._connection, self._body
+        response.seal()
         if connection.closed:
             return
         whole = body is None or body.complete

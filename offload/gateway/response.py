@@ -13,7 +13,7 @@ from types import TracebackType
 
 from offload.gateway.files import FileWrapper
 from offload.protocol.request import Request
-from offload.protocol.response import FieldNames, check_status, check_value
+from offload.protocol.response import FieldNames, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = logging.getLogger("offload.http")
@@ -96,9 +96,7 @@ class Response:
         self._chunked = False
         self._bodiless = False
 
-    def start_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], None]:
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
         """PEP 3333's callable.
 
         Raises:
@@ -113,7 +111,7 @@ class Response:
                 exc_info = None
         elif self.status:
             raise AssertionError("start_response was called a second time without exc_info")
-        code = check_status(status)
+        code = self._names.codes.get(status) or self._names.learn_status(status)
         known = self._names.known
         left: int | None = None
         own: tuple[str, ...] = ()
@@ -320,6 +318,10 @@ class Response:
     def headers(self) -> Headers:
         """The application's fields."""
         return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._lines)]
+
+    def seal(self) -> None:
+        """Let nothing more be sent: what an application kept of this could only get into the next answer."""
+        self.head_sent = self._bodiless = True
 
     # What goes ahead of the answer.
 

@@ -112,7 +112,8 @@ class Chunked:
         return b"".join(pieces), data[at:]
 
     def _check_beginning(self, line: bytes, limit: int) -> None:
-        if len(line) > limit:
+        # A CR at its end may be the line's end.
+        if len(line) > limit + line.endswith(b"\r"):
             if self._in_trailer:
                 raise HttpError(431, f"the trailers have over {MAX_TRAILER_BYTES} bytes")
             raise HttpError(400, f"a chunk's size line has over {MAX_CHUNK_LINE_BYTES} bytes")

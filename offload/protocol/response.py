@@ -30,15 +30,17 @@ Headers = list[tuple[str, str]]
 
 
 class FieldNames:
-    """Remembers which field names have been checked: applications use the same few.
+    """Remembers which field names and statuses have been checked: applications use the same few.
 
     Attributes:
+        codes: statuses as applications write them; to their codes.
         known: names as applications write them; to "" for most, to the name in lower case where the server has
             something to do with it.
         dropped: hop-by-hop names that an application has used, kept so that each is complained of once.
     """
 
     def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
         self.known: dict[str, str] = {}
         self.dropped: set[str] = set()
 
@@ -57,6 +59,13 @@ class FieldNames:
         if len(self.known) < _MAX_CACHED_NAMES:
             self.known[name] = special
         return special
+
+    def learn_status(self, status: str) -> int:
+        """What `codes` has of a status, after checking it. Raises as `check_status` does."""
+        code = check_status(status)
+        if len(self.codes) < _MAX_CACHED_NAMES:
+            self.codes[status] = code
+        return code
 
 
 def check_status(status: object) -> int:

@@ -349,6 +349,37 @@ def sent_by_kernel(environ: Environ, start: Start) -> Iterable[bytes]:
 
 # Against the rules.
 
+_kept: dict[str, Any] = {}
+
+
+def keeps(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Keeps what belongs to its request."""
+    _kept.update(
+        write=start("200 OK", TEXT), input=environ["wsgi.input"], hints=environ["wsgi.early_hints"], start=start
+    )
+    return [b"kept"]
+
+
+def strays(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Uses what belongs to the request before, in the middle of its own answer."""
+    start("200 OK", TEXT)
+
+    def run() -> Iterator[bytes]:
+        yield b"own "
+        _kept["write"](b"stray")
+        _kept["hints"]([("Link", "</stray>")])
+        try:
+            raise LookupError("stray error")
+        except LookupError:
+            try:
+                _kept["start"]("500 Stray", TEXT, sys.exc_info())
+            except LookupError:
+                yield b"refused "
+        yield _kept["input"].read()
+        yield environ["wsgi.input"].read()
+
+    return run()
+
 
 def too_long(environ: Environ, start: Start) -> Iterable[bytes]:
     start("200 OK", [*TEXT, ("Content-Length", "5")])
@@ -501,6 +532,7 @@ _BARE: dict[str, View] = {
     "/wrong/fault": fault, "/wrong/piece-of": piece_of, "/wrong/twice": twice, "/wrong/never": never,
     "/wrong/fails": fails, "/wrong/fails-first": fails_first, "/wrong/fails-midway": fails_midway,
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
+    "/wrong/keeps": keeps, "/wrong/strays": strays,
 }  # fmt: skip
 
 

@@ -51,6 +51,15 @@ def test_continue_is_not_said_when_the_body_is_there(server: Server) -> None:
         assert client.read().interim == []
 
 
+def test_continue_is_not_said_to_whoever_has_begun(server: Server) -> None:
+    with Client(server) as client:
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\no")
+        client.send("k")
+        answer = client.read()
+        assert answer.interim == []
+        assert json.loads(answer.body)["body"] == "ok"
+
+
 def test_continue_is_not_said_when_nobody_reads(server: Server) -> None:
     with Client(server) as client:
         client.send("POST /ignores HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")

@@ -284,6 +284,15 @@ def test_error_in_close_is_logged(server: Server) -> None:
     server.wait_for("RuntimeError: close failed")
 
 
+def test_what_an_application_keeps_does_not_reach_into_the_next_request(server: Server) -> None:
+    with Client(server) as client:
+        assert client.get("/wrong/keeps", "POST", body=b"first").body == b"kept"
+        answer = client.get("/wrong/strays", "POST", body=b"second")
+        assert answer.body == b"own refused second"
+        assert answer.interim == []
+        assert client.get("/hello").body == b"Hello, world!"
+
+
 def test_exit_of_the_application_is_its_own_affair(server: Server) -> None:
     pid = server.pids
     assert ask(server, "/wrong/exits").status == 500
