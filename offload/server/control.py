@@ -25,12 +25,17 @@ class Control:
         self.sock = sock
         self._rest = b""
 
-    def tell(self, **note: Any) -> None:
-        """Send one note. The other side's end is no error: nobody is there to hear."""
+    def tell(self, **note: Any) -> bool:
+        """Send one note.
+
+        Returns:
+            Whether it was sent: not to a side that has ended, nor to one that has long stopped reading.
+        """
         try:
             self.sock.sendall(json.dumps(note).encode() + b"\n")
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            return False
+        return True
 
     def hear(self) -> tuple[list[Note], bool]:
         """The notes that have arrived, and whether the other side is still there."""

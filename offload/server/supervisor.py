@@ -196,7 +196,8 @@ class Supervisor:
         child.replaces = None
         if old.pid in self._children:
             old.retired = time.monotonic()
-            old.control.tell(retire=True)
+            if not old.control.tell(retire=True):
+                self._signal([old], signal.SIGTERM)
         self._replace_next()
 
     def _not_replaced(self, child: Child, old: Child, how: str) -> None:
