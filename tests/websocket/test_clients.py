@@ -7,7 +7,6 @@ application's own socket.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from typing import Any
 import pytest
 import websocket as websocket_client
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
+from tests.browser import chromium, missing
 from tests.serving import ROOT, Server, serving
 from tests.websocket.sockets import open_socket, payloads
 
@@ -42,13 +41,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture(params=["/routed/", "/socket/"])
 def path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def missing(what: str) -> None:
-    """What a developer's machine may lack, the one that decides may not."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.mark.parametrize("offer", ["deflate", None])
@@ -120,31 +112,9 @@ def test_node_ws(server: Any, path: str, offer: str, node: str) -> None:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing("needs Chromium and its driver; run: apt-get install chromium chromium-driver")
-    assert chromium is not None
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    chrome = webdriver.Chrome(options, Service(driver, log_output=subprocess.DEVNULL))
-    chrome.set_script_timeout(SECONDS)
-    try:
+    with chromium(tmp_path_factory.mktemp("profile")) as chrome:
+        chrome.set_script_timeout(SECONDS)
         yield chrome
-    finally:
-        chrome.quit()
 
 
 def test_chromium(server: Any, path: str, browser: webdriver.Chrome) -> None:
