@@ -2,10 +2,12 @@
 
 import gc
 import json
+import os
 import sys
 
 import gevent
 from gevent.event import Event
+from greenlet import greenlet
 
 from offload import Channel, Group, route
 from offload.exceptions import DenyConnection
@@ -29,8 +31,26 @@ def application(environ, start_response):
             Group("all").send({"text": "x" * int(size)})
     elif path == "kick":
         Group("all").send({"close": int(name)})
-    gateways = [found for found in gc.get_objects() if isinstance(found, WebSocketGateway)]
-    body = json.dumps([{**vars(found.counters), "members": len(found.members)} for found in gateways]).encode()
+    # Looking for it takes long, so only where it is asked for.
+    objects = gc.get_objects() if path == "state" else []
+    gateways = [found for found in objects if isinstance(found, WebSocketGateway)]
+    held = {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "greenlets": sum(isinstance(found, greenlet) and not found.dead for found in objects),
+    }
+    body = json.dumps(
+        [
+            {
+                **vars(found.counters),
+                **held,
+                "members": len(found.members),
+                "closing": len(found.closing),
+                "undecided": found.admission.undecided,
+                "attached": len(found.layer.subscriptions),
+            }
+            for found in gateways
+        ]
+    ).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
