@@ -6,6 +6,7 @@ PORT ?= 8000
 WORKERS ?= 2
 LAYER ?= ipc:
 PYTEST_ARGS ?=
+RUNS ?= 1000000
 
 BIN := $(VENV)/bin
 # The chat runs in a directory of its own.
@@ -50,14 +51,22 @@ format: $(BIN)/.installed-test  ## put files into shape
 types: $(BIN)/.installed-test  ## check types
 	$(BIN)/mypy
 
+fuzz: $(BIN)/.installed-test  ## look for crashes and hangs by coverage-guided fuzzing: make fuzz RUNS=1000000
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@mkdir -p build/fuzz
+	$(BIN)/python -m tests.fuzz.fuzz_http -runs=$(RUNS)
+	$(BIN)/python -m tests.fuzz.fuzz_websocket -runs=$(RUNS)
+
 bench:  ## measure against the named peers; BENCH are its arguments; writes benchmarks/RESULTS.md
 	$(PYTHON) -m benchmarks $(BENCH)
 
 bench-quick:  ## one short round of every benchmark; its figures say little
 	$(PYTHON) -m benchmarks --quick $(BENCH)
 
-docs: $(BIN)/.installed  ## write the generated page of the documentation
+docs: $(BIN)/.installed  ## write the settings page, and build the documentation into build/docs
 	$(BIN)/python -m docs.settings_page
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m sphinx -q -W -b html docs build/docs
 
 clean:  ## remove what was made here
 	rm -rf .venv .venv-bench .venv-py3* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

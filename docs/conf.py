@@ -1,0 +1,13 @@
+"""How Sphinx builds the documentation: ``make docs``."""
+
+from offload import __version__
+
+project = "offload"
+copyright = "2026, the offload developers"
+version = release = __version__
+extensions = ["myst_parser"]
+root_doc = "index"
+exclude_patterns = ["*.py"]
+html_theme = "alabaster"
+html_show_sourcelink = False
+myst_heading_anchors = 3
