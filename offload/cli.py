@@ -8,11 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any, NoReturn
 
 from offload import __version__
-from offload.consumers import Channel, Group, configure
 from offload.exceptions import ConfigurationError, OffloadError
+from offload.layers.memory import MemoryLayer
+from offload.layers.urls import layer_from_url
 from offload.server import logs
 from offload.server.application import prepare_path
 from offload.server.supervisor import Supervisor
@@ -123,15 +125,23 @@ def send(arguments: Sequence[str], command: str) -> int:
     parser.add_argument("content", metavar="JSON", help='an object, for instance {"text": "hello"}')
     parsed = parser.parse_args(list(arguments))
     try:
+        parsed.content.encode()
         content = json.loads(parsed.content)
-    except ValueError as error:
+    except UnicodeEncodeError:
+        raise ConfigurationError("the content is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the content is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f'the content is a JSON {type(content).__name__}; write an object: {{"text": "hello"}}'
         )
-    configure(parsed.layer or os.environ.get("OFFLOAD_LAYER") or "ipc:")
-    (Group(parsed.target) if command == "group-send" else Channel(parsed.target)).send(content)
+    with closing(layer_from_url(parsed.layer or os.environ.get("OFFLOAD_LAYER") or "ipc:")) as layer:
+        (layer.group_send if command == "group-send" else layer.send)(parsed.target, content)
+    if isinstance(layer, MemoryLayer):
+        raise OffloadError(
+            "the layer 'memory' lives in the memory of this process, so the message reached nobody; "
+            "name the server's with --layer or OFFLOAD_LAYER"
+        )
     return 0
 
 

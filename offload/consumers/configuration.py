@@ -6,6 +6,7 @@ costs nothing and a process may fork after it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,15 @@ class _State:
 
 _state = _State()
 _lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    # A thread that is not in the child may have been making a layer.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def configure(
