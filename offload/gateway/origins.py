@@ -36,7 +36,7 @@ class Origins:
         origin = origin.lower()
         try:
             parts = urlsplit(origin)
-            name, port = parts.hostname, parts.port
+            name, port = parts.hostname, parts.port or _default_port(parts.scheme)
         except ValueError:
             return False
         if not name:
@@ -50,12 +50,18 @@ def _with_port(netloc: str, scheme: str) -> str:
     name, colon, port = netloc.rpartition(":")
     if colon and port.isdigit():
         return f"{name}:{port}"
-    return f"{netloc}:{443 if scheme in ('https', 'wss') else 80}"
+    return f"{netloc}:{_default_port(scheme)}"
 
 
-def _matches(entry: str, origin: str, name: str, port: int | None) -> bool:
+def _default_port(scheme: str) -> int:
+    return 443 if scheme in ("https", "wss") else 80
+
+
+def _matches(entry: str, origin: str, name: str, port: int) -> bool:
     if "://" in entry:
         return origin == entry
     if entry.startswith("."):
         return name == entry[1:] or name.endswith(entry)
+    if ":" in name:
+        name = f"[{name}]"
     return entry in (name, f"{name}:{port}")
