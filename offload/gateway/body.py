@@ -92,6 +92,11 @@ class RequestBody:
         if self._arrived is not None:
             self._arrived.set()
 
+    def ask_first(self, before_first_read: Callable[[], None]) -> None:
+        """Have this called when the application first has to wait, unless the client has begun to send unasked."""
+        if not self._chunks and not self.complete:
+            self.before_first_read = before_first_read
+
     def finish(self) -> None:
         """The body is whole."""
         self.complete = True

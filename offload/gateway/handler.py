@@ -264,7 +264,7 @@ class HttpHandler:
                 connection, request, gateway.date, gateway.names, gateway.send_timeout, self._may_keep
             )  # fmt: skip
         if body is not None and request.expect_continue:
-            body.before_first_read = response.send_continue
+            body.ask_first(response.send_continue)
         access = gateway.access
         began = time.perf_counter() if access is not None else 0.0
         environ: Environ | None = None
@@ -321,8 +321,12 @@ class HttpHandler:
     def _fail(self, response: Response, request: Request, status: int, text: str) -> None:
         response.keep_alive = False
         if response.head_sent:
-            # Nothing but the connection's end can tell the client that the answer is not whole.
-            self._connection.abort()
+            # Nothing but the connection's end can tell the client that the answer is not whole; and where the end is
+            # all that an answer ends with, only a reset can.
+            if response.framed:
+                self._connection.abort()
+            else:
+                self._connection.reset()
         else:
             date = self._gateway.date().encode("ascii")
             self._connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))

@@ -319,6 +319,11 @@ class Response:
         """The application's fields."""
         return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._lines)]
 
+    @property
+    def framed(self) -> bool:
+        """Whether a client can tell where the answer ends."""
+        return self._chunked or self._left is not None or self._bodiless
+
     def seal(self) -> None:
         """Let nothing more be sent: what an application kept of this could only get into the next answer."""
         self.head_sent = self._bodiless = True

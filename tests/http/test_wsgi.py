@@ -267,6 +267,14 @@ def test_error_in_the_middle_ends_the_connection(server: Server) -> None:
     server.wait_for("app: closed fails midway")
 
 
+def test_error_in_the_middle_resets_where_the_end_would_say_that_all_is_well(server: Server) -> None:
+    with Client(server) as client:
+        client.send("GET /wrong/fails-midway HTTP/1.0\r\n\r\n")
+        client.until(b"half of it")
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(1000)
+
+
 def test_exc_info_after_the_first_byte_raises_the_original_error(server: Server) -> None:
     with Client(server) as client:
         answer = client.get("/wrong/too-late")
