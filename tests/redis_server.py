@@ -53,14 +53,19 @@ class RedisServer:
 
     Args:
         path: of a Unix socket to listen on in place of a port.
+        port: to listen on; a free one by default.
+        sentinel: whether it is to be a Sentinel.
         options: as of the configuration file, such as ``requirepass="secret"``.
     """
 
-    def __init__(self, directory: Path, path: Path | None = None, **options: str) -> None:
+    def __init__(
+        self, directory: Path, path: Path | None = None, port: int | None = None, sentinel: bool = False, **options: str
+    ) -> None:
         self.program = require_redis()
         self.directory = directory
         self.path = path
-        self.port = 0 if path is not None else free_port()
+        self.port = 0 if path is not None else port or free_port()
+        self.sentinel = sentinel
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -78,16 +83,21 @@ class RedisServer:
         options = {
             "port": str(self.port),
             "bind": "127.0.0.1",
-            "save": "",
-            "appendonly": "no",
             "dir": str(self.directory),
+            **({} if self.sentinel else {"save": "", "appendonly": "no"}),
             **({} if self.path is None else {"unixsocket": str(self.path)}),
             **{name.replace("_", "-"): value for name, value in self.options.items()},
         }
         arguments = [item for name, value in options.items() for item in (f"--{name}", value)]
+        program = [self.program]
+        if self.sentinel:
+            # It writes what it learns into its configuration.
+            configuration = self.directory / "sentinel.conf"
+            configuration.touch()
+            program += [str(configuration), "--sentinel"]
         log = self.directory / "redis.log"
         with log.open("ab") as output:
-            self.process = subprocess.Popen([self.program, *arguments], stdout=output, stderr=output)
+            self.process = subprocess.Popen([*program, *arguments], stdout=output, stderr=output)
         until(self._answers, f"redis-server to start; see {log}:\n{log.read_text()}")
 
     def kill(self) -> None:
@@ -149,6 +159,135 @@ class RedisServer:
         except OSError:
             return False
         return True
+
+
+class RedisCluster:
+    """Masters that share the slots, each with its replica if so asked."""
+
+    def __init__(self, directory: Path, masters: int = 3, replicas: int = 0) -> None:
+        self.nodes: list[RedisServer] = []
+        self.masters = masters
+        try:
+            for number in range(masters * (1 + replicas)):
+                home = directory / f"node-{number}"
+                home.mkdir()
+                self.nodes.append(
+                    RedisServer(
+                        home,
+                        port=_cluster_port(),
+                        cluster_enabled="yes",
+                        cluster_config_file="nodes.conf",
+                        cluster_node_timeout="1000",
+                        cluster_replica_validity_factor="0",
+                        repl_diskless_sync_delay="0",
+                    )
+                )
+            cli = shutil.which("redis-cli")
+            assert cli is not None, "redis-cli comes with redis-server"
+            addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+            made = subprocess.run(
+                [cli, "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert made.returncode == 0, made.stdout + made.stderr
+            for node in self.nodes:
+                until(lambda node=node: _is_whole(node, len(self.nodes)), "the cluster to be whole", 30)  # type: ignore[misc]
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[: self.masters])}"
+
+    def owner(self, key: str) -> RedisServer:
+        """The master that has a key now, as another node sees it."""
+        for node in self.nodes:
+            if node.process is None:
+                continue
+            slot = node.run("CLUSTER", "KEYSLOT", key)
+            ranges = node.run("CLUSTER", "SLOTS")
+            assert isinstance(slot, int)
+            assert isinstance(ranges, list)
+            for first, last, master, *_ in ranges:
+                if first <= slot <= last:
+                    return next(node for node in self.nodes if node.port == master[1])
+        raise AssertionError(f"nobody has {key}")
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _cluster_port() -> int:
+    """A free one whose bus port, 10,000 higher, is free too."""
+    while True:
+        port = free_port()
+        if port > 55_000:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        return port
+
+
+def _is_whole(node: RedisServer, size: int) -> bool:
+    info = node.run("CLUSTER", "INFO")
+    assert isinstance(info, bytes)
+    return b"cluster_state:ok" in info and b"cluster_known_nodes:%d\r" % size in info
+
+
+class SentinelSet:
+    """A master, its replica, and three Sentinels that watch them."""
+
+    service = "mymaster"
+
+    def __init__(self, directory: Path) -> None:
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[RedisServer] = []
+        try:
+            for name in ("first", "second"):
+                home = directory / name
+                home.mkdir()
+                self.servers.append(RedisServer(home, repl_diskless_sync_delay="0"))
+            first, second = self.servers
+            second.run("REPLICAOF", "127.0.0.1", str(first.port))
+            until(lambda: second.info("replication")["master_link_status"] == "up", "the replica to follow", 30)
+            for number in range(3):
+                home = directory / f"sentinel-{number}"
+                home.mkdir()
+                self.sentinels.append(RedisServer(home, sentinel=True))
+                self._watch(self.sentinels[-1], first)
+            for sentinel in self.sentinels:
+                until(lambda sentinel=sentinel: self._knows_all(sentinel), "the Sentinels to know all", 30)  # type: ignore[misc]
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/0?service={self.service}"
+
+    def kill(self) -> None:
+        for server in (*self.sentinels, *self.servers):
+            server.kill()
+
+    def _watch(self, sentinel: RedisServer, master: RedisServer) -> None:
+        sentinel.run("SENTINEL", "MONITOR", self.service, "127.0.0.1", str(master.port), "2")
+        sentinel.run("SENTINEL", "SET", self.service, "down-after-milliseconds", "500")
+        sentinel.run("SENTINEL", "SET", self.service, "failover-timeout", "3000")
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        fields = sentinel.run("SENTINEL", "MASTER", self.service)
+        assert isinstance(fields, list)
+        known = dict(zip(fields[::2], fields[1::2], strict=True))
+        return known[b"num-slaves"] == b"1" and known[b"num-other-sentinels"] == b"2"
 
 
 class ForeignClient:

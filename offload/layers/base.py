@@ -142,7 +142,7 @@ class LayerBase(abc.ABC):
                 self._fresh[name] = None
                 if len(self._fresh) > _FRESH_NAMES:
                     self._fresh.popitem(last=False)
-            self._upstream.ensure(_INBOX)
+            self.open_inbox()
         return name
 
     def attach(self, channel: str, deliver: Deliver) -> None:
@@ -153,7 +153,7 @@ class LayerBase(abc.ABC):
             self._fresh.pop(channel, None)
             self._kept.discard(channel)
         self.subscriptions.attach(channel, deliver)
-        self._upstream.ensure(_INBOX)
+        self.open_inbox()
 
     def detach(self, channel: str) -> None:
         with self._lock:
@@ -257,6 +257,10 @@ class LayerBase(abc.ABC):
         self._count["received"] += reached
         if not reached:
             self._upstream.release(group)
+
+    def open_inbox(self) -> None:
+        """Returns when messages for this process arrive. Raises what `_open_inbox` does."""
+        self._upstream.ensure(_INBOX)
 
     def add_local(self, group: str, channel: str) -> None:
         """Make a channel of this process a member; returns when that is in force. Nothing happens when the channel is
@@ -421,7 +425,7 @@ class LayerBase(abc.ABC):
                 if self.subscriptions.receiver(channel) is not None:
                     raise ValueError(f"channel {channel!r} is attached; its messages go to its receiver")
                 self._keep(channel)
-                self._upstream.ensure(_INBOX)
+                self.open_inbox()
             local.append(channel)
         return local, shared
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
+from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.base import LayerBase
-from offload.layers.redis_address import parse_hosts
-from offload.layers.redis_commands import Commands
+from offload.layers.redis_address import RedisAddress, parse_hosts
+from offload.layers.redis_cluster import Cluster
 from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
 from offload.layers.redis_scripts import (
     GROUP_ADD,
     GROUP_SEND,
     SEND,
-    capacity_arguments,
     milliseconds,
 )
 from offload.layers.redis_server import Server
-from offload.layers.redis_subscriber import Subscriber
+from offload.layers.redis_shards import Ring, Shard
+from offload.layers.redis_subscriber import Owners
 from offload.layers.redis_takes import Takes
 
 _SCAN_COUNT = 1000
@@ -48,8 +48,9 @@ class RedisLayer(LayerBase):
     """A layer on Redis 6.2 or newer, or Valkey.
 
     Args:
-        hosts: where it is: a URL (``redis://user:password@host:6379/0``, ``rediss://``, ``redis+unix:///path``), a pair
-            of host and port, or a list with one of those.
+        hosts: where it is: a URL (``redis://user:password@host:6379/0``, ``rediss://``, ``redis+unix:///path``,
+            ``redis+sentinel://h1,h2/0?service=name``, ``redis+cluster://h1,h2``), a pair of host and port, or a list
+            of those. Several in a list are shards; all processes must name the same, in any order.
         timeout: seconds after which a server that does not answer counts as unreachable.
         connect_timeout: seconds for opening a connection; by default two, but not more than `timeout`.
         db: the database, where the address names none.
@@ -82,10 +83,7 @@ class RedisLayer(LayerBase):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        addresses = parse_hosts(hosts, db)
-        if len(addresses) > 1:
-            raise ConfigurationError(f"layer 'redis' has {len(addresses)} hosts; this version takes one")
-        self._address = addresses[0]
+        self._addresses = parse_hosts(hosts, db)
         self._timeout = timeout
         self._connect_timeout = min(2.0, timeout) if connect_timeout is None else connect_timeout
         self._tls = {
@@ -97,23 +95,32 @@ class RedisLayer(LayerBase):
         }
         prefix = self.settings.prefix
         self._group_prefix = f"{prefix}group:"
+        self._members_prefix = f"{prefix}members:"
         self._inbox_prefix = f"{prefix}inbox:"
         self._queue_prefix = f"{prefix}channel:"
         self._session_prefix = f"{prefix}session:"
         self._group_bytes = self._group_prefix.encode()
         self._lifetime = milliseconds(self.expiry)
-        self._capacities = tuple(capacity_arguments(self.settings.channel_capacity))
         self._set_out()
 
     def _set_out(self) -> None:
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
-        self._server = server = Server(self._address, self._connect_timeout, self._timeout, self._tls)
-        self._commands = Commands(server)
-        self._takes = Takes(server, self._commands, lambda number: self.count("expired", number))
-        self._subscriber = Subscriber(server, self._deliver, lambda: self.count("reconnects"))
+        first = self._addresses[0]
+        self._ring = (
+            Cluster(first, self._shard, self._connect_timeout, self._timeout)
+            if first.nodes
+            else Ring([self._shard(address) for address in self._addresses])
+        )
+        self._takes = Takes(
+            self._ring, lambda number: self.count("expired", number), lambda number: self.count("lost", number)
+        )
         self._requests = Requests(
             self._publish_to_process, self.deliver_payload, self.add_local, self.discard_local, self._timeout
         )
+
+    def _shard(self, address: RedisAddress, owners: Owners | None = None) -> Shard:
+        server = Server(address, self._connect_timeout, self._timeout, self._tls)
+        return Shard(server, self._deliver, lambda: self.count("reconnects"), owners)
 
     # What the server sends
 
@@ -129,16 +136,18 @@ class RedisLayer(LayerBase):
     # What the base asks for
 
     def _check(self) -> None:
-        self._commands.run("PING")
+        for shard in self._ring.shards():
+            shard.commands.run("PING")
 
     def _send(self, channel: str, payload: bytes) -> None:
         capacity = self.settings.capacity_of(channel)
-        keys = [self._queue_prefix + channel]
         with _Counting(self):
-            sent, expired = self._commands.run_script(SEND, keys, payload, self._lifetime, capacity)
+            full, expired = self._ring.run_script(
+                SEND, [self._queue_prefix + channel], payload, self._lifetime, capacity
+            )
         if expired:
             self.count("expired", expired)
-        if not sent:
+        if full:
             raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
 
     def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
@@ -146,7 +155,8 @@ class RedisLayer(LayerBase):
             self._publish_to_process(process, message_frame(channel, payload))
 
     def _publish_to_process(self, process: str, frame: bytes) -> int:
-        listening: int = self._commands.run("PUBLISH", self._inbox_prefix + process, frame)
+        inbox = self._inbox_prefix + process
+        listening: int = self._ring.run(inbox, self._ring.publish_command, inbox, frame)
         return listening
 
     def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
@@ -155,13 +165,13 @@ class RedisLayer(LayerBase):
         return None if found is None else (found[0][len(prefix) :], found[1])
 
     def _open_inbox(self) -> None:
-        self._subscriber.subscribe(self._inbox_prefix + self.process)
+        self._ring.subscribe(self._inbox_prefix + self.process)
 
     def _subscribe(self, group: str) -> None:
-        self._subscriber.subscribe(self._group_prefix + group)
+        self._ring.subscribe(self._group_prefix + group)
 
     def _unsubscribe(self, group: str) -> None:
-        self._subscriber.unsubscribe(self._group_prefix + group)
+        self._ring.unsubscribe(self._group_prefix + group)
 
     def _add_for_process(self, process: str, group: str, channel: str) -> None:
         self._ask(ADD, process, group, channel)
@@ -170,67 +180,70 @@ class RedisLayer(LayerBase):
         self._ask(DISCARD, process, group, channel)
 
     def _ask(self, kind: bytes, process: str, group: str, channel: str) -> None:
-        self._upstream.ensure("")  # the inbox, where the answer comes
+        self.open_inbox()  # where the answer comes
         self._requests.ask(kind, process, group, channel, self.process)
 
     def _add_queue(self, group: str, channel: str) -> None:
-        self._commands.run_script(GROUP_ADD, [self._members(group)], channel, milliseconds(self.group_expiry))
+        self._ring.run_script(GROUP_ADD, [self._members(group)], channel, milliseconds(self.group_expiry))
 
     def _discard_queue(self, group: str, channel: str) -> None:
-        self._commands.run("ZREM", self._members(group), channel)
+        members = self._members(group)
+        self._ring.run(members, "ZREM", members, channel)
 
     def _members(self, group: str) -> str:
-        return f"{self._group_prefix}{group}:channels"
+        return f"{self._members_prefix}{{{self._group_prefix}{group}}}"
 
     def _group_send(self, group: str, payload: bytes) -> int:
+        name = self._group_prefix + group
+        full = 0
         with _Counting(self):
-            reply = self._commands.run_script(
-                GROUP_SEND,
-                [self._members(group)],
-                self._group_prefix + group,
-                payload,
-                self._queue_prefix,
-                self._lifetime,
-                self.capacity,
-                *self._capacities,
+            channels = self._ring.run_script(
+                GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload
             )
-        if reply is None:
-            return 0
-        full, expired = reply
-        if expired:
-            self.count("expired", expired)
-        return int(full)
+            if channels is None:
+                return 0
+            prefix = self._queue_prefix
+            for _, keys in self._ring.parts([prefix + channel.decode() for channel in channels]):
+                capacities = [self.settings.capacity_of(key[len(prefix) :]) for key in keys]
+                passed, expired = self._ring.run_script(SEND, keys, payload, self._lifetime, *capacities)
+                full += passed
+                if expired:
+                    self.count("expired", expired)
+        return full
 
     def _session_load(self, key: str) -> bytes | None:
-        payload: bytes | None = self._commands.run("GET", self._session_prefix + key)
+        key = self._session_prefix + key
+        payload: bytes | None = self._ring.run(key, "GET", key)
         return payload
 
     def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        self._commands.run("SET", self._session_prefix + key, payload, "PX", milliseconds(expiry))
+        key = self._session_prefix + key
+        self._ring.run(key, "SET", key, payload, "PX", milliseconds(expiry))
 
     def _session_delete(self, key: str) -> None:
-        self._commands.run("DEL", self._session_prefix + key)
+        key = self._session_prefix + key
+        self._ring.run(key, "DEL", key)
 
     def _flush(self) -> None:
-        patterns = (f"{self._queue_prefix}*", f"{self._group_prefix}*:channels", f"{self._session_prefix}*")
-        for pattern in patterns:
-            cursor = b"0"
-            while True:
-                cursor, keys = self._commands.run("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-                if keys:
-                    self._commands.run("UNLINK", *keys)
-                if cursor == b"0":
-                    break
+        patterns = (f"{self._queue_prefix}*", f"{self._members_prefix}*", f"{self._session_prefix}*")
+        for shard in self._ring.shards():
+            for pattern in patterns:
+                cursor = b"0"
+                while True:
+                    cursor, keys = shard.commands.run("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+                    for _, some in self._ring.parts([key.decode() for key in keys]):
+                        self._ring.run(some[0], "UNLINK", *some)
+                    if cursor == b"0":
+                        break
 
     def _close(self) -> None:
-        parts = (self._requests, self._subscriber, self._takes, self._commands)
+        requests, ring = self._requests, self._ring
         self._set_out()
-        for part in parts:
-            part.close()
+        requests.close()
+        ring.close()
 
     def _forked(self) -> None:
-        self._subscriber.drop()
-        self._server.drop()
+        self._ring.drop()
         self._set_out()
 
 

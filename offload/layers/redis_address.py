@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from offload.exceptions import ConfigurationError
 
@@ -23,6 +23,7 @@ except ModuleNotFoundError:
 
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 _DEFAULT_PORT = 6379
+_SENTINEL_PORT = 26379
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,16 @@ class RedisAddress:
     Attributes:
         shown: the address for logs and errors.
         arguments: redis-py's, with the user and the password.
+        service: the name by which Sentinel knows the master; then the `sentinels` are hosts and ports.
+        sentinels: see `service`.
+        nodes: hosts and ports of nodes of a cluster; then `arguments` are for all of its nodes.
     """
 
     shown: str
     arguments: Mapping[str, Any] = field(repr=False)
+    service: str = ""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    nodes: tuple[tuple[str, int], ...] = ()
 
 
 def parse_hosts(hosts: Any, database: int | None = None) -> list[RedisAddress]:
@@ -51,7 +58,13 @@ def parse_hosts(hosts: Any, database: int | None = None) -> list[RedisAddress]:
         hosts = [hosts]
     if not isinstance(hosts, Sequence) or not hosts:
         raise ConfigurationError(f"layer 'redis' has hosts={hosts!r}; it takes a list such as ['redis://host:6379/0']")
-    return [_parse(host, database or 0) for host in hosts]
+    addresses = [_parse(host, database or 0) for host in hosts]
+    shown = [address.shown for address in addresses]
+    if len(set(shown)) < len(shown):
+        raise ConfigurationError(f"layer 'redis' has a host twice in {', '.join(shown)}; each shard is named once")
+    if len(addresses) > 1 and any(address.nodes for address in addresses):
+        raise ConfigurationError(f"layer 'redis' has other hosts beside a cluster: {', '.join(shown)}")
+    return addresses
 
 
 def _is_pair(host: Any) -> bool:
@@ -74,31 +87,79 @@ def _parse(host: Any, database: int) -> RedisAddress:
         )
     shown = repr(_CREDENTIALS.sub("//***@", host.partition("?")[0]))
     parts = urlsplit(host)
-    if parts.query or parts.fragment:
+    query = dict(parse_qsl(parts.query))
+    service = query.pop("service", "")
+    if query or parts.fragment or (service and parts.scheme != "redis+sentinel"):
         raise ConfigurationError(f"layer address {shown} has settings in its query; here they are keyword arguments")
-    if parts.scheme not in ("redis", "rediss", "redis+unix"):
-        raise ConfigurationError(f"layer address {shown} is none of 'redis://', 'rediss://' and 'redis+unix://'")
-    try:
-        arguments = parse_url(host.removeprefix("redis+"))  # type: ignore[no-untyped-call]
-    except ValueError:
-        raise ConfigurationError(f"layer address {shown} has a wrong port") from None
+    if parts.scheme not in ("redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster"):
+        raise ConfigurationError(
+            f"layer address {shown} is none of 'redis://', 'rediss://', 'redis+unix://', 'redis+sentinel://' and"
+            " 'redis+cluster://'"
+        )
     if parts.scheme == "redis+unix":
         if not parts.path.strip("/"):
             raise ConfigurationError(
                 f"layer address {shown} has no socket path; it looks like 'redis+unix:///path/to.sock'"
             )
-    elif "host" not in arguments:
-        raise ConfigurationError(f"layer address {shown} names no host; it looks like 'redis://host:6379/0'")
+        return _address("unix", _arguments(f"unix://{_user(parts)}{parts.path}"), database)
+    several = parts.scheme in ("redis+sentinel", "redis+cluster")
+    default_port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _DEFAULT_PORT
+    hosts = [_host(item, shown, default_port) for item in parts.netloc.rpartition("@")[2].split(",")]
+    if len(hosts) > 1 and not several:
+        raise ConfigurationError(
+            f"layer address {shown} names several hosts; several shards are written"
+            " 'redis://h1:6379/0,redis://h2:6379/0', a cluster 'redis+cluster://h1,h2'"
+        )
     number = parts.path.strip("/")
-    if "path" not in arguments and number and not number.isdecimal():
+    if number and not number.isdecimal():
         raise ConfigurationError(f"layer address {shown} has the database {number!r}, not a number")
-    return _address(parts.scheme, arguments, database)
+    scheme = "redis" if several else parts.scheme
+    arguments = _arguments(f"{scheme}://{_user(parts)}{_named(*hosts[0])}/{number}")
+    if not several:
+        return _address(scheme, arguments, database)
+    del arguments["host"], arguments["port"]
+    arguments = {"db": database, **arguments}
+    shown = f"{parts.scheme}://{','.join(_named(*item) for item in hosts)}"
+    if parts.scheme == "redis+cluster":
+        if arguments["db"]:
+            raise ConfigurationError(f"layer address {shown!r} is a cluster, which has database 0 only")
+        return RedisAddress(shown, arguments, nodes=tuple(hosts))
+    if not service:
+        raise ConfigurationError(
+            f"layer address {shown!r} names no service; add '?service=NAME', as Sentinel knows the master"
+        )
+    return RedisAddress(
+        f"{shown}/{arguments['db']}?service={service}", arguments, service=service, sentinels=tuple(hosts)
+    )
+
+
+def _arguments(url: str) -> dict[str, Any]:
+    arguments: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    return arguments
+
+
+def _user(parts: SplitResult) -> str:
+    user, at, _ = parts.netloc.rpartition("@")
+    return user + at
+
+
+def _host(item: str, shown: str, default_port: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{item}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(f"layer address {shown} has a wrong host or port in {item!r}") from None
+    if not host:
+        raise ConfigurationError(f"layer address {shown} names no host; it looks like 'redis://host:6379/0'")
+    return unquote(host), default_port if port is None else port
+
+
+def _named(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _address(scheme: str, arguments: dict[str, Any], database: int) -> RedisAddress:
     arguments = {"db": database, **arguments}
     if "path" in arguments:
         return RedisAddress(f"redis+unix://{arguments['path']}", arguments)
-    arguments.setdefault("port", _DEFAULT_PORT)
-    host = f"[{arguments['host']}]" if ":" in arguments["host"] else arguments["host"]
-    return RedisAddress(f"{scheme}://{host}:{arguments['port']}/{arguments['db']}", arguments)
+    return RedisAddress(f"{scheme}://{_named(arguments['host'], arguments['port'])}/{arguments['db']}", arguments)

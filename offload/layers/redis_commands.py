@@ -38,10 +38,11 @@ Argument = str | bytes | int
 class _Call:
     """A command, and what became of it."""
 
-    __slots__ = ("command", "done", "error", "gate", "reply", "size")
+    __slots__ = ("asking", "command", "done", "error", "gate", "reply", "size")
 
-    def __init__(self, command: tuple[Argument, ...]) -> None:
+    def __init__(self, command: tuple[Argument, ...], asking: bool) -> None:
         self.command = command
+        self.asking = asking
         self.size = sum([len(part) for part in command if not isinstance(part, int)])
         self.reply: Any = None
         self.error: str | None = None
@@ -68,20 +69,23 @@ class Commands:
         self._connection: Any = None
         self._closed = False
 
-    def run(self, *command: Argument) -> Any:
+    def run(self, *command: Argument, asking: bool = False) -> Any:
         """Send one command and wait for its reply.
+
+        Args:
+            asking: with the word that a node of a cluster wants to hear for a slot that it is just being given.
 
         Raises:
             LayerUnavailable: no connection, no reply in time, or a reply that is an error.
         """
-        return self._checked(self._run(command))
+        return self._checked(self._run(command, asking))
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument, asking: bool = False) -> Any:
         """As `run`, for a script; one that the server does not know, or no more, is sent along."""
-        reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments), asking)
         if isinstance(reply, NoScriptError):
             # It was not executed, so it may be sent again.
-            reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments))
+            reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments), asking)
         return self._checked(reply)
 
     def close(self) -> None:
@@ -97,8 +101,8 @@ class Commands:
             raise self._server.failure(reply)
         return reply
 
-    def _run(self, command: tuple[Argument, ...]) -> Any:
-        call = _Call(command)
+    def _run(self, command: tuple[Argument, ...], asking: bool) -> Any:
+        call = _Call(command, asking)
         try:
             if threads_are_greenlets():
                 self._have_sent(call)
@@ -169,12 +173,16 @@ class Commands:
     def _execute(self, calls: list[_Call]) -> None:
         connection = self._open()
         try:
-            connection.send_packed_command(connection.pack_commands([call.command for call in calls]), False)
+            commands: list[tuple[Argument, ...]] = []
             for call in calls:
-                try:
-                    call.end(connection.read_response())
-                except ResponseError as error:
-                    call.end(error.with_traceback(None))
+                if call.asking:
+                    commands.append(("ASKING",))
+                commands.append(call.command)
+            connection.send_packed_command(connection.pack_commands(commands), False)
+            for call in calls:
+                if call.asking:
+                    _reply(connection)
+                call.end(_reply(connection))
         except BaseException:
             # It is not known what was read.
             connection.disconnect()
@@ -192,6 +200,13 @@ class Commands:
             connection.disconnect()
             connection.connect()
         return connection
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error.with_traceback(None)
 
 
 def _fail(calls: Iterable[_Call], error: str) -> None:

@@ -4,15 +4,15 @@ A queue is a list at ``<prefix>channel:<name>``. An item is thirteen digits, the
 server's clock, and the payload. An item without them, as other programs may push, does not expire. A queue's key
 itself expires some seconds after its last message, so that what expired is counted when somebody looks.
 
-Channels that are members of a group are a sorted set at ``<prefix>group:<name>:channels``, scored by the millisecond
-at which the membership ends.
+Channels that are members of a group are a sorted set at ``<prefix>members:{<prefix>group:<name>}``, scored by the
+millisecond at which the membership ends. The braces keep it on that node of a cluster that has the group's pub/sub
+channel, ``<prefix>group:<name>``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
 
 STAMP_LENGTH = 13
 _STAMP = re.compile(rb"\d{13}")
@@ -51,13 +51,17 @@ local function push(key, payload, lifetime, capacity)
 end
 """
 
-# KEYS: queue. ARGV: payload, lifetime, capacity. Returns: 1 or, when the queue is full, 0; messages that had expired.
+# KEYS: queues. ARGV: payload, lifetime, and each queue's capacity. Returns: full queues passed over; messages that had
+# expired.
 SEND = Script(
     _NOW
     + _PUSH
     + """
-local sent = push(KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-return {sent and 1 or 0, expired}
+local full = 0
+for number, key in ipairs(KEYS) do
+    if not push(key, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[number + 2])) then full = full + 1 end
+end
+return {full, expired}
 """
 )
 
@@ -79,28 +83,28 @@ return {expired}
 """
 )
 
-# KEYS: member channels. ARGV: pub/sub channel, payload, prefix of queues, lifetime, capacity, (pattern, capacity)...
-# Returns: full queues passed over; messages that had expired.
+# KEYS: queue. ARGV: an item that was taken from its head a moment ago.
+GIVE_BACK = Script(
+    _NOW
+    + """
+redis.call('LPUSH', KEYS[1], ARGV[1])
+local ends = tonumber(string.sub(ARGV[1], 1, 13))
+if ends and redis.call('PTTL', KEYS[1]) < 0 then
+    redis.call('PEXPIRE', KEYS[1], math.max(ends - now, 0) + 10000)
+end
+"""
+)
+
+# KEYS: member channels. ARGV: PUBLISH or SPUBLISH, pub/sub channel, payload. Returns: the member channels, or nothing.
 GROUP_SEND = Script(
     """
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+redis.call(ARGV[1], ARGV[2], ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 """
     + _NOW
-    + _PUSH
     + """
-local function capacity_of(channel)
-    for place = 6, #ARGV, 2 do
-        if string.find(channel, ARGV[place]) then return tonumber(ARGV[place + 1]) end
-    end
-    return tonumber(ARGV[5])
-end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-local full = 0
-for _, channel in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-    if not push(ARGV[3] .. channel, ARGV[2], tonumber(ARGV[4]), capacity_of(channel)) then full = full + 1 end
-end
-return {full, expired}
+return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 )
 
@@ -121,63 +125,3 @@ def payload_of(item: bytes) -> bytes:
 
 def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def capacity_arguments(capacities: Mapping[str, int]) -> Iterator[str | int]:
-    """The capacities by glob as arguments of `GROUP_SEND`."""
-    for glob, capacity in capacities.items():
-        yield lua_pattern(glob)
-        yield capacity
-
-
-def lua_pattern(glob: str) -> str:
-    """A glob, as ``fnmatch`` knows them, in the pattern language of Lua."""
-    pattern = "^"
-    place = 0
-    while place < len(glob):
-        character = glob[place]
-        place += 1
-        if character == "*":
-            pattern += ".*"
-        elif character == "?":
-            pattern += "."
-        elif character == "[" and (end := _end_of_set(glob, place)) >= 0:
-            inside = glob[place:end]
-            place = end + 1
-            negated = inside.startswith("!")
-            members = _set(inside[negated:])
-            if members:
-                pattern += f"[{'^' if negated else ''}{members}]"
-            else:  # such as [z-a]; Lua has no empty set
-                pattern += "." if negated else "[^%z%Z]"
-        else:
-            pattern += character if character.isalnum() else f"%{character}"
-    return f"{pattern}$"
-
-
-def _end_of_set(glob: str, place: int) -> int:
-    """A bracket right behind the opening one, or behind its ``!``, belongs to the set."""
-    if glob[place : place + 1] == "!":
-        place += 1
-    return glob.find("]", place + 1)
-
-
-def _set(inside: str) -> str:
-    """Ranges stay; all else is escaped."""
-    made = ""
-    place = 0
-    while place < len(inside):
-        if inside[place + 1 : place + 2] == "-" and place + 2 < len(inside):
-            first, last = inside[place], inside[place + 2]
-            place += 3
-            if first <= last:
-                # Escaped characters make no ranges in Lua: the few characters that names may have are spelled out.
-                made += "".join(_escaped(chr(code)) for code in range(ord(first), min(ord(last), 127) + 1))
-            continue
-        made += _escaped(inside[place])
-        place += 1
-    return made
-
-
-def _escaped(character: str) -> str:
-    return character if character.isalnum() else f"%{character}"

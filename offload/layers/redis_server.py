@@ -14,21 +14,25 @@ import ssl
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, ConnectionPool, SSLConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     InvalidResponse,
     MasterDownError,
+    MovedError,
     RedisError,
     ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_address import RedisAddress
@@ -76,6 +80,23 @@ def is_stale(connection: Any) -> bool:
     return True
 
 
+class SlotMoved(LayerUnavailable):
+    """A node of a cluster has not got a key's slot; it has executed nothing.
+
+    Attributes:
+        host, port: who has it.
+        asking: for this key only, since the slot is just being moved.
+    """
+
+    def __init__(self, shown: str, error: AskError) -> None:
+        super().__init__(
+            f"layer 'redis' was refused by {shown}: it is a node of a cluster; write 'redis+cluster://' for 'redis://'"
+        )
+        self.host: str = error.host
+        self.port: int = error.port
+        self.asking = not isinstance(error, MovedError)
+
+
 class Server:
     """Makes connections.
 
@@ -93,7 +114,9 @@ class Server:
         self._connect_timeout = connect_timeout
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
-        connection_class = self._arguments.pop("connection_class", Connection)
+        self._address = address
+        plain = SentinelManagedConnection if address.service else Connection
+        connection_class: type[Any] = self._arguments.pop("connection_class", plain)
         if tls and issubclass(connection_class, SSLConnection):
             self._arguments.update(tls)
         if "path" not in self._arguments:
@@ -108,7 +131,7 @@ class Server:
         """
         # As `CLIENT LIST` shows it, where a space may not be.
         name = f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
-        return ConnectionPool(
+        return self._kind()(
             max_connections=_CONNECTIONS,
             socket_connect_timeout=self._connect_timeout,
             socket_timeout=read_timeout,
@@ -119,6 +142,18 @@ class Server:
             redis_connect_func=_greeting(name),
             **self._arguments,
         )
+
+    def _kind(self) -> Callable[..., ConnectionPool]:
+        if not self._address.service:
+            return ConnectionPool
+        arguments = {
+            "socket_connect_timeout": self._connect_timeout,
+            "socket_timeout": self.timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        sentinel = Sentinel(self._address.sentinels, sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]
+        return partial(SentinelConnectionPool, self._address.service, sentinel)
 
     def drop(self) -> None:
         """In a forked child: give the descriptors back, and leave the parent's connections as they are.
@@ -150,6 +185,12 @@ class Server:
 
     def refusal(self, error: Exception) -> LayerUnavailable:
         """The server answered, with an error."""
+        for word, kind in (("MOVED ", MovedError), ("ASK ", AskError)):
+            # Before its version 6, redis-py knows these in its own client of a cluster only.
+            if str(error).startswith(word):
+                error = kind(str(error).removeprefix(word))
+        if isinstance(error, AskError):
+            return SlotMoved(self.shown, error)
         return LayerUnavailable(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
     def _unreachable(self, error: Exception) -> LayerUnavailable:

@@ -17,7 +17,7 @@ import threading
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -36,6 +36,7 @@ _LONGEST_DELAY = 1.0
 _NAMES = 500  # most names in one command, so that nobody waits for thousands of others
 
 _SUBSCRIBE, _UNSUBSCRIBE, _PING = "SUBSCRIBE", "UNSUBSCRIBE", "PING"
+_MESSAGES = (b"message", b"smessage")
 _ALL_BACK = "all-back"  # what a PING says that follows the subscriptions after a loss
 _CLOSED = "layer 'redis' was closed meanwhile"
 
@@ -49,11 +50,11 @@ class _Request:
         self.command = command
         self.name = name
         self.done = done  # when somebody waits
-        self.error: str | None = None
+        self.error: LayerUnavailable | None = None
         self.given_up = False
         self.number = 0  # of the command that it was written with
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: LayerUnavailable) -> None:
         if self.done is not None:
             self.error = error
             self.done.set()
@@ -65,6 +66,8 @@ class Subscriber:
     Args:
         deliver: is called with a batch of pairs of pub/sub channel and payload; must neither wait nor raise.
         returned: called when a connection that was lost is back.
+        owners: of names, when they may be another subscriber's after a connection was lost: the nodes of a cluster
+            have channels of their own slots only, which are subscribed to by other commands (SSUBSCRIBE).
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class Subscriber:
         server: Server,
         deliver: Callable[[list[tuple[bytes, bytes]]], None],
         returned: Callable[[], None],
+        owners: Owners | None = None,
     ) -> None:
         self._server = server
         self._deliver = deliver
         self._returned = returned
+        self._owners = owners
         self._timeout = server.timeout  # of a subscription, and of silence after which a connection counts as dead
         self._lock = RLock()
         self._names: set[str] = set()  # confirmed, and not given up since
@@ -114,7 +119,7 @@ class Subscriber:
         if not in_time and self._give_up(request):
             raise LayerUnavailable(self._server.silence("the subscription was given up"))
         if request.error is not None:
-            raise LayerUnavailable(request.error)
+            raise request.error
 
     def unsubscribe(self, name: str) -> None:
         """Note that a name is no longer wanted; the reader's next look, or the next `subscribe`, tells the server."""
@@ -122,6 +127,18 @@ class Subscriber:
             self._names.discard(name)
             if self._connection is not None:
                 self._notes.append(_Request(_UNSUBSCRIBE, name))
+
+    def adopt(self, names: Iterable[str], lost: float) -> None:
+        """Go on with subscriptions that another one lost at this time. Neither waits nor raises."""
+        with self._lock:
+            if self._closed:
+                return
+            self._names.update(names)
+            self._lost = lost if self._lost is None else self._lost
+            if self._connection is not None:
+                self._notes += self._restoring(names)
+        self._ensure_thread()
+        self._write()
 
     def close(self) -> None:
         """For good."""
@@ -195,12 +212,14 @@ class Subscriber:
         while start < len(notes):
             command = notes[start].command
             end = start + 1
-            while end < len(notes) and notes[end].command == command != _PING and end - start < _NAMES:
+            most = 1 if command == _PING or self._owners else _NAMES  # names in one command must be of one slot
+            while end < len(notes) and notes[end].command == command and end - start < most:
                 end += 1
             self._commands += 1
             for note in notes[start:end]:
                 note.number = self._commands
-            commands.append((command, *(note.name for note in notes[start:end] if note.name)))
+            sharded = "S" if self._owners and command != _PING else ""
+            commands.append((sharded + command, *(note.name for note in notes[start:end] if note.name)))
             start = end
         return commands
 
@@ -210,23 +229,25 @@ class Subscriber:
         # Reads return now and then, to look after silence and notes.
         pool = self._server.pool("subscriber", min(_SLOWEST_TICK, self._timeout / 4))
         while self._goes_on():
+            if self._owners is not None and self._lost is not None and self._hand_on(self._owners, self._lost):
+                continue
             # A new one each time: who still holds the last one cannot write to this one what was meant for that one.
             connection: Any = pool.make_connection()
             try:
                 connection.connect()
             except LayerUnavailable as error:
-                self._fail(str(error))
+                self._fail(error)
                 self._pause(stop)
                 continue
             try:
                 self._restore(connection)
                 self._read(connection)
             except (RedisError, LayerUnavailable) as error:
-                self._note_loss(str(self._server.failure(error)))
+                self._note_loss(self._server.failure(error))
             except Exception:
                 # Our bug, or a server that answers what nobody asked: all is set up anew.
                 logger.exception("reading from %s failed", self._server.shown)
-                self._note_loss(f"layer 'redis' gave up its connection to {self._server.shown}")
+                self._note_loss(LayerUnavailable(f"layer 'redis' gave up its connection to {self._server.shown}"))
             finally:
                 connection.disconnect()
             self._pause(stop)
@@ -240,7 +261,7 @@ class Subscriber:
             self._lost = None
             closed = self._closed
         if closed:
-            self._fail(_CLOSED)
+            self._fail(LayerUnavailable(_CLOSED))
         return False
 
     def _pause(self, stop: threading.Event) -> None:
@@ -249,24 +270,41 @@ class Subscriber:
             stop.wait(self._delay * random.uniform(0.5, 1.0))
             self._delay = min(2 * self._delay, _LONGEST_DELAY)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: LayerUnavailable) -> None:
         """End the waits for what is not written yet."""
         with self._lock:
             notes, self._notes = self._notes, []
         for note in notes:
-            note.fail(reason)
+            note.fail(error)
+
+    def _hand_on(self, owners: Owners, lost: float) -> bool:
+        """Leave what is others' now to them. Returns whether nothing is left to do here."""
+        try:
+            theirs = [(owner, name) for name, owner in owners(list(self._names)) if owner is not self]
+        except LayerUnavailable:
+            return False  # nobody knows better
+        with self._lock:
+            # Some may have been given up meanwhile.
+            theirs = [(owner, name) for owner, name in theirs if name in self._names]
+            self._names.difference_update(name for _, name in theirs)
+        for owner in {owner for owner, _ in theirs}:
+            owner.adopt([name for heir, name in theirs if heir is owner], lost)
+        return not self._names and not self._notes
+
+    def _restoring(self, names: Iterable[str]) -> list[_Request]:
+        """The answer to the PING tells that all are back."""
+        return [*(_Request(_SUBSCRIBE, name) for name in names), _Request(_PING, _ALL_BACK)]
 
     def _restore(self, connection: Any) -> None:
         with self._lock:
             if self._closed:
                 raise LayerUnavailable(_CLOSED)
             if self._lost is not None:
-                # The answer to the PING tells that all are back.
-                self._notes[:0] = [*(_Request(_SUBSCRIBE, name) for name in self._names), _Request(_PING, _ALL_BACK)]
+                self._notes[:0] = self._restoring(self._names)
             self._connection = connection
         self._write()
 
-    def _note_loss(self, reason: str) -> None:
+    def _note_loss(self, error: LayerUnavailable) -> None:
         with self._lock:
             self._connection = None
             asked, self._asked = self._asked, deque()
@@ -278,11 +316,11 @@ class Subscriber:
             if self._names and not again:
                 self._lost = time.monotonic()
         for request in asked:
-            request.fail(reason)
+            request.fail(error)
         if self._lost is not None and not again:
             logger.warning(
                 "%s; messages for %d subscriptions are missed until it is back",
-                reason.partition("; ")[0],
+                str(error).partition("; ")[0],
                 len(self._names),
             )
 
@@ -327,7 +365,7 @@ class Subscriber:
     def _take(self, replies: list[Any]) -> None:
         batch: list[tuple[bytes, bytes]] = []
         for reply in replies:
-            if type(reply) is list and reply[0] == b"message":
+            if type(reply) is list and reply[0] in _MESSAGES:
                 batch.append((reply[1], reply[2]))
                 continue
             if batch:
@@ -341,6 +379,9 @@ class Subscriber:
 
     def _answered(self, reply: Any) -> None:
         with self._lock:
+            unasked = not self._asked or self._asked[0].command != _UNSUBSCRIBE
+            if unasked and type(reply) is list and reply[0] == b"sunsubscribe":
+                raise LayerUnavailable(f"layer 'redis' lost {self._server.shown}: slots were moved to another node")
             request = self._asked.popleft()
             if not isinstance(reply, RedisError):
                 if request.command == _SUBSCRIBE and request.done is not None and not request.given_up:
@@ -355,7 +396,7 @@ class Subscriber:
         if together:
             error = self._server.refusal(reply)
             for request in together:
-                request.fail(str(error))
+                request.fail(error)
             if any(request.done is None for request in together):
                 raise error
         elif all_back:
@@ -373,3 +414,6 @@ class Subscriber:
                 len(self._names),
             )
             self._returned()
+
+
+Owners = Callable[[Iterable[str]], "list[tuple[str, Subscriber]]"]

@@ -1,85 +1,146 @@
-"""Waiting for messages of queues on one Redis server.
+"""Taking messages from queues, wherever they are.
 
-What is there already is taken by a script, together with other senders' commands. Only who has to wait gets a
-connection for itself, for as long as it waits. Knows no layer.
+What is there already is taken by a script, together with other senders' commands. Who has to wait for queues of several
+shards waits on each at a time, and the first message wins; what another shard gave in the same moment goes back to the
+head of its queue. Knows no layer.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from _thread import RLock
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from redis import Redis
-from redis.exceptions import RedisError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import TAKE, payload_of
-from offload.layers.redis_server import Server
+from offload.layers.redis_shards import Ring, Shard
+from offload.layers.redis_waits import Waits
 
-ROUND = 2.0  # seconds of one blocking command: how long a server that froze goes unnoticed, besides the timeout
+logger = logging.getLogger("offload.layer")
+
+Item = tuple[str, bytes]
 
 
 class Takes:
     """Takes messages.
 
     Args:
-        expired: told how many messages were found to have expired.
+        expired, lost: told how many messages were found to have expired, or could not be given back.
     """
 
-    def __init__(self, server: Server, commands: Commands, expired: Callable[[int], None]) -> None:
-        self._server = server
-        self._commands = commands
+    def __init__(self, ring: Ring, expired: Callable[[int], None], lost: Callable[[int], None]) -> None:
+        self._ring = ring
         self._expired = expired
-        self._lock = RLock()
-        self._client: Redis | None = None
-        self._closed = False
+        self._lost = lost
         self._turn = 0
 
-    def take(self, keys: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+    def take(self, keys: Sequence[str], timeout: float | None) -> Item | None:
         """The next message of any of these queues, as the queue's key and the payload; None when none came in time.
 
         Raises:
-            LayerUnavailable
+            LayerUnavailable: also when one of several shards is, and the others have nothing.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         # Redis serves the first queue that has something: each takes its turn at being first.
         self._turn = turn = (self._turn + 1) % 1_000_000
         turn %= len(keys)
-        keys = [*keys[turn:], *keys[:turn]]
-        expired, *found = self._commands.run_script(TAKE, keys)
-        if expired:
-            self._expired(expired)
-        if found:
-            number, item = found
-            return keys[number - 1], payload_of(item)
-        client = self._waiting_client()
-        while True:
-            left = ROUND if deadline is None else min(ROUND, deadline - time.monotonic())
-            if left <= 0:
-                return None
+        parts = self._ring.parts([*keys[turn:], *keys[:turn]])
+        failure: LayerUnavailable | None = None
+        for _, some in parts:
             try:
-                # Zero would mean for ever. No message can have expired here: it comes as it is pushed.
-                popped: Any = client.blpop(keys, max(0.001, left))
-            except (RedisError, LayerUnavailable) as error:
-                raise self._server.failure(error) from None
-            if popped is not None:
-                return popped[0].decode(), payload_of(popped[1])
+                expired, *found = self._ring.run_script(TAKE, some)
+            except LayerUnavailable as error:
+                failure = error
+                continue
+            if expired:
+                self._expired(expired)
+            if found:
+                number, item = found
+                return some[number - 1], payload_of(item)
+        if failure is not None:
+            raise failure
+        if deadline is not None and deadline <= time.monotonic():
+            return None
+        if len(parts) == 1:
+            shard, some = parts[0]
+            taken = shard.waits.wait(some, deadline)
+        else:
+            taken = _Race(parts, deadline, self._lost).run()
+        return None if taken is None else (taken[0], payload_of(taken[1]))
 
-    def close(self) -> None:
-        """For good. Whoever waits gets ``LayerUnavailable``."""
-        with self._lock:
-            self._closed = True
-            client = self._client
-        if client is not None:
-            client.connection_pool.disconnect()
 
-    def _waiting_client(self) -> Redis:
+class _Race:
+    """Waits on several shards, a thread for each."""
+
+    def __init__(
+        self, parts: list[tuple[Shard, list[str]]], deadline: float | None, lost: Callable[[int], None]
+    ) -> None:
+        self._parts = parts
+        self._deadline = deadline
+        self._lost = lost
+        self._lock = RLock()
+        self._done = threading.Event()
+        self._running = len(parts)
+        self._over = False
+        self._found: Item | None = None
+        self._error: LayerUnavailable | None = None
+        self._enders: dict[tuple[Waits, str], Callable[[], None]] = {}
+
+    def run(self) -> Item | None:
+        try:
+            for shard, keys in self._parts:
+                threading.Thread(
+                    target=self._wait, args=(shard.waits, keys), name="offload-redis-receive", daemon=True
+                ).start()
+            # Bounded, as each thread's wait is, or for ever if so asked.
+            self._done.wait()
+        except BaseException:
+            # Being killed. Whoever finds something from now on gives it back.
+            with self._lock:
+                self._over = True
+                found = self._found
+            if found is not None:
+                logger.warning("lost a message of %s: who received it was killed", found[0])
+                self._lost(1)
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def _wait(self, waits: Waits, keys: list[str]) -> None:
+        found: Item | None = None
+        failure: LayerUnavailable | None = None
+        key = keys[0]
+        try:
+            found = waits.wait(keys, self._deadline, lambda end: self._goes_on(waits, key, end))
+        except LayerUnavailable as error:
+            failure = error
+        except Exception as error:
+            logger.exception("waiting for messages failed")
+            failure = LayerUnavailable(f"layer 'redis' failed while it waited: {error}")
         with self._lock:
-            if self._closed:
-                raise LayerUnavailable("layer 'redis' was closed meanwhile; nothing was taken")
-            if self._client is None:
-                self._client = Redis(connection_pool=self._server.pool("receive", ROUND + self._server.timeout))
-            return self._client
+            self._running -= 1
+            self._enders.pop((waits, key), None)
+            ends = not self._over and (found is not None or failure is not None)
+            if ends:
+                self._over, self._found, self._error = True, found, failure
+            enders = list(self._enders.values()) if ends else []
+            if self._over or not self._running:
+                self._done.set()
+        try:
+            if found is not None and not ends:
+                waits.give_back(*found)
+            for end in enders:
+                end()
+        except LayerUnavailable as error:
+            if found is not None and not ends:
+                self._lost(1)
+                logger.warning("lost a message of %s, which could not be given back: %s", found[0], error)
+
+    def _goes_on(self, waits: Waits, key: str, end: Callable[[], None]) -> bool:
+        with self._lock:
+            if not self._over:
+                self._enders[(waits, key)] = end
+            return not self._over

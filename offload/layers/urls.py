@@ -11,7 +11,7 @@ import importlib
 import re
 from collections.abc import Iterable
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
@@ -99,67 +99,14 @@ def _target(kind: str, address: str) -> str | None:
                 " a socket's path takes three slashes: 'ipc:///path/to.sock'"
             )
         return unquote(parts.path) or None
-    return _redis_target(parts.scheme.lower(), address)
-
-
-def _redis_target(scheme: str, address: str) -> str:
-    parts = urlsplit(address)
-    if scheme == "redis+sentinel":
-        service = dict(parse_qsl(parts.query)).get("service")
-        _hosts(address, 26379)
-        if not service:
-            raise ConfigurationError(
-                f"layer address {_shown(address)} names no service; add '?service=NAME', as Sentinel knows the master"
-            )
-    elif scheme == "redis+cluster":
-        _hosts(address, 6379)
-    elif scheme == "redis+unix":
-        if parts.netloc.rpartition("@")[2] or not parts.path.strip("/"):
-            raise ConfigurationError(
-                f"layer address {_shown(address)} has no socket path; it looks like 'redis+unix:///path/to.sock'"
-            )
-    else:
-        _hosts(address, 6379)
-        if "," in parts.netloc:
-            raise ConfigurationError(
-                f"layer address {_shown(address)} names several hosts; several shards are written"
-                " 'redis://h1:6379/0,redis://h2:6379/0', a cluster 'redis+cluster://h1,h2'"
-            )
-        database = parts.path.strip("/")
-        if database and not database.isdecimal():
-            raise ConfigurationError(f"layer address {_shown(address)} has the database {database!r}, not a number")
-    if scheme in ("redis+sentinel", "redis+cluster"):
-        what = scheme.partition("+")[2].capitalize()
-        raise ConfigurationError(f"layer address {_shown(address)}: Redis {what} is not supported in this version")
-    return address.partition("?")[0].partition("#")[0]
-
-
-def _hosts(address: str, default_port: int) -> list[tuple[str, int]]:
-    hosts: list[tuple[str, int]] = []
-    for item in urlsplit(address).netloc.rpartition("@")[2].split(","):
-        try:
-            parts = urlsplit(f"//{item}")
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise ConfigurationError(f"layer address {_shown(address)} has a wrong host or port in {item!r}") from None
-        if not host:
-            raise ConfigurationError(
-                f"layer address {_shown(address)} names no host; it looks like 'redis://host:6379/0'"
-            )
-        hosts.append((host, default_port if port is None else port))
-    return hosts
+    target = address.partition("?")[0].partition("#")[0]
+    services = [value for name, value in parse_qsl(parts.query) if name == "service"]
+    return f"{target}?service={quote(services[0])}" if services else target
 
 
 def _load(kind: str) -> type[LayerBase]:
     module, name = _BACKENDS[kind]
-    try:
-        backend: type[LayerBase] = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if kind == "redis" and error.name is not None and error.name.partition(".")[0] == "redis":
-            raise ConfigurationError(
-                "layer 'redis' needs the redis package; run: pip install 'django-offload[redis]'"
-            ) from None
-        raise
+    backend: type[LayerBase] = getattr(importlib.import_module(module), name)
     return backend
 
 
@@ -169,6 +116,8 @@ def _settings(kind: str, backend: type[LayerBase], addresses: Iterable[str]) -> 
     for address in addresses:
         found: dict[str, Any] = {}
         for name, text in parse_qsl(urlsplit(address).query, keep_blank_values=True):
+            if kind == "redis" and name == "service":
+                continue  # tells the address of a master, and sets nothing
             if name == "channel_capacity":
                 glob, colon, number = text.rpartition(":")
                 if not (colon and glob):

@@ -146,10 +146,10 @@ def test_nothing_is_left_on_the_server(server, make):
     layer.send("forgotten", {})
     layer.group_add("group", "member")
     layer.session_save("key", {}, 5)
-    for key, most in (("channel:forgotten", 11), ("group:group:channels", 86_400), ("session:key", 5)):
+    for key, most in (("channel:forgotten", 11), ("members:{group:group}", 86_400), ("session:key", 5)):
         assert 0 < server.run("TTL", key) <= most
     layer.group_discard("group", "member")
-    assert server.run("EXISTS", "group:group:channels") == 0
+    assert server.run("EXISTS", "members:{group:group}") == 0
 
 
 def test_messages_that_expired_are_counted(server, make):
@@ -267,7 +267,7 @@ def test_close_ends_a_waiting_receive(server, make):
 
 
 def test_waiting_receive_passes_several_rounds(server, make, monkeypatch):
-    monkeypatch.setattr("offload.layers.redis_takes.ROUND", 0.01)
+    monkeypatch.setattr("offload.layers.redis_waits.ROUND", 0.01)
     layer, other = make(), make()
     found = []
     thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], PATIENCE)))

@@ -1,5 +1,8 @@
-"""The Redis layer against the conformance suite: over TCP, over a Unix socket, and once more under gevent."""
+"""The Redis layer against the conformance suite: on one server, three shards, Sentinel and a Cluster; once more under
+gevent.
+"""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,7 @@ import pytest
 
 from offload.layers.redis import RedisLayer
 from offload.testing.conformance import LayerConformance
-from tests.redis_server import running_redis, shared_redis_server  # noqa: F401  # a fixture
+from tests.redis_server import RedisCluster, SentinelSet, running_redis, shared_redis_server  # noqa: F401  # a fixture
 
 
 class TestRedisLayer(LayerConformance):
@@ -29,6 +32,54 @@ class TestRedisLayerOverUnixSocket(LayerConformance):
         return RedisLayer([self.url], db=1, **settings)
 
 
+class TestRedisLayerOnThreeShards(LayerConformance):
+    @pytest.fixture(autouse=True)
+    def _on(self, three_redis_servers):
+        self.hosts = [server.url for server in three_redis_servers]
+
+    def make_layer(self, **settings):
+        self.hosts = [*self.hosts[1:], self.hosts[0]]  # the order says nothing
+        return RedisLayer(self.hosts, **settings)
+
+
+class TestRedisLayerBehindSentinel(LayerConformance):
+    @pytest.fixture(autouse=True)
+    def _on(self, sentinel_set):
+        self.url = sentinel_set.url
+
+    def make_layer(self, **settings):
+        return RedisLayer(self.url, **settings)
+
+
+class TestRedisLayerOnCluster(LayerConformance):
+    @pytest.fixture(autouse=True)
+    def _on(self, redis_cluster):
+        self.url = redis_cluster.url
+
+    def make_layer(self, **settings):
+        return RedisLayer(self.url, **settings)
+
+
+@pytest.fixture(scope="module")
+def three_redis_servers(tmp_path_factory):
+    with contextlib.ExitStack() as servers:
+        yield [servers.enter_context(running_redis(tmp_path_factory.mktemp("shard"))) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def sentinel_set(tmp_path_factory):
+    servers = SentinelSet(tmp_path_factory.mktemp("sentinel"))
+    yield servers
+    servers.kill()
+
+
+@pytest.fixture(scope="module")
+def redis_cluster(tmp_path_factory):
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
 @pytest.fixture(scope="module")
 def unix_redis_server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("redis-unix")
@@ -38,15 +89,26 @@ def unix_redis_server(tmp_path_factory):
 
 # The tests that tell threads from greenlets, once more where threads are greenlets.
 @pytest.mark.parametrize(
-    "tests", ["test_redis_conformance.py::TestRedisLayer", "test_redis.py", "test_redis_faults.py"]
+    "tests",
+    [
+        [
+            "test_redis_conformance.py::TestRedisLayer",
+            "test_redis_conformance.py::TestRedisLayerOnThreeShards",
+            "test_redis_conformance.py::TestRedisLayerOnCluster",
+        ],
+        ["test_redis.py"],
+        ["test_redis_faults.py"],
+    ],
+    ids=["conformance", "layer", "faults"],
 )
 def test_redis_layer_is_right_under_gevent(tests):
+    here = Path(__file__)
     program = (
         "from gevent import monkey; monkey.patch_all()\n"
         "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     )  # fmt: skip
     run = subprocess.run(
-        [sys.executable, "-c", program, "-q", "-p", "no:cacheprovider", str(Path(__file__).with_name(tests))],
+        [sys.executable, "-c", program, "-q", "-p", "no:cacheprovider", *(str(here.with_name(name)) for name in tests)],
         capture_output=True,
         text=True,
         timeout=180,

@@ -208,7 +208,7 @@ def test_groups_come_and_go_while_the_server_restarts_again_and_again(redis_serv
 def test_reader_that_failed_starts_anew(redis_server, redis_layers, monkeypatch, caplog):  # noqa: F811
     layer = redis_layers(redis_server.url)
     receiver = joined(layer, "news")
-    monkeypatch.setattr(layer._subscriber, "_deliver", lambda batch: 1 / 0)
+    monkeypatch.setattr(layer._ring.shards()[0].subscriber, "_deliver", lambda batch: 1 / 0)
     layer.group_send("news", {"n": 1})
     until(lambda: "reading from" in caplog.text, "the failure to be logged")
     monkeypatch.undo()
@@ -286,7 +286,7 @@ def test_password_is_used_and_never_shown(tmp_path, redis_layers):  # noqa: F811
         server.kill()
         text, _ = unavailable(layer.check)
         assert "hunter" not in text
-    assert "hunter" not in repr(layer._address)
+    assert "hunter" not in repr(layer._addresses)
 
 
 def test_user_of_an_access_list_gets_what_it_may(redis_server, redis_layers):  # noqa: F811
@@ -351,11 +351,36 @@ def test_server_of_another_kind_is_no_redis(redis_layers):  # noqa: F811
     [
         ({"hosts": []}, "layer 'redis' has hosts=[]; it takes a list such as ['redis://host:6379/0']"),
         ({"hosts": ["http://:secret@h/"]}, "layer address 'http://***@h/' is none of 'redis://', 'rediss://'"),
-        ({"hosts": "redis://h:port/"}, "layer address 'redis://h:port/' has a wrong port"),
+        (
+            {"hosts": "redis://u:secret@h:port/"},
+            "layer address 'redis://***@h:port/' has a wrong host or port in 'h:port'",
+        ),
         ({"hosts": "redis:///0"}, "layer address 'redis:///0' names no host"),
         ({"hosts": "redis://h/zero"}, "layer address 'redis://h/zero' has the database 'zero', not a number"),
         ({"hosts": "redis://h?prefix=a"}, "layer address 'redis://h' has settings in its query"),
         ({"hosts": "redis+unix://"}, "layer address 'redis+unix://' has no socket path"),
+        (
+            {"hosts": "redis://a,b/0"},
+            "layer address 'redis://a,b/0' names several hosts; several shards are written"
+            " 'redis://h1:6379/0,redis://h2:6379/0', a cluster 'redis+cluster://h1,h2'",
+        ),
+        (
+            {"hosts": "redis+sentinel://h1:26379,h2/0"},
+            "layer address 'redis+sentinel://h1:26379,h2:26379' names no service; add '?service=NAME', as Sentinel",
+        ),
+        ({"hosts": "redis+sentinel://h1,/0?service=m"}, "layer address 'redis+sentinel://h1,/0' names no host"),
+        (
+            {"hosts": "redis+cluster://h1,h2/1"},
+            "layer address 'redis+cluster://h1:6379,h2:6379' is a cluster, which has",
+        ),
+        (
+            {"hosts": ["redis+cluster://h1", "redis://h2"]},
+            "layer 'redis' has other hosts beside a cluster: redis+cluster://h1:6379, redis://h2:6379/0",
+        ),
+        (
+            {"hosts": ["redis://:secret@h", ("h", 6379)]},
+            "layer 'redis' has a host twice in redis://h:6379/0, redis://h:6379/0; each shard is named once",
+        ),
         ({"hosts": [7]}, "layer 'redis' has the host 7; a host is a URL such as 'redis://host:6379/0'"),
         ({"hosts": "redis://h", "capacty": 1}, "layer 'redis' has no setting 'capacty'; did you mean 'capacity'?"),
     ],
@@ -403,7 +428,7 @@ url, server = sys.argv[1], int(sys.argv[2])
 layer = RedisLayer(url, timeout=10)
 layer.send("queue", {})
 layer.receive(["queue"], 5)  # now the server knows the scripts
-commands = layer._commands
+commands = layer._ring.shards()[0].commands
 with gevent.Timeout(20):
     # Five in one batch that is on its way, five that wait for it.
     os.kill(server, signal.SIGSTOP)

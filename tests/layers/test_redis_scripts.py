@@ -1,32 +1,6 @@
-"""The small languages of the Redis layer's scripts."""
+"""The small parts of the Redis layer's scripts."""
 
-import fnmatch
-import re
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from offload.layers.redis_scripts import STAMP_LENGTH, lua_pattern, milliseconds, payload_of
-from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
-
-CHARACTERS = "aBz09-_.!?"
-globs = st.text("aBz09-_.*?[]!^%$", max_size=8)
-channels = st.text(CHARACTERS, min_size=1, max_size=6)
-
-
-def test_globs_mean_the_same_in_lua(shared_redis_server):  # noqa: F811
-    with shared_redis_server.connection() as client:
-
-        @settings(max_examples=1500, deadline=None)
-        @given(globs, channels)
-        def compare(glob, channel):
-            expected = re.match(fnmatch.translate(glob), channel) is not None
-            found = client.run(
-                "EVAL", "return string.find(ARGV[1], ARGV[2]) and 1 or 0", "0", channel, lua_pattern(glob)
-            )
-            assert found == expected, lua_pattern(glob)
-
-        compare()
+from offload.layers.redis_scripts import STAMP_LENGTH, milliseconds, payload_of
 
 
 def test_item_without_a_stamp_is_all_payload():

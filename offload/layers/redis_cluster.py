@@ -1,0 +1,176 @@
+"""A Redis Cluster: its masters as shards, each with the keys and the sharded pub/sub channels of its slots.
+
+redis-py finds the nodes and knows the slots. Commands go to the nodes through the layer's own connections, as with
+other shards, which share round trips. A node that answers that a slot is elsewhere has not executed the command: it is
+sent there. After such an answer, and after a failure, the slots are asked for anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import RLock
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis_address import RedisAddress
+from offload.layers.redis_commands import Argument, Commands
+from offload.layers.redis_scripts import Script
+from offload.layers.redis_server import SlotMoved
+from offload.layers.redis_shards import Ring, Shard
+from offload.layers.redis_subscriber import Subscriber
+
+_REDIRECTIONS = 5
+_PAUSE = 0.2  # seconds between questions for the slots while a node is gone
+
+T = TypeVar("T")
+
+
+class Cluster(Ring):
+    """
+    Args:
+        address: its ``nodes`` are asked first.
+        make_shard: makes one of a node's address and of what tells the owners of names.
+        connect_timeout, timeout: seconds, for the questions.
+    """
+
+    publish_command = "SPUBLISH"
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        make_shard: Callable[[RedisAddress, Any], Shard],
+        connect_timeout: float,
+        timeout: float,
+    ) -> None:
+        super().__init__([])
+        self._address = address
+        self._make_shard = make_shard
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._lock = RLock()
+        self._asking: threading.Lock | None = None  # made when first needed
+        self._client: Any = None
+        self._asked = 0.0  # when
+        self._stale = False
+
+    def shards(self) -> list[Shard]:
+        self._look()
+        return [self._shard_at(node.host, node.port) for node in self._client.get_primaries()]
+
+    def run(self, key: str, *command: Argument) -> Any:
+        return self._at_owner(key, lambda commands, asking: commands.run(*command, asking=asking))
+
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        return self._at_owner(
+            keys[0], lambda commands, asking: commands.run_script(script, keys, *arguments, asking=asking)
+        )
+
+    def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:
+        """Each for itself: one command names keys of one slot, not of one node."""
+        return [(self._find(key), [key]) for key in keys]
+
+    def subscribe(self, name: str) -> None:
+        self._following(name, lambda shard, asking: shard.subscriber.subscribe(name))
+
+    def unsubscribe(self, name: str) -> None:
+        for shard in list(self._shards.values()):
+            shard.subscriber.unsubscribe(name)
+
+    def close(self) -> None:
+        super().close()
+        if self._client is not None:
+            self._client.close()
+
+    def _at_owner(self, key: str, call: Callable[[Commands, bool], T]) -> T:
+        return self._following(key, lambda shard, asking: call(shard.commands, asking))
+
+    def _following(self, key: str, call: Callable[[Shard, bool], T]) -> T:
+        shard, asking = self._find(key), False
+        for _ in range(_REDIRECTIONS):
+            try:
+                return call(shard, asking)
+            except SlotMoved as error:
+                shard, asking = self._shard_at(error.host, error.port), error.asking
+                self._stale = self._stale or not asking
+            except LayerUnavailable:
+                self._stale = True
+                raise
+        raise LayerUnavailable(f"layer 'redis' was sent from node to node of {self._address.shown} for one key")
+
+    def _find(self, key: str) -> Shard:
+        self._look()
+        try:
+            node = self._client.get_node_from_key(key)
+        except RedisError as error:
+            self._stale = True
+            raise self._failure(error) from None
+        return self._shard_at(node.host, node.port)
+
+    def _owners(self, names: Iterable[str]) -> list[tuple[str, Subscriber]]:
+        """Where names belong after a subscriber lost its connection."""
+        self._stale = True
+        return [(name, self._find(name).subscriber) for name in names]
+
+    def _shard_at(self, host: str, port: int) -> Shard:
+        shown = f"redis://{f'[{host}]' if ':' in host else host}:{port}/0"
+        shard = self._shards.get(shown)
+        if shard is None:
+            with self._lock:
+                shard = self._shards.get(shown)
+                if shard is None:
+                    address = RedisAddress(shown, {**self._address.arguments, "host": host, "port": port})
+                    shard = self._shards[shown] = self._make_shard(address, self._owners)
+        return shard
+
+    def _look(self) -> None:
+        """Ask for the slots, unless they are known."""
+        if self._client is not None and not self._stale:
+            return
+        with self._lock:
+            if self._asking is None:
+                self._asking = threading.Lock()
+        with self._asking:
+            if self._client is not None and (not self._stale or time.monotonic() - self._asked < _PAUSE):
+                return
+            try:
+                if self._client is None:
+                    self._client = self._ask()
+                else:
+                    self._client.nodes_manager.initialize()
+                self._stale = False
+            except RedisError as error:
+                # What was known may still be right; who finds it is not gets the error of that node.
+                if self._client is None:
+                    raise self._failure(error) from None
+            finally:
+                self._asked = time.monotonic()
+
+    def _ask(self) -> RedisCluster:
+        arguments: dict[str, Any] = {**self._address.arguments}
+        arguments.pop("db", None)
+        return RedisCluster(
+            startup_nodes=[_node(*host) for host in self._address.nodes],
+            require_full_coverage=False,
+            socket_connect_timeout=self._connect_timeout,
+            socket_timeout=self._timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            **arguments,
+        )
+
+    def _failure(self, error: Exception) -> LayerUnavailable:
+        return LayerUnavailable(
+            f"layer 'redis' cannot reach {self._address.shown}: {str(error).rstrip('.')};"
+            " start Redis there, or choose another layer"
+        )
+
+
+def _node(host: str, port: int) -> ClusterNode:
+    return ClusterNode(host, port)  # type: ignore[no-untyped-call]

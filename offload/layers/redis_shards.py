@@ -1,0 +1,110 @@
+"""Several Redis servers as one: which of them holds a key, by rendezvous hashing.
+
+A key lives where the BLAKE2b hash (8 bytes, big-endian) of ``<the shard's address>\\n<key>`` is the highest. So a
+further shard takes its share of the keys from all the others, and no other key moves. The address is as errors show it.
+Where a key has braces, what is in them counts for it, as in a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from offload.layers.redis_commands import Argument, Commands
+from offload.layers.redis_scripts import Script
+from offload.layers.redis_server import Server
+from offload.layers.redis_subscriber import Owners, Subscriber
+from offload.layers.redis_waits import Waits
+
+Deliver = Callable[[list[tuple[bytes, bytes]]], None]
+
+
+class Shard:
+    """One server, and this process's connections to it; each is opened when it is needed.
+
+    Args:
+        deliver, returned, owners: as of `Subscriber`.
+    """
+
+    def __init__(
+        self, server: Server, deliver: Deliver, returned: Callable[[], None], owners: Owners | None = None
+    ) -> None:
+        self.shown = server.shown
+        self.commands = Commands(server)
+        self.waits = Waits(server, self.commands)
+        self.subscriber = Subscriber(server, deliver, returned, owners)
+        self._server = server
+
+    def close(self) -> None:
+        """For good."""
+        self.subscriber.close()
+        self.waits.close()
+        self.commands.close()
+
+    def drop(self) -> None:
+        """In a forked child."""
+        self.subscriber.drop()
+        self._server.drop()
+
+
+class Ring:
+    """The shards of a layer, one or more.
+
+    Attributes:
+        publish_command: what publishes.
+    """
+
+    publish_command = "PUBLISH"
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._shards = {shard.shown: shard for shard in shards}
+        self._only = next(iter(self._shards.values())) if len(self._shards) == 1 else None
+
+    def shards(self) -> list[Shard]:
+        """Those there are now. Raises ``LayerUnavailable`` when that cannot be found out."""
+        return list(self._shards.values())
+
+    def run(self, key: str, *command: Argument) -> Any:
+        """A command for one key, as `Commands.run`."""
+        return self._find(key).commands.run(*command)
+
+    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        """A script, as `Commands.run_script`; its keys are of one of the `parts`."""
+        return self._find(keys[0]).commands.run_script(script, keys, *arguments)
+
+    def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:
+        """The keys by what one command may name together."""
+        parts: dict[str, tuple[Shard, list[str]]] = {}
+        for key in keys:
+            shard = self._find(key)
+            parts.setdefault(shard.shown, (shard, []))[1].append(key)
+        return list(parts.values())
+
+    def subscribe(self, name: str) -> None:
+        """As `Subscriber.subscribe`."""
+        self._find(name).subscriber.subscribe(name)
+
+    def unsubscribe(self, name: str) -> None:
+        """As `Subscriber.unsubscribe`."""
+        self._find(name).subscriber.unsubscribe(name)
+
+    def close(self) -> None:
+        """For good."""
+        for shard in self._shards.values():
+            shard.close()
+
+    def drop(self) -> None:
+        """In a forked child."""
+        for shard in self._shards.values():
+            shard.drop()
+
+    def _find(self, key: str) -> Shard:
+        if self._only is not None:
+            return self._only
+        name = key.partition("{")[2].partition("}")[0] or key
+        return self._shards[max(self._shards, key=lambda shown: _weight(shown, name))]
+
+
+def _weight(shard: str, key: str) -> int:
+    return int.from_bytes(blake2b(f"{shard}\n{key}".encode(), digest_size=8).digest(), "big")
