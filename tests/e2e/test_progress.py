@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from websockets.exceptions import InvalidStatus
@@ -86,7 +86,7 @@ class Site:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def data(self) -> dict[str, str]:
-        data = self.browser.execute_script("return {...document.body.dataset}")
+        data = self.browser.execute_script("return {...document.body?.dataset}")
         assert isinstance(data, dict)
         return data
 
@@ -94,12 +94,14 @@ class Site:
         return str(self.find("#state").text)
 
     def value(self) -> int:
-        return int(self.browser.execute_script("return document.getElementById('bar').value"))
+        return int(self.browser.execute_script("return document.getElementById('bar')?.value ?? 0"))
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         wait = WebDriverWait(self.browser, SECONDS, 0.05, [StaleElementReferenceException])
-        shows = f"{what}; the page shows: {self.find('main').text!r}"
-        return wait.until(lambda _: condition(), shows)
+        try:
+            return wait.until(lambda _: condition())
+        except TimeoutException:
+            raise AssertionError(f"{what}; the page shows: {self.find('main').text!r}") from None
 
     def sees(self, state: str) -> None:
         self.until(lambda: self.data().get("state") == state, f"not {state}")
