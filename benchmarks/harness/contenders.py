@@ -9,7 +9,9 @@ from benchmarks.harness.model import OURS, Contender
 _CHANNELS = ("channels", "channels-redis")
 
 
-def offload(app: str, path: str = "/", *, redis: bool = False, options: tuple[str, ...] = ()) -> Contender:
+def offload(
+    app: str, path: str = "/", *, redis: bool = False, options: tuple[str, ...] = (), needs: tuple[str, ...] = ()
+) -> Contender:
     layer = ("--layer", "{redis_url}") if redis else ()
     return Contender(
         name=OURS,
@@ -18,7 +20,7 @@ def offload(app: str, path: str = "/", *, redis: bool = False, options: tuple[st
             "{bin}/offload", app, "-b", "127.0.0.1:{port}", "-w", "1", "--log-level", "warning", *layer, *options,
         ),
         path=path,
-        packages=("django-offload", "gevent"),
+        packages=("django-offload", "gevent", *needs),
         redis=redis,
     )  # fmt: skip
 
@@ -39,6 +41,19 @@ def channels_uvicorn(path: str) -> Contender:
         environment={"BENCHMARK_REDIS": "{redis_url}"},
         packages=(*_CHANNELS, "uvicorn", "uvloop", "httptools", "websockets"),
         redis=True,
+    )  # fmt: skip
+
+
+def django_uvicorn(app: str, path: str, *, name: str, label: str) -> Contender:
+    return Contender(
+        name=name,
+        label=label,
+        command=(
+            "{bin}/uvicorn", f"{app}:application", "--host", "127.0.0.1", "--port", "{port}", "--http", "httptools",
+            "--loop", "uvloop", "--no-access-log", "--log-level", "warning", "--lifespan", "off",
+        ),
+        path=path,
+        packages=("django", "uvicorn", "uvloop", "httptools"),
     )  # fmt: skip
 
 

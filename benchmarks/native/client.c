@@ -17,7 +17,7 @@ struct options options = {
 };
 const struct mode *mode;
 
-static const struct mode *const modes[] = {&mode_echo, &mode_fanout, &mode_http, &mode_idle};
+static const struct mode *const modes[] = {&mode_echo, &mode_fanout, &mode_http, &mode_idle, &mode_storm};
 
 static const struct option flags[] = {
     {"port", required_argument, NULL, 'p'},        {"path", required_argument, NULL, 'P'},
@@ -101,14 +101,14 @@ static void run_until(uint64_t end)
     }
 }
 
-static void report(const char *event)
+void report(const char *event)
 {
     printf("{\"event\": \"%s\"}\n", event);
     fflush(stdout);
 }
 
 /* What was lost shows only now: every message that was sent must still be answered. */
-static void drain(void)
+void drain(void)
 {
     uint64_t end = now_ns() + (uint64_t)(options.timeout * 1e9);
     draining = true;
@@ -126,6 +126,10 @@ int main(int argc, char **argv)
     raise_descriptor_limit();
     payload_start();
     net_start();
+    if (mode->run) {
+        mode->run();
+        return 0;
+    }
     start = now_ns();
     open_all();
     connect_seconds = (double)(now_ns() - start) / 1e9;

@@ -43,6 +43,7 @@ struct connection {
 struct mode {
     const char *name;
     bool websocket;
+    void (*run)(void);                                     /* does all, from the first connection on; or NULL, and: */
     void (*start)(void);                                   /* all connections are open */
     void (*opened)(struct connection *);                   /* may be NULL */
     size_t (*answer)(struct connection *, uint8_t *, size_t); /* HTTP: returns bytes used, 0 for "more, please" */
@@ -53,7 +54,11 @@ struct mode {
 
 extern struct options options;
 extern const struct mode *mode;
-extern const struct mode mode_echo, mode_fanout, mode_http, mode_idle;
+extern const struct mode mode_echo, mode_fanout, mode_http, mode_idle, mode_storm;
+
+/* client.c */
+void report(const char *event);
+void drain(void);
 
 /* net.c */
 extern struct connection *connections;
@@ -63,6 +68,7 @@ noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2))
 void net_start(void);
 void net_turn(int timeout_ms);
 void net_connect_more(void);
+long net_connecting(void); /* connections that were begun and are not open yet */
 void connection_send(struct connection *, const void *, size_t);
 void connection_reopen(struct connection *);
 void connection_lost(struct connection *, const char *format, ...) __attribute__((format(printf, 2, 3)));

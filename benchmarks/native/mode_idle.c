@@ -25,7 +25,7 @@ static void opened(struct connection *connection)
     stats_answer(clock_ns - connection->sent_at);
 }
 
-static void report(const char *event)
+static void report_open(const char *event)
 {
     printf("{\"event\": \"%s\", \"open\": %ld, \"lost\": %ld, \"received\": %ld, \"reason\": \"%s\"}\n", event, open_count,
            lost_count, probe_count, first_reason);
@@ -57,12 +57,12 @@ static void command(const char *line)
 
 static void start(void)
 {
-    report("open");
+    report_open("open");
     for (;;) {
         net_turn(100);
         if (probe_ends && (probe_count >= open_count || now_ns() > probe_ends)) {
             probe_ends = 0;
-            report("probe");
+            report_open("probe");
         }
     }
 }

@@ -1,9 +1,18 @@
 """What is measured, one file for each row of the targets. A new row: a new file, and a line here."""
 
 from benchmarks.harness.model import Target
-from benchmarks.targets import p1_echo, p2_group, p3_hello, p5_memory
+from benchmarks.targets import p1_echo, p2_group, p3_hello, p4_django, p5_memory, p6_storm
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for target in (p1_echo.TARGET, p2_group.TARGET, p2_group.PIPELINED, p3_hello.TARGET, p5_memory.TARGET)
+    for target in (
+        p1_echo.TARGET,
+        p2_group.TARGET,
+        p2_group.PIPELINED,
+        p3_hello.TARGET,
+        p4_django.TARGET,
+        p5_memory.TARGET,
+        p6_storm.TARGET,
+        p6_storm.IPC,
+    )
 }

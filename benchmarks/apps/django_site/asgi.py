@@ -1,0 +1,9 @@
+"""The project for a server of ASGI."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.apps.django_site.settings")
+
+application = get_asgi_application()
