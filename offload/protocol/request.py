@@ -20,7 +20,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::\d
 _ABSOLUTE = re.compile(rb"((?i:https?))://([^/?#]*)(.*)", re.DOTALL)
 _TRANSFER_ENCODING = re.compile(rb"(?i)\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_HARMLESS = bytes(code for code in range(256) if code in (9, 10, 13) or (code >= 32 and code != 127))
+_VISIBLE = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 
 
 class HttpError(ProtocolError):
@@ -166,15 +166,16 @@ def parse_request(head: bytes, limits: HttpLimits) -> Request:
     """
     end = head.index(b"\r\n")
     request = _read_line(head, end, limits)
-    newlines = head.count(b"\n")
-    if head.count(b"\r\n") != newlines or head.count(b"\r") != newlines:
-        raise HttpError(400, _BARE)
+    # One pass leaves the line ends, and whatever else is no character of a line.
+    controls = head.translate(None, _VISIBLE)
+    newlines = len(controls) >> 1
+    if head.count(b"\r\n") != newlines or len(controls) & 1:
+        bare = head.count(b"\n") != head.count(b"\r\n") or head.count(b"\r") != head.count(b"\r\n")
+        raise HttpError(400, _BARE if bare else "the head has a control character")
     if newlines - 2 > limits.fields:
         raise HttpError(431, f"there are over {limits.fields} header fields")
     if len(head) > limits.field_bytes and max(map(len, head[end + 2 :].split(b"\r\n"))) > limits.field_bytes:
         raise HttpError(431, f"a header field has over {limits.field_bytes} bytes")
-    if head.translate(None, _HARMLESS):
-        raise HttpError(400, "the head has a control character")
     if b"\r\n " in head or b"\r\n\t" in head:
         raise HttpError(400, "a header field is folded over several lines")
     parser = httptools.HttpRequestParser(request)

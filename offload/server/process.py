@@ -6,6 +6,7 @@ gevent has patched the standard library and before the application's first line.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -119,6 +120,9 @@ class ServerProcess:
             TrustedPeers(settings.proxy_allow_ips),
             settings.header_timeout,
         )
+        # What has been imported stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
 
     def _access_log(self) -> AccessLog | None:
         settings = self.settings

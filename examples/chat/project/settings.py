@@ -25,6 +25,7 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
 STATIC_URL = "static/"
 DATABASES: dict[str, dict[str, str]] = {}
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 # The routing would be found beside urls.py without being named here.
 CHANNEL_LAYERS = {
