@@ -305,9 +305,12 @@ class ForeignClient:
         self._socket.close()
 
     def run(self, *command: str | bytes) -> object:
+        self.send(*command)
+        return self.read()
+
+    def send(self, *command: str | bytes) -> None:
         parts = [part.encode() if isinstance(part, str) else part for part in command]
         self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
-        return self.read()
 
     def read(self) -> object:
         line = self._file.readline()

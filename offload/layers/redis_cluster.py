@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from offload.exceptions import LayerUnavailable
@@ -108,7 +108,7 @@ class Cluster(Ring):
         self._look()
         try:
             node = self._client.get_node_from_key(key)
-        except RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             self._stale = True
             raise self._failure(error) from None
         return self._shard_at(node.host, node.port)
@@ -145,7 +145,7 @@ class Cluster(Ring):
                 else:
                     self._client.nodes_manager.initialize()
                 self._stale = False
-            except RedisError as error:
+            except (RedisError, RedisClusterException) as error:
                 # What was known may still be right; who finds it is not gets the error of that node.
                 if self._client is None:
                     raise self._failure(error) from None
@@ -166,9 +166,9 @@ class Cluster(Ring):
         )
 
     def _failure(self, error: Exception) -> LayerUnavailable:
+        reason = str(error.__cause__ or error).rstrip(".")
         return LayerUnavailable(
-            f"layer 'redis' cannot reach {self._address.shown}: {str(error).rstrip('.')};"
-            " start Redis there, or choose another layer"
+            f"layer 'redis' cannot reach {self._address.shown}: {reason}; start Redis there, or choose another layer"
         )
 
 

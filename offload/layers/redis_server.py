@@ -90,7 +90,8 @@ class SlotMoved(LayerUnavailable):
 
     def __init__(self, shown: str, error: AskError) -> None:
         super().__init__(
-            f"layer 'redis' was refused by {shown}: it is a node of a cluster; write 'redis+cluster://' for 'redis://'"
+            f"layer 'redis' was refused by {shown}: another node of its cluster has this key;"
+            " write 'redis+cluster://' for 'redis://'"
         )
         self.host: str = error.host
         self.port: int = error.port

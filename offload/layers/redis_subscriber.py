@@ -32,7 +32,7 @@ logger = logging.getLogger("offload.layer")
 _BATCH = 64  # messages delivered before others get a turn
 _SLOWEST_TICK = 1.0  # seconds
 _FIRST_DELAY = 0.05
-_LONGEST_DELAY = 1.0
+_LONGEST_DELAY = 0.5
 _NAMES = 500  # most names in one command, so that nobody waits for thousands of others
 
 _SUBSCRIBE, _UNSUBSCRIBE, _PING = "SUBSCRIBE", "UNSUBSCRIBE", "PING"
