@@ -63,7 +63,7 @@ class LayerBase(abc.ABC):
         self.expiry = self.settings.expiry
         self.capacity = self.settings.capacity
         self.group_expiry = self.settings.group_expiry
-        self.codec = Codec(self.settings.max_size)
+        self.codec = Codec(self.settings.max_size, self.settings.encryption_keys)
         self._start()
         # The interpreter keeps this for ever, so it must not keep the layer.
         after_fork = weakref.WeakMethod(self._after_fork)

@@ -7,8 +7,8 @@ first byte                 the message is
 =========================  ==========================================================================
 0x80-0x8f, 0xde, 0xdf      a bare msgpack map: what `Codec.encode` writes
 0x7b ``{`` or white space  JSON text: what any other language may write (never the start of a map)
-0xc1                       an envelope; the next byte names its kind. None exist yet: encryption will be one.
-                           0xc1 is the byte that msgpack promises never to use.
+0xc1                       an envelope; the next byte names its kind. 0x01: what follows is one of the above, sealed
+                           (``offload.layers.seal``). 0xc1 is the byte that msgpack promises never to use.
 =========================  ==========================================================================
 
 A content is a dict of str keys to None, bool, int (of any size), float, str, bytes, list and dict, nested at most
@@ -19,16 +19,19 @@ arrive as the plain type. A tuple is refused: it would arrive as a list; so are 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
 from offload.exceptions import MessageTooLarge, OffloadError
 from offload.interfaces import Content
+from offload.layers.seal import Seal
 
 MAX_DEPTH = 100
 ENVELOPE = 0xC1
 
+_SEALED = bytes((ENVELOPE, 1))
 _LEAVES = (str, bytes, int, float, type(None))  # bool is an int
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _BIG_INT = 1  # msgpack extension type: a signed big-endian integer beyond 64 bits
@@ -43,13 +46,18 @@ class Codec:
     """Encodes and decodes within a size limit.
 
     Args:
-        max_size: most bytes that one encoded message may have.
+        max_size: most bytes that one encoded message may have, before it is sealed.
+        keys: to seal messages with the first, and to open them with any. With keys, only sealed messages are decoded.
+
+    Raises:
+        ConfigurationError: there are keys, but not the package for them.
     """
 
-    __slots__ = ("max_size",)
+    __slots__ = ("_seal", "max_size")
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, keys: Sequence[str] = ()) -> None:
         self.max_size = max_size
+        self._seal = Seal(keys) if keys else None
 
     def encode(self, content: Content) -> bytes:
         """Raises ``TypeError`` for what no content may hold, ``MessageTooLarge`` over the limit."""
@@ -58,15 +66,19 @@ class Codec:
         data: bytes = msgpack.packb(content, use_bin_type=True, unicode_errors="surrogatepass", default=_pack_big_int)
         if len(data) > self.max_size:
             raise _too_large(len(data), self.max_size)
-        return data
+        return data if self._seal is None else _SEALED + self._seal.close(data)
 
     def decode(self, data: bytes) -> Content:
         """Raises ``UndecodableMessage``."""
+        if self._seal is not None:
+            data = _opened(self._seal, data, self.max_size)
         if not data:
             raise UndecodableMessage("message is empty")
         if len(data) > self.max_size:
             raise UndecodableMessage(f"message of {len(data)} bytes is over the limit of {self.max_size}")
         first = data[0]
+        if data.startswith(_SEALED):
+            raise UndecodableMessage("message is sealed, and this layer has no encryption_keys")
         if first == ENVELOPE:
             raise UndecodableMessage(f"message has an envelope of unknown kind {data[1:2].hex() or 'none'}")
         try:
@@ -79,6 +91,18 @@ class Codec:
         except (ValueError, TypeError, RecursionError, MessageTooLarge, msgpack.UnpackException) as error:
             raise UndecodableMessage(f"message is no valid content: {error}") from error
         return content
+
+
+def _opened(seal: Seal, data: bytes, max_size: int) -> bytes:
+    if not data.startswith(_SEALED):
+        # Whoever can write to the server could make such a message.
+        raise UndecodableMessage("message is not sealed, which this layer's encryption_keys ask for")
+    if len(data) > 2 * max_size + 1000:
+        raise UndecodableMessage(f"sealed message of {len(data)} bytes is over the limit of {max_size}")
+    opened = seal.open(data[len(_SEALED) :])
+    if opened is None:
+        raise UndecodableMessage("message is sealed with none of this layer's encryption_keys")
+    return opened
 
 
 def check_content(content: object, max_size: int) -> None:

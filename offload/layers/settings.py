@@ -9,13 +9,14 @@ import difflib
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from offload.exceptions import ConfigurationError
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:/@\-]{0,100}")  # nothing that means something in a Redis pattern or hash tag
+_KEY_LENGTH = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class LayerSettings:
         prefix: put before every name on the layer's server, so that several sites can share it.
         max_size: most bytes of one encoded message. Twice the largest WebSocket message by default, so that such
             a message always fits together with its path and keys.
+        encryption_keys: texts with which messages and sessions are sealed (the first), and opened (any); a new one is
+            first added behind, everywhere, and then put in front. Without any, nothing is sealed.
     """
 
     expiry: float = 60.0
@@ -38,6 +41,7 @@ class LayerSettings:
     group_expiry: float = 86_400.0
     prefix: str = ""
     max_size: int = 2 * 1024 * 1024
+    encryption_keys: Sequence[str] = field(default=(), repr=False)
     _globs: tuple[tuple[re.Pattern[str], int], ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
@@ -48,6 +52,13 @@ class LayerSettings:
         if not (isinstance(self.prefix, str) and _PREFIX.fullmatch(self.prefix)):
             raise ConfigurationError(
                 f"layer setting prefix={self.prefix!r} must be at most 100 letters, digits and '-_.:/@'"
+            )
+        keys = self.encryption_keys
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Sequence) or not all(map(_is_key, keys)):
+            # Without the value, which is a secret.
+            raise ConfigurationError(
+                f"layer setting encryption_keys must be a list of strings of {_KEY_LENGTH} or more characters,"
+                " the newest first"
             )
         if not isinstance(self.channel_capacity, Mapping):
             raise ConfigurationError(
@@ -91,6 +102,10 @@ def unknown_setting(name: str, layer: str, extra: Iterable[str] = ()) -> Configu
     near = difflib.get_close_matches(name, known, 1)
     remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
     return ConfigurationError(f"layer {layer!r} has no setting {name!r}; {remedy}")
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and len(key) >= _KEY_LENGTH
 
 
 def _check_seconds(name: str, value: object) -> None:

@@ -125,6 +125,8 @@ def _settings(kind: str, backend: type[LayerBase], addresses: Iterable[str]) -> 
                         f"layer setting channel_capacity={text!r} must be GLOB:NUMBER, such as 'thumbnails.*:500'"
                     )
                 found.setdefault(name, {})[glob] = _value(name, number)
+            elif name == "encryption_keys":
+                found.setdefault(name, []).append(text)
             elif name in found:
                 raise ConfigurationError(f"layer address {_shown(address)} sets {name!r} twice")
             elif name in backend.extra_settings:
@@ -138,6 +140,8 @@ def _settings(kind: str, backend: type[LayerBase], addresses: Iterable[str]) -> 
                 raise unknown_setting(name, kind, backend.extra_settings)
         for name, value in found.items():
             if settings.setdefault(name, value) != value:
+                if name == "encryption_keys":
+                    raise ConfigurationError("layer addresses set different 'encryption_keys'; one layer has one list")
                 raise ConfigurationError(
                     f"layer addresses set {name!r} to {settings[name]!r} and to {value!r}; one layer has one value"
                 )

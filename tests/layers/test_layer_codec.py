@@ -64,7 +64,7 @@ def test_codec_accepts_json_text():
     ("data", "reason"),
     [
         (b"", "message is empty"),
-        (b"\xc1\x01sealed", "message has an envelope of unknown kind 01"),
+        (b"\xc1\x01sealed", "message is sealed, and this layer has no encryption_keys"),
         (b"\xc1", "message has an envelope of unknown kind none"),
         (b'{"a": ', "message is no valid content: "),
         (b"[1]", "message is no valid content: "),

@@ -23,11 +23,18 @@ def test_capacity_of_takes_the_first_glob_that_matches():
         ({"max_size": 1.5}, "layer setting max_size=1.5 must be a whole number, 1 or more"),
         ({"prefix": "a b"}, "layer setting prefix='a b' must be at most 100 letters, digits and '-_.:/@'"),
         ({"channel_capacity": {"a": 0}}, "layer setting channel_capacity['a']=0 must be a whole number, 1 or more"),
+        *(
+            (
+                {"encryption_keys": keys},
+                "layer setting encryption_keys must be a list of strings of 20 or more characters, the newest first",
+            )
+            for keys in ("one text that is long enough", ["too short"], [b"bytes that are long enough"], 7)
+        ),
         ({"capasity": 3}, "layer 'memory' has no setting 'capasity'; did you mean 'capacity'?"),
         (
             {"zzz": 3},
             "layer 'memory' has no setting 'zzz';"
-            " it has capacity, channel_capacity, expiry, group_expiry, max_size, prefix",
+            " it has capacity, channel_capacity, encryption_keys, expiry, group_expiry, max_size, prefix",
         ),
     ],
 )

@@ -54,6 +54,10 @@ def test_memory_url_with_settings():
             "redis+sentinel://h1:26379,h2:26379/0?service=m&capacity=4",
             {"hosts": ["redis+sentinel://h1:26379,h2:26379/0?service=m"], "capacity": 4},
         ),
+        (
+            "redis://a?encryption_keys=new&encryption_keys=old,redis://b",
+            {"hosts": ["redis://a", "redis://b"], "encryption_keys": ["new", "old"]},
+        ),
         ("redis+cluster://h1,h2", {"hosts": ["redis+cluster://h1,h2"]}),
     ],
 )
@@ -93,6 +97,10 @@ def test_url_gives_a_backend_its_arguments(url, arguments):
         (
             ["redis://a?capacity=1", "redis://b?capacity=2"],
             "layer addresses set 'capacity' to 1 and to 2; one layer has one value",
+        ),
+        (
+            ["redis://a?encryption_keys=secret", "redis://b?encryption_keys=other"],
+            "layer addresses set different 'encryption_keys'; one layer has one list",
         ),
     ],
 )
