@@ -179,6 +179,7 @@ class RedisCluster:
                         cluster_config_file="nodes.conf",
                         cluster_node_timeout="1000",
                         cluster_replica_validity_factor="0",
+                        cluster_require_full_coverage="no",
                         repl_diskless_sync_delay="0",
                     )
                 )

@@ -107,7 +107,7 @@ class RedisLayer(LayerBase):
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
         first = self._addresses[0]
         self._ring = (
-            Cluster(first, self._shard, self._connect_timeout, self._timeout)
+            Cluster(first, self._shard, self._connect_timeout)
             if first.nodes
             else Ring([self._shard(address) for address in self._addresses])
         )

@@ -37,7 +37,7 @@ class Cluster(Ring):
     Args:
         address: its ``nodes`` are asked first.
         make_shard: makes one of a node's address and of what tells the owners of names.
-        connect_timeout, timeout: seconds, for the questions.
+        timeout: seconds for a question to one node.
     """
 
     publish_command = "SPUBLISH"
@@ -46,13 +46,11 @@ class Cluster(Ring):
         self,
         address: RedisAddress,
         make_shard: Callable[[RedisAddress, Any], Shard],
-        connect_timeout: float,
         timeout: float,
     ) -> None:
         super().__init__([])
         self._address = address
         self._make_shard = make_shard
-        self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._lock = RLock()
         self._asking: threading.Lock | None = None  # made when first needed
@@ -136,7 +134,10 @@ class Cluster(Ring):
         with self._lock:
             if self._asking is None:
                 self._asking = threading.Lock()
-        with self._asking:
+        # Nodes that are well must not wait because one that is asked is not: meanwhile the others go by what was known.
+        if not self._asking.acquire(blocking=self._client is None):
+            return
+        try:
             if self._client is not None and (not self._stale or time.monotonic() - self._asked < _PAUSE):
                 return
             try:
@@ -151,6 +152,8 @@ class Cluster(Ring):
                     raise self._failure(error) from None
             finally:
                 self._asked = time.monotonic()
+        finally:
+            self._asking.release()
 
     def _ask(self) -> RedisCluster:
         arguments: dict[str, Any] = {**self._address.arguments}
@@ -158,7 +161,7 @@ class Cluster(Ring):
         return RedisCluster(
             startup_nodes=[_node(*host) for host in self._address.nodes],
             require_full_coverage=False,
-            socket_connect_timeout=self._connect_timeout,
+            socket_connect_timeout=self._timeout,
             socket_timeout=self._timeout,
             retry=Retry(NoBackoff(), 0),
             protocol=2,

@@ -229,6 +229,41 @@ def test_queue_is_used_while_its_slot_moves(cluster, redis_layers):  # noqa: F81
     assert [layer.receive(["moving"], 1)[1]["n"] for _ in range(2)] == [1, 2]
 
 
+def test_frozen_node_holds_up_only_what_lives_there(cluster, redis_layers):  # noqa: F811
+    layer, other = (redis_layers(cluster.url, timeout=1, connect_timeout=0.5) for _ in range(2))
+    frozen = cluster.owner("group:name-0")
+    rooms = [f"name-{number}" for number in range(30)]
+    well = [name for name in rooms if cluster.owner(f"group:{name}") is not frozen]
+    while cluster.owner(f"inbox:{layer.process}") is frozen:
+        layer = redis_layers(cluster.url, timeout=1, connect_timeout=0.5)
+    receiver = joined(layer, *rooms)
+    other.check()
+    frozen.freeze()
+    try:
+        for number, name in enumerate(well[:3]):
+            start = time.monotonic()
+            with pytest.raises(LayerUnavailable):
+                other.group_send("name-0", {})
+            assert time.monotonic() - start < 3
+            start = time.monotonic()
+            other.group_send(name, {"n": number})
+            assert time.monotonic() - start < 2
+            receiver.until({"n": number})
+    finally:
+        frozen.thaw()
+
+    def arrives():
+        try:
+            other.group_send("name-0", {"n": "back"})
+        except LayerUnavailable:
+            return False
+        return frozen.run("PUBSUB", "SHARDNUMSUB", "group:name-0") == [b"group:name-0", 1]
+
+    until(arrives, "the node to be back", PATIENCE)
+    other.group_send("name-0", {"n": "end"})
+    receiver.until({"n": "end"})
+
+
 def test_foreign_client_publishes_to_a_group_of_a_cluster(cluster, redis_layers):  # noqa: F811
     receiver = joined(redis_layers(cluster.url, prefix="site:"), "news")
     assert cluster.owner("site:group:news").run("SPUBLISH", "site:group:news", '{"text": "hello"}') == 1
