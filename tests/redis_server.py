@@ -330,8 +330,11 @@ class ForeignClient:
 
 
 @contextlib.contextmanager
-def running_redis(directory: Path, path: Path | None = None, **options: str) -> Iterator[RedisServer]:
-    server = RedisServer(directory, path, **options)
+def running_redis(
+    directory: Path, path: Path | None = None, sentinel: bool = False, **options: str
+) -> Iterator[RedisServer]:
+    directory.mkdir(exist_ok=True)
+    server = RedisServer(directory, path, sentinel=sentinel, **options)
     try:
         yield server
     finally:

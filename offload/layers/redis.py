@@ -55,6 +55,7 @@ class RedisLayer(LayerBase):
         connect_timeout: seconds for opening a connection; by default two, but not more than `timeout`.
         db: the database, where the address names none.
         ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname: for ``rediss://``.
+        sentinel_username, sentinel_password: for the Sentinels; the address's own are for the master.
         settings: see ``offload.layers.settings.LayerSettings``.
     """
 
@@ -67,6 +68,8 @@ class RedisLayer(LayerBase):
         "ssl_certfile": str,
         "ssl_keyfile": str,
         "ssl_check_hostname": _boolean,
+        "sentinel_username": str,
+        "sentinel_password": str,
     }
 
     def __init__(
@@ -80,6 +83,8 @@ class RedisLayer(LayerBase):
         ssl_certfile: str | None = None,
         ssl_keyfile: str | None = None,
         ssl_check_hostname: bool = True,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -93,6 +98,7 @@ class RedisLayer(LayerBase):
             "ssl_keyfile": ssl_keyfile,
             "ssl_check_hostname": ssl_check_hostname,
         }
+        self._sentinel = {"username": sentinel_username, "password": sentinel_password}
         prefix = self.settings.prefix
         self._group_prefix = f"{prefix}group:"
         self._members_prefix = f"{prefix}members:"
@@ -119,7 +125,7 @@ class RedisLayer(LayerBase):
         )
 
     def _shard(self, address: RedisAddress, owners: Owners | None = None) -> Shard:
-        server = Server(address, self._connect_timeout, self._timeout, self._tls)
+        server = Server(address, self._connect_timeout, self._timeout, self._tls, self._sentinel)
         return Shard(server, self._deliver, lambda: self.count("reconnects"), owners)
 
     # What the server sends

@@ -105,10 +105,16 @@ class Server:
         connect_timeout: seconds for opening a connection.
         timeout: seconds after which a server that does not answer counts as unreachable.
         tls: redis-py's arguments for TLS.
+        sentinel: redis-py's arguments for connections to the Sentinels.
     """
 
     def __init__(
-        self, address: RedisAddress, connect_timeout: float, timeout: float, tls: Mapping[str, Any] | None = None
+        self,
+        address: RedisAddress,
+        connect_timeout: float,
+        timeout: float,
+        tls: Mapping[str, Any],
+        sentinel: Mapping[str, Any],
     ) -> None:
         self.shown = address.shown
         self.timeout = timeout
@@ -116,9 +122,10 @@ class Server:
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
         self._address = address
+        self._sentinel = sentinel
         plain = SentinelManagedConnection if address.service else Connection
         connection_class: type[Any] = self._arguments.pop("connection_class", plain)
-        if tls and issubclass(connection_class, SSLConnection):
+        if issubclass(connection_class, SSLConnection):
             self._arguments.update(tls)
         if "path" not in self._arguments:
             self._arguments["socket_keepalive"] = True
@@ -148,6 +155,7 @@ class Server:
         if not self._address.service:
             return ConnectionPool
         arguments = {
+            **self._sentinel,
             "socket_connect_timeout": self._connect_timeout,
             "socket_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),

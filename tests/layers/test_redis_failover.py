@@ -11,8 +11,9 @@ import time
 import pytest
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.urls import layer_from_url
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import RedisCluster, SentinelSet, until
+from tests.redis_server import RedisCluster, SentinelSet, redis_server, running_redis, until  # noqa: F401  # a fixture
 
 logger = logging.getLogger("offload.layer.tests")
 
@@ -163,6 +164,20 @@ def test_service_that_no_sentinel_knows_is_named(sentinel_set, redis_layers):  #
     with pytest.raises(LayerUnavailable) as caught:
         redis_layers(url).check()
     assert f"cannot reach {url}: no master found for 'theirs'" in str(caught.value)
+
+
+def test_sentinels_may_have_a_password_of_their_own(tmp_path, redis_server, redis_layers):  # noqa: F811
+    with running_redis(tmp_path / "sentinel", sentinel=True, requirepass="hunter2") as sentinel:
+        with sentinel.connection() as client:
+            assert client.run("SENTINEL", "MONITOR", "mymaster", "127.0.0.1", str(redis_server.port), "1") == b"OK"
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/0?service=mymaster"
+        layer = layer_from_url(f"{url}&sentinel_password=hunter2")
+        layer.send("queue", {})
+        assert redis_server.run("LLEN", "channel:queue") == 1
+        layer.close()
+        with pytest.raises(LayerUnavailable) as caught:
+            redis_layers(url).check()
+        assert f"cannot reach {url}: no master found for 'mymaster'" in str(caught.value)
 
 
 # Cluster
