@@ -25,8 +25,8 @@ def offload(
     )  # fmt: skip
 
 
-def limit(path: str) -> Contender:
-    return Contender("c-limit", "C limit", ("{build}/limit", "{port}"), path, runtime="native")
+def limit(path: str, *files: str) -> Contender:
+    return Contender("c-limit", "C limit", ("{build}/limit", "{port}", *files), path, runtime="native")
 
 
 def channels_uvicorn(path: str) -> Contender:
@@ -132,11 +132,11 @@ def gunicorn(
     )  # fmt: skip
 
 
-def gevent_websocket(path: str) -> Contender:
+def gevent_websocket(path: str, app: str = "benchmarks.peers.gevent_websocket_app") -> Contender:
     return gunicorn(
         "gevent-websocket",
         "gevent-websocket on gunicorn",
-        "benchmarks.peers.gevent_websocket_app",
+        app,
         path,
         "geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
         needs=("gevent-websocket", "gevent"),

@@ -24,6 +24,7 @@ static const struct option flags[] = {
     {"connections", required_argument, NULL, 'n'}, {"size", required_argument, NULL, 's'},
     {"senders", required_argument, NULL, 'k'},     {"depth", required_argument, NULL, 'd'},
     {"outstanding", required_argument, NULL, 'o'}, {"body", required_argument, NULL, 'b'},
+    {"body-file", required_argument, NULL, 'f'},   {"upload", no_argument, NULL, 'u'},
     {"body-length", required_argument, NULL, 'l'}, {"warm", required_argument, NULL, 'w'},
     {"seconds", required_argument, NULL, 't'},     {"timeout", required_argument, NULL, 'T'},
     {"binary", no_argument, NULL, 'B'},            {"browser-headers", no_argument, NULL, 'H'},
@@ -52,6 +53,8 @@ static void read_options(int argc, char **argv)
         case 'o': options.outstanding = number(optarg, 1, 1000000); break;
         case 'b': options.body = optarg; options.body_length = (long)strlen(optarg); break;
         case 'l': options.body_length = number(optarg, 0, 1 << 28); break;
+        case 'f': options.body_file = optarg; break;
+        case 'u': options.upload = true; break;
         case 'w': options.warm = atof(optarg); break;
         case 't': options.seconds = atof(optarg); break;
         case 'T': options.timeout = atof(optarg); break;

@@ -20,9 +20,10 @@ struct options {
     const char *mode;
     const char *path;
     const char *body; /* expected of every HTTP response; NULL: only body_length is checked */
+    const char *body_file; /* the same, in a file */
     long port, connections, size, senders, depth, outstanding, body_length;
     double warm, seconds, timeout;
-    bool binary, browser_headers;
+    bool binary, browser_headers, upload;
 };
 
 enum state { IDLE, CONNECTING, HANDSHAKING, OPEN, LOST };
@@ -34,7 +35,7 @@ struct connection {
     uint8_t *in; /* bytes of an answer that is not complete yet */
     size_t in_size, in_space;
     uint8_t *out; /* bytes that the socket did not take yet */
-    size_t out_size, out_space;
+    size_t out_at, out_size, out_space;
     uint64_t sent_at;
     uint32_t sequence;
     uint32_t *expected; /* fan-out: next sequence of each sender */
@@ -80,6 +81,7 @@ size_t websocket_handshake_answer(struct connection *, uint8_t *, size_t);
 size_t websocket_frames(struct connection *, uint8_t *, size_t);
 void websocket_send(struct connection *, int opcode, const uint8_t *, size_t);
 void payload_start(void);
+void payload_prefix(uint8_t out[PREFIX_SIZE], uint32_t sender, uint32_t sequence);
 void payload_send(struct connection *, uint32_t sender, uint32_t sequence);
 void payload_check(struct connection *, int opcode, const uint8_t *, size_t, uint32_t sender, uint32_t sequence);
 uint32_t payload_sender(const uint8_t *);
@@ -92,6 +94,7 @@ void stats_open_window(void);
 void stats_close_window(void);
 bool stats_empty(void);
 void stats_answer(uint64_t latency_ns);
+void stats_body(size_t size); /* bytes of HTTP bodies that came */
 void stats_print(double connect_seconds);
 
 #endif

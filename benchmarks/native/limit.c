@@ -1,19 +1,23 @@
 /* The C limit: what one thread and one epoll reach when they check nothing.
  *
- *     limit PORT
+ *     limit PORT [FILE]
  *
- * GET / answers "Hello, world!", /echo echoes WebSocket messages, /room sends each message to all in the room.
+ * GET / answers "Hello, world!", /file the file, a POST its body; /echo echoes WebSocket messages, /room sends each message
+ * to all in the room.
  * Not a server to use: it believes every byte, keeps no timeouts, and knows one handshake key.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "wire.h"
@@ -25,7 +29,8 @@ struct connection {
     enum kind kind;
     int seat; /* index in the room */
     uint8_t *rest;
-    size_t rest_size;
+    size_t rest_size, rest_space;
+    off_t file_left;
 };
 
 #define INPUT_SIZE (1 << 18)
@@ -37,7 +42,8 @@ static const char SWITCHING[] =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Accept: " HANDSHAKE_ACCEPT "\r\n\r\n";
 
-static int epoll_fd;
+static int epoll_fd, file_fd = -1;
+static off_t file_size;
 static struct connection **room;
 static int room_count, room_space;
 static uint8_t input[INPUT_SIZE];
@@ -68,6 +74,33 @@ static void output_add(const void *data, size_t size)
     }
     memcpy(output + output_size, data, size);
     output_size += size;
+}
+
+static size_t length_head(char *out, size_t space, size_t length)
+{
+    return (size_t)snprintf(out, space, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", length);
+}
+
+static void watch(struct connection *connection, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = connection};
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, connection->fd, &event);
+}
+
+static void send_file(struct connection *connection)
+{
+    off_t at = file_size - connection->file_left;
+    while (at < file_size && sendfile(connection->fd, file_fd, &at, (size_t)(file_size - at)) >= 0) {}
+    connection->file_left = at < file_size && errno == EAGAIN ? file_size - at : 0;
+    watch(connection, connection->file_left ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static void start_file(struct connection *connection)
+{
+    char head[128];
+    send_all(connection->fd, head, length_head(head, sizeof head, (size_t)file_size));
+    connection->file_left = file_size;
+    send_file(connection);
 }
 
 static void drop(struct connection *connection)
@@ -101,6 +134,16 @@ static size_t read_requests(struct connection *connection, uint8_t *data, size_t
             connection->seat = room_count;
             room[room_count++] = connection;
             output_add(SWITCHING, sizeof SWITCHING - 1);
+        } else if (!memcmp(start, "POST", 4)) {
+            uint8_t *field = memmem(start, (size_t)(end - start), "Content-Length: ", 16);
+            size_t length = field ? strtoul((char *)field + 16, NULL, 10) : 0;
+            char head[128];
+            if (length > size - used) return (size_t)(start - data);
+            output_add(head, length_head(head, sizeof head, length));
+            output_add(data + used, length);
+            used += length;
+        } else if (!memcmp(start, "GET /file", 9)) {
+            start_file(connection);
         } else {
             output_add(HELLO, sizeof HELLO - 1);
         }
@@ -130,8 +173,11 @@ static void handle(struct connection *connection)
     ssize_t got;
     if (connection->rest_size) {
         size = connection->rest_size;
-        data = must_alloc(connection->rest, size + INPUT_SIZE);
-        connection->rest = data;
+        if (connection->rest_space < size + INPUT_SIZE) {
+            connection->rest_space = (size + INPUT_SIZE) * 2;
+            connection->rest = must_alloc(connection->rest, connection->rest_space);
+        }
+        data = connection->rest;
     }
     got = recv(connection->fd, data + size, INPUT_SIZE, 0);
     if (got <= 0) {
@@ -153,13 +199,11 @@ static void handle(struct connection *connection)
             for (int i = 0; i < room_count; i++) send_all(room[i]->fd, output, output_size);
     }
     size -= used;
-    if (size) {
-        if (data == input) connection->rest = must_alloc(connection->rest, size);
-        memmove(connection->rest, data + used, size);
-    } else {
-        free(connection->rest);
-        connection->rest = NULL;
+    if (size && connection->rest_space < size) {
+        connection->rest_space = size;
+        connection->rest = must_alloc(connection->rest, size);
     }
+    if (size && connection->rest != data + used) memmove(connection->rest, data + used, size);
     connection->rest_size = size;
 }
 
@@ -183,12 +227,21 @@ int main(int argc, char **argv)
     struct sockaddr_in address = {.sin_family = AF_INET};
     struct epoll_event events[512], event = {.events = EPOLLIN};
     int one = 1, listener;
-    if (argc != 2) {
-        fprintf(stderr, "usage: limit PORT\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: limit PORT [FILE]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    if (argc == 3) {
+        struct stat status;
+        file_fd = open(argv[2], O_RDONLY | O_CLOEXEC);
+        if (file_fd < 0 || fstat(file_fd, &status)) {
+            perror(argv[2]);
+            return 1;
+        }
+        file_size = status.st_size;
+    }
     address.sin_port = htons((uint16_t)atoi(argv[1]));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -203,8 +256,10 @@ int main(int argc, char **argv)
     for (;;) {
         int count = epoll_wait(epoll_fd, events, 512, -1);
         for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr) handle(events[i].data.ptr);
-            else accept_some(listener);
+            struct connection *connection = events[i].data.ptr;
+            if (!connection) accept_some(listener);
+            else if (events[i].events & EPOLLOUT) send_file(connection);
+            else handle(connection);
         }
     }
 }

@@ -73,24 +73,30 @@ void connection_send(struct connection *connection, const void *data, size_t siz
         watch(connection, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
     }
     size -= (size_t)sent;
-    if (connection->out_size + size > connection->out_space) {
-        connection->out_space = connection->out_size + size;
-        connection->out = must_alloc(connection->out, connection->out_space);
+    if (connection->out_at + connection->out_size + size > connection->out_space) {
+        if (connection->out_at) memmove(connection->out, connection->out + connection->out_at, connection->out_size);
+        connection->out_at = 0;
+        if (connection->out_size + size > connection->out_space) {
+            connection->out_space = connection->out_size + size;
+            connection->out = must_alloc(connection->out, connection->out_space);
+        }
     }
-    memcpy(connection->out + connection->out_size, (const uint8_t *)data + sent, size);
+    memcpy(connection->out + connection->out_at + connection->out_size, (const uint8_t *)data + sent, size);
     connection->out_size += size;
 }
 
 static void send_rest(struct connection *connection)
 {
-    ssize_t sent = send(connection->fd, connection->out, connection->out_size, MSG_NOSIGNAL);
+    ssize_t sent = send(connection->fd, connection->out + connection->out_at, connection->out_size, MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno != EAGAIN) connection_lost(connection, "send: %s", strerror(errno));
         return;
     }
     connection->out_size -= (size_t)sent;
-    memmove(connection->out, connection->out + sent, connection->out_size);
-    if (!connection->out_size) watch(connection, EPOLL_CTL_MOD, EPOLLIN);
+    connection->out_at += (size_t)sent;
+    if (connection->out_size) return;
+    connection->out_at = 0;
+    watch(connection, EPOLL_CTL_MOD, EPOLLIN);
 }
 
 static void opened(struct connection *connection)
@@ -127,7 +133,7 @@ static void begin(struct connection *connection)
 void connection_reopen(struct connection *connection)
 {
     close(connection->fd);
-    connection->in_size = connection->out_size = 0;
+    connection->in_size = connection->out_size = connection->out_at = 0;
     open_count--;
     reconnect_count++;
     begin(connection);
@@ -206,7 +212,7 @@ static void readable(struct connection *connection)
         connection->in_space = size;
         connection->in = must_alloc(connection->in, size);
     }
-    memmove(connection->in, data + used, size);
+    if (connection->in != data + used) memmove(connection->in, data + used, size);
 }
 
 static void read_commands(void)

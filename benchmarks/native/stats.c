@@ -6,7 +6,7 @@
 #define STEPS (1u << STEP_BITS)
 
 static uint64_t histogram[64 * STEPS];
-static uint64_t count, latency_sum, latency_max, opened_at, closed_at;
+static uint64_t count, body_bytes, latency_sum, latency_max, opened_at, closed_at;
 static double cpu_at_start, cpu_used;
 static bool measuring;
 uint64_t total_count;
@@ -76,14 +76,20 @@ void stats_answer(uint64_t latency_ns)
     histogram[bucket(latency_ns)]++;
 }
 
+void stats_body(size_t size)
+{
+    if (measuring) body_bytes += size;
+}
+
 void stats_print(double connect_seconds)
 {
     double seconds = (double)(closed_at - opened_at) / 1e9;
     printf("{\"mode\": \"%s\", \"connections\": %ld, \"size\": %ld, \"senders\": %ld, \"depth\": %ld, \"seconds\": %.4f, "
-           "\"count\": %llu, \"rate\": %.1f, \"latency_us\": {\"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, "
+           "\"count\": %llu, \"rate\": %.1f, \"body_bytes_rate\": %.1f, "
+           "\"latency_us\": {\"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, "
            "\"p999\": %.1f, \"max\": %.1f}, \"client_cpu\": %.3f, \"connect_seconds\": %.4f, \"reconnects\": %ld}\n",
            options.mode, options.connections, options.size, options.senders, options.depth, seconds,
-           (unsigned long long)count, (double)count / seconds, count ? (double)latency_sum / (double)count / 1e3 : 0.0,
+           (unsigned long long)count, (double)count / seconds, (double)body_bytes / seconds, count ? (double)latency_sum / (double)count / 1e3 : 0.0,
            percentile_us(0.5), percentile_us(0.9), percentile_us(0.99), percentile_us(0.999), (double)latency_max / 1e3,
            cpu_used / seconds, connect_seconds, reconnect_count);
     fflush(stdout);

@@ -102,7 +102,7 @@ size_t websocket_frames(struct connection *connection, uint8_t *data, size_t siz
     return used;
 }
 
-static void prefix(uint8_t out[PREFIX_SIZE], uint32_t sender, uint32_t sequence)
+void payload_prefix(uint8_t out[PREFIX_SIZE], uint32_t sender, uint32_t sequence)
 {
     static const char digits[] = "0123456789abcdef";
     for (int i = 7; i >= 0; i--) {
@@ -125,7 +125,7 @@ void payload_start(void)
 
 void payload_send(struct connection *connection, uint32_t sender, uint32_t sequence)
 {
-    prefix(payload, sender, sequence);
+    payload_prefix(payload, sender, sequence);
     connection->sent_at = now_ns();
     websocket_send(connection, options.binary ? OPCODE_BINARY : OPCODE_TEXT, payload, (size_t)options.size);
 }
@@ -138,7 +138,7 @@ void payload_check(struct connection *connection, int opcode, const uint8_t *dat
     if (opcode != wanted) fail("connection %d: opcode %d, expected %d", connection->number, opcode, wanted);
     if (size != (size_t)options.size)
         fail("connection %d: %zu bytes, expected %ld", connection->number, size, options.size);
-    prefix(head, sender, sequence);
+    payload_prefix(head, sender, sequence);
     if (memcmp(data, head, PREFIX_SIZE))
         fail("connection %d: message %.16s, expected %.16s", connection->number, (const char *)data, (char *)head);
     if (memcmp(data + PREFIX_SIZE, filler + PREFIX_SIZE, size - PREFIX_SIZE))

@@ -1,7 +1,7 @@
 """What is measured, one file for each row of the targets. A new row: a new file, and a line here."""
 
 from benchmarks.harness.model import Target
-from benchmarks.targets import p1_echo, p2_group, p3_hello, p4_django, p5_memory, p6_storm
+from benchmarks.targets import p1_echo, p2_group, p3_hello, p4_django, p5_memory, p6_storm, p11_large
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -14,5 +14,8 @@ TARGETS: dict[str, Target] = {
         p5_memory.TARGET,
         p6_storm.TARGET,
         p6_storm.IPC,
+        p11_large.ECHO,
+        p11_large.BODIES,
+        p11_large.FILE,
     )
 }

@@ -19,7 +19,7 @@ def measure(bench: Bench, contender: Contender) -> Sample:
 TARGET = Target(
     name="p6",
     title="Connect storm: handshake, connect consumer and group join, through Redis",
-    work="100 handshakes at a time until the time is over or 15,000 connections are open; then one message must reach all",
+    work="100 handshakes at a time until the time is over or 15,000 are open; then one message must reach all members",
     unit="connections/s",
     ours=contenders.offload("benchmarks.apps.room", "/room", redis=True),
     peers=(

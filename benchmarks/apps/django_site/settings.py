@@ -1,4 +1,4 @@
-"""`startproject`'s applications and middleware. No request of the benchmark opens a session, so no database is named."""
+"""`startproject`'s applications and middleware. No request of the benchmark opens a session, or needs a database."""
 
 SECRET_KEY = "for a benchmark"
 DEBUG = False
