@@ -130,12 +130,17 @@ class Commands:
         call.gate.acquire()
 
     def _send_all(self) -> None:
-        while True:
-            with self._lock:
-                if not self._pending:
-                    self._sending = False
-                    return
-            self._send_some()
+        try:
+            while True:
+                with self._lock:
+                    if not self._pending:
+                        self._sending = False
+                        return
+                self._send_some()
+        except BaseException:
+            # An interrupt of the whole process, which came here: the next command starts another.
+            self._sending = False
+            raise
 
     def _send_in_turn(self, call: _Call) -> None:
         with self._lock:
