@@ -31,31 +31,47 @@ class Bench:
     @contextlib.contextmanager
     def serving(self, contender: Contender) -> Iterator[Server]:
         """The contender's server, and a Redis if it needs one, both new."""
+        with self.servers(contender, 1) as servers:
+            yield servers[0]
+
+    @contextlib.contextmanager
+    def servers(self, contender: Contender, count: int) -> Iterator[list[Server]]:
+        """As many servers of the contender, which share a Redis if they need one, all new."""
         self.environments.check(contender)
         with contextlib.ExitStack() as stack:
             redis_port = stack.enter_context(redis_server(self.pinning.client)).port if contender.redis else 0
-            port = free_port()
-            values = {
-                "port": port,
-                "redis_port": redis_port,
-                "redis_url": f"redis://127.0.0.1:{redis_port}/0",
-                "bin": VENV / "bin",
-                "node": shutil.which("node"),
-                "suite": SUITE,
-                "build": BUILD,
-            }
-            command = [part.format(**values) for part in contender.command]
-            environment = {key: value.format(**values) for key, value in contender.environment.items()}
-            yield stack.enter_context(Server(command, port, self.pinning.server, environment))
+            yield [stack.enter_context(self._server(contender, redis_port)) for _ in range(count)]
 
-    def timed(self, contender: Contender, *load: str) -> Sample:
-        """The rate that the load client reaches with these arguments."""
-        with self.serving(contender) as server:
-            arguments = [*load, "--port", str(server.port), "--path", contender.path]
+    def _server(self, contender: Contender, redis_port: int) -> Server:
+        port = free_port()
+        values = {
+            "port": port,
+            "redis_port": redis_port,
+            "redis_url": f"redis://127.0.0.1:{redis_port}/0",
+            "bin": VENV / "bin",
+            "node": shutil.which("node"),
+            "suite": SUITE,
+            "build": BUILD,
+        }
+        command = [part.format(**values) for part in contender.command]
+        environment = {key: value.format(**values) for key, value in contender.environment.items()}
+        return Server(command, port, self.pinning.server, environment)
+
+    def timed(self, contender: Contender, *load: str, processes: int = 1) -> Sample:
+        """The rate that the load client reaches with these arguments, against one server process or two."""
+        with self.servers(contender, processes) as servers:
+            arguments = [*load, "--port", str(servers[0].port), "--path", contender.path]
+            if processes > 1:
+                arguments += ["--second-port", str(servers[1].port)]
+
+            def cpu_seconds() -> float:
+                return sum(server.cpu_seconds() for server in servers)
+
             try:
-                detail = run_timed(arguments, self.pinning.client, self.warm, self.seconds, server.cpu_seconds)
+                detail = run_timed(arguments, self.pinning.client, self.warm, self.seconds, cpu_seconds)
             except BenchmarkError as error:
-                raise BenchmarkError(f"{error} (server: {server.last_words()})") from error
+                words = "; ".join(dict.fromkeys(server.last_words() for server in servers))
+                raise BenchmarkError(f"{error} (server: {words})") from error
         note = "the client was the limit" if detail["client_cpu"] > 0.95 else ""
         return Sample(detail["rate"], detail, note)
 

@@ -27,6 +27,7 @@ PROGRAMS = {
         "mode_fanout.c",
         "mode_http.c",
         "mode_idle.c",
+        "mode_pairs.c",
         "mode_storm.c",
     ),
     "limit": ("limit.c",),

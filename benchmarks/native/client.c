@@ -17,13 +17,14 @@ struct options options = {
 };
 const struct mode *mode;
 
-static const struct mode *const modes[] = {&mode_echo, &mode_fanout, &mode_http, &mode_idle, &mode_storm};
+static const struct mode *const modes[] = {&mode_echo, &mode_fanout, &mode_http, &mode_idle, &mode_pairs, &mode_storm};
 
 static const struct option flags[] = {
     {"port", required_argument, NULL, 'p'},        {"path", required_argument, NULL, 'P'},
     {"connections", required_argument, NULL, 'n'}, {"size", required_argument, NULL, 's'},
     {"senders", required_argument, NULL, 'k'},     {"depth", required_argument, NULL, 'd'},
     {"outstanding", required_argument, NULL, 'o'}, {"body", required_argument, NULL, 'b'},
+    {"second-port", required_argument, NULL, 'q'}, {"rate", required_argument, NULL, 'r'},
     {"body-file", required_argument, NULL, 'f'},   {"upload", no_argument, NULL, 'u'},
     {"body-length", required_argument, NULL, 'l'}, {"warm", required_argument, NULL, 'w'},
     {"seconds", required_argument, NULL, 't'},     {"timeout", required_argument, NULL, 'T'},
@@ -55,6 +56,8 @@ static void read_options(int argc, char **argv)
         case 'l': options.body_length = number(optarg, 0, 1 << 28); break;
         case 'f': options.body_file = optarg; break;
         case 'u': options.upload = true; break;
+        case 'q': options.second_port = number(optarg, 1, 65535); break;
+        case 'r': options.rate = atof(optarg); break;
         case 'w': options.warm = atof(optarg); break;
         case 't': options.seconds = atof(optarg); break;
         case 'T': options.timeout = atof(optarg); break;

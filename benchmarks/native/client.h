@@ -21,8 +21,8 @@ struct options {
     const char *path;
     const char *body; /* expected of every HTTP response; NULL: only body_length is checked */
     const char *body_file; /* the same, in a file */
-    long port, connections, size, senders, depth, outstanding, body_length;
-    double warm, seconds, timeout;
+    long port, second_port, connections, size, senders, depth, outstanding, body_length;
+    double warm, seconds, timeout, rate;
     bool binary, browser_headers, upload;
 };
 
@@ -55,7 +55,7 @@ struct mode {
 
 extern struct options options;
 extern const struct mode *mode;
-extern const struct mode mode_echo, mode_fanout, mode_http, mode_idle, mode_storm;
+extern const struct mode mode_echo, mode_fanout, mode_http, mode_idle, mode_pairs, mode_storm;
 
 /* client.c */
 void report(const char *event);
@@ -68,6 +68,7 @@ extern uint64_t clock_ns; /* read once for each piece of input */
 noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void net_start(void);
 void net_turn(int timeout_ms);
+void net_wait(uint64_t until); /* a turn that ends at this time, or before */
 void net_connect_more(void);
 long net_connecting(void); /* connections that were begun and are not open yet */
 void connection_send(struct connection *, const void *, size_t);
@@ -94,6 +95,7 @@ void stats_open_window(void);
 void stats_close_window(void);
 bool stats_empty(void);
 void stats_answer(uint64_t latency_ns);
+void stats_answer_due(uint64_t due, uint64_t now); /* counts if it was due in the window, whenever it comes */
 void stats_body(size_t size); /* bytes of HTTP bodies that came */
 void stats_print(double connect_seconds);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -24,7 +25,7 @@ uint64_t clock_ns;
 static int epoll_fd;
 static long started_count; /* connections that were begun */
 static uint8_t input[INPUT_SIZE];
-static struct sockaddr_in server;
+static struct sockaddr_in server, second_server; /* the second one for odd connections, if there are two */
 
 void fail(const char *format, ...)
 {
@@ -118,13 +119,15 @@ static void choose_address(struct connection *connection)
 
 static void begin(struct connection *connection)
 {
+    struct sockaddr_in *address;
     int one = 1;
     connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (connection->fd < 0) fail("socket: %s", strerror(errno));
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     connection->state = CONNECTING;
     choose_address(connection);
-    if (connect(connection->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
+    address = options.second_port && connection->number % 2 ? &second_server : &server;
+    if (connect(connection->fd, (struct sockaddr *)address, sizeof *address) && errno != EINPROGRESS)
         connection_lost(connection, "connect: %s", strerror(errno));
     else
         watch(connection, EPOLL_CTL_ADD, EPOLLOUT);
@@ -236,6 +239,8 @@ void net_start(void)
     server.sin_family = AF_INET;
     server.sin_port = htons((uint16_t)options.port);
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    second_server = server;
+    second_server.sin_port = htons((uint16_t)options.second_port);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     connections = must_alloc(NULL, (size_t)options.connections * sizeof *connections);
     memset(connections, 0, (size_t)options.connections * sizeof *connections);
@@ -274,4 +279,12 @@ void net_turn(int timeout_ms)
         if (events[i].events & EPOLLOUT && connection->out_size) send_rest(connection);
         if (connection->state != LOST && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(connection);
     }
+}
+
+void net_wait(uint64_t until)
+{
+    struct pollfd events = {.fd = epoll_fd, .events = POLLIN};
+    uint64_t now = now_ns(), rest = until > now ? until - now : 0;
+    struct timespec timeout = {.tv_sec = (time_t)(rest / 1000000000u), .tv_nsec = (long)(rest % 1000000000u)};
+    if (ppoll(&events, 1, &timeout, NULL) > 0) net_turn(0);
 }

@@ -76,6 +76,14 @@ void stats_answer(uint64_t latency_ns)
     histogram[bucket(latency_ns)]++;
 }
 
+void stats_answer_due(uint64_t due, uint64_t now)
+{
+    bool was = measuring;
+    measuring = opened_at && due >= opened_at && (was || due < closed_at);
+    stats_answer(now - due);
+    measuring = was;
+}
+
 void stats_body(size_t size)
 {
     if (measuring) body_bytes += size;

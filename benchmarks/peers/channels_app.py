@@ -1,4 +1,4 @@
-"""Channels 4, for uvicorn and Daphne: echo and a chat room, each as a synchronous and an asynchronous consumer.
+"""Channels 4, for uvicorn and Daphne: echo, chat room and messages to one, as synchronous and asynchronous consumers.
 
 Reads BENCHMARK_REDIS (a URL) and BENCHMARK_LAYER (a class of channels_redis) from the environment.
 """
@@ -67,6 +67,34 @@ class AsyncRoom(AsyncWebsocketConsumer):
         await self.send(text_data=event["text"])
 
 
+class Direct(WebsocketConsumer):
+    def connect(self) -> None:
+        self.accept()
+        self.send(text_data=self.channel_name)
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        assert text_data is not None
+        name, _, text = text_data.partition("\n")
+        async_to_sync(self.channel_layer.send)(name, {"type": "direct.message", "text": text})
+
+    def direct_message(self, event: dict[str, Any]) -> None:
+        self.send(text_data=event["text"])
+
+
+class AsyncDirect(AsyncWebsocketConsumer):
+    async def connect(self) -> None:
+        await self.accept()
+        await self.send(text_data=self.channel_name)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        assert text_data is not None
+        name, _, text = text_data.partition("\n")
+        await self.channel_layer.send(name, {"type": "direct.message", "text": text})
+
+    async def direct_message(self, event: dict[str, Any]) -> None:
+        await self.send(text_data=event["text"])
+
+
 application = ProtocolTypeRouter(
     {
         "websocket": URLRouter(
@@ -75,6 +103,8 @@ application = ProtocolTypeRouter(
                 path("async-echo", AsyncEcho.as_asgi()),
                 path("room", Room.as_asgi()),
                 path("async-room", AsyncRoom.as_asgi()),
+                path("direct", Direct.as_asgi()),
+                path("async-direct", AsyncDirect.as_asgi()),
             ]
         )
     }
