@@ -5,7 +5,8 @@ under gevent than the round trip, and tells nobody anything before the last repl
 
 Each puts its command into a list, and one takes all that are there along. Where threads are greenlets, one of its own
 does that, so that the senders of one turn of the loop meet, and a sender that is killed takes nobody with it. Threads
-take turns themselves, with no thread more: a lone sender pays one round trip, a crowd shares it.
+do it themselves, without one more: who finds nobody sending leads, and hands the lead to the first of those who came
+meanwhile. A lone sender pays one round trip, a crowd shares it.
 
 The lock guards the list and is never held over the network (its kind: see ``offload.layers.subscriptions``).
 """
@@ -38,7 +39,7 @@ Argument = str | bytes | int
 class _Call:
     """A command, and what became of it."""
 
-    __slots__ = ("asking", "command", "done", "error", "gate", "reply", "size")
+    __slots__ = ("asking", "command", "done", "error", "gate", "leads", "reply", "size")
 
     def __init__(self, command: tuple[Argument, ...], asking: bool) -> None:
         self.command = command
@@ -47,7 +48,8 @@ class _Call:
         self.reply: Any = None
         self.error: str | None = None
         self.done = False
-        self.gate: Any = None  # a taken lock, for a greenlet to wait at
+        self.gate: Any = None  # a taken lock, for who waits
+        self.leads = False  # a thread's, that is to send
 
     def end(self, reply: Any = None, error: str | None = None) -> None:
         self.reply = reply
@@ -64,8 +66,7 @@ class Commands:
         self._server = server
         self._lock = RLock()
         self._pending: deque[_Call] = deque()
-        self._sending = False  # whether there is a greenlet that sends
-        self._turn: Any = None  # of threads; made when first needed
+        self._sending = False  # whether somebody does
         self._connection: Any = None
         self._closed = False
 
@@ -103,33 +104,34 @@ class Commands:
 
     def _run(self, command: tuple[Argument, ...], asking: bool) -> Any:
         call = _Call(command, asking)
+        greenlets = threads_are_greenlets()
+        with self._lock:
+            leads, self._sending = not self._sending, True
+            if greenlets or not leads:
+                call.gate = threading.Lock()
+                call.gate.acquire()
+            call.leads = leads and not greenlets
+            self._pending.append(call)
         try:
-            if threads_are_greenlets():
-                self._have_sent(call)
-            else:
-                self._send_in_turn(call)
+            if leads and greenlets:
+                _thread.start_new_thread(self._send_all, ())
+            if call.gate is not None:
+                # Bounded, as every step on the network is.
+                call.gate.acquire()
+            if not call.done:
+                self._lead(call)
         except BaseException:
             # Whoever waits is being killed; what has not been taken along stays here.
-            with self._lock:
-                if call in self._pending:
-                    self._pending.remove(call)
+            self._withdraw(call)
+            if call.leads:
+                self._hand_over()
             raise
         if call.error is not None:
             raise LayerUnavailable(call.error)
         return call.reply
 
-    def _have_sent(self, call: _Call) -> None:
-        call.gate = threading.Lock()
-        call.gate.acquire()
-        with self._lock:
-            self._pending.append(call)
-            start, self._sending = not self._sending, True
-        if start:
-            _thread.start_new_thread(self._send_all, ())
-        # Bounded, as every step on the network is.
-        call.gate.acquire()
-
     def _send_all(self) -> None:
+        """In a greenlet of its own."""
         try:
             while True:
                 with self._lock:
@@ -142,14 +144,29 @@ class Commands:
             self._sending = False
             raise
 
-    def _send_in_turn(self, call: _Call) -> None:
-        with self._lock:
-            self._pending.append(call)
-            if self._turn is None:
-                self._turn = threading.Lock()
-        with self._turn:
+    def _lead(self, call: _Call) -> None:
+        """In a caller's thread: send until its own command is done, and leave the rest to the next."""
+        try:
             while not call.done:
                 self._send_some()
+        finally:
+            self._withdraw(call)
+            call.leads = False
+            self._hand_over()
+
+    def _withdraw(self, call: _Call) -> None:
+        with self._lock:
+            if not call.done and call in self._pending:
+                self._pending.remove(call)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            heir = self._pending[0] if self._pending else None
+            self._sending = heir is not None
+            if heir is not None:
+                heir.leads = True
+        if heir is not None:
+            heir.gate.release()
 
     def _send_some(self) -> None:
         calls: list[_Call] = []

@@ -416,6 +416,59 @@ def test_fork_while_the_server_is_frozen_leaves_the_child_usable(redis_server, r
     assert layer.statistics()["sent"] == 5
 
 
+def test_interrupted_sender_leaves_the_others_unharmed(redis_server):  # noqa: F811
+    program = """
+import os, signal, sys, threading
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
+layer = RedisLayer(sys.argv[1], timeout=20)
+server = int(sys.argv[2])
+layer.check()
+commands = layer._ring.shards()[0].commands
+pause = threading.Event()
+ended = []
+def send(number):
+    try:
+        layer.send("queue", {"n": number})
+        ended.append("sent")
+    except LayerUnavailable:
+        ended.append("raised")
+def interrupt():
+    while not commands._sending or commands._pending:
+        pause.wait(0.001)  # until the main thread has sent its command
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    while len(commands._pending) < 5:
+        pause.wait(0.001)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    os.kill(server, signal.SIGCONT)
+    for thread in threads:
+        thread.join(20)
+os.kill(server, signal.SIGSTOP)
+other = threading.Thread(target=interrupt)
+other.start()
+try:
+    layer.send("queue", {"n": "main"})
+except KeyboardInterrupt:
+    ended.append("interrupted")
+other.join(20)
+assert sorted(ended) == ["interrupted", *["sent"] * 5], ended
+layer.check()
+layer.close()
+"""
+    server = redis_server.process.pid
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, redis_server.url, str(server)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.kill(server, signal.SIGCONT)
+    assert run.returncode == 0, run.stderr
+
+
 # Under gevent only
 
 
