@@ -40,9 +40,10 @@ class Bench:
         self.environments.check(contender)
         with contextlib.ExitStack() as stack:
             redis_port = stack.enter_context(redis_server(self.pinning.client)).port if contender.redis else 0
-            yield [stack.enter_context(self._server(contender, redis_port)) for _ in range(count)]
+            yield [stack.enter_context(self.server(contender, redis_port)) for _ in range(count)]
 
-    def _server(self, contender: Contender, redis_port: int) -> Server:
+    def server(self, contender: Contender, redis_port: int) -> Server:
+        """One server of the contender, not started yet."""
         port = free_port()
         values = {
             "port": port,

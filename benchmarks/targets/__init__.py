@@ -1,7 +1,17 @@
 """What is measured, one file for each row of the targets. A new row: a new file, and a line here."""
 
 from benchmarks.harness.model import Target
-from benchmarks.targets import p1_echo, p2_group, p3_hello, p4_django, p5_memory, p6_storm, p8_direct, p11_large
+from benchmarks.targets import (
+    p1_echo,
+    p2_group,
+    p3_hello,
+    p4_django,
+    p5_memory,
+    p6_storm,
+    p8_direct,
+    p9_worker,
+    p11_large,
+)
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -15,6 +25,7 @@ TARGETS: dict[str, Target] = {
         p6_storm.TARGET,
         p6_storm.IPC,
         p8_direct.TARGET,
+        p9_worker.TARGET,
         p11_large.ECHO,
         p11_large.BODIES,
         p11_large.FILE,
