@@ -94,7 +94,7 @@ def test_an_unavailable_layer_is_told_in_one_sentence(command: str, tmp_path: Pa
     path = tmp_path / "run" / "hub.sock"
     with (
         override_settings(CHANNEL_LAYERS={"default": {"URL": f"ipc://{path}?timeout=0.1"}}),
-        pytest.raises(CommandError, match=rf"^layer 'ipc' at {path}: cannot reach its hub: .+; .+$"),
+        pytest.raises(CommandError, match=rf"^layer 'ipc' cannot reach its hub at {path}: .+; .+$"),
     ):
         call_command(command, "news", "{}")
 
@@ -144,5 +144,5 @@ def test_from_the_command_line_an_unavailable_layer_is_one_line_and_status_1(tmp
     )
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("CommandError: layer 'ipc' at ")
+    assert done.stderr.startswith("CommandError: layer 'ipc' cannot reach its hub at ")
     assert done.stderr.count("\n") == 1
