@@ -28,7 +28,7 @@ $(BIN)/.installed-test: $(BIN)/.installed
 	@touch $@
 
 demo: $(BIN)/.installed  ## serve the chat: make demo PORT=9000 WORKERS=4 LAYER=redis://127.0.0.1:6379/0
-	@echo "The chat is at http://127.0.0.1:$(PORT)/ -- open it in two windows. Ctrl-C ends it."
+	@echo "Starting the chat: open http://127.0.0.1:$(PORT)/ in two windows. Ctrl-C ends it."
 	@cd examples/chat && OFFLOAD_LAYER='$(LAYER)' exec $(OFFLOAD) project.wsgi --bind 127.0.0.1:$(PORT) --workers $(WORKERS)
 
 services:  # what the tests talk to, where the system's packages may be installed

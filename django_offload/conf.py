@@ -56,7 +56,8 @@ def entries() -> dict[str, dict[str, Any]]:
     configured = getattr(settings, "CHANNEL_LAYERS", None) or {DEFAULT: {"URL": "ipc:"}}
     if not isinstance(configured, dict):
         return {DEFAULT: {}}
-    return {str(alias): entry if isinstance(entry, dict) else {} for alias, entry in configured.items()}
+    found = {str(alias): entry if isinstance(entry, dict) else {} for alias, entry in configured.items()}
+    return {DEFAULT: {}, **found}
 
 
 def problems() -> dict[str, str]:
@@ -97,7 +98,8 @@ def _value_problem(where: str, entry: Mapping[str, Any]) -> str | None:
     if "URL" in entry:
         if "BACKEND" in entry or "CONFIG" in entry:
             return f"{where} has both a URL and a BACKEND or CONFIG; keep one of the two"
-        if not isinstance(entry["URL"], (str, list, tuple)):
+        urls = [entry["URL"]] if isinstance(entry["URL"], str) else entry["URL"]
+        if not isinstance(urls, (list, tuple)) or not urls or not all(isinstance(url, str) for url in urls):
             return f"{where} has the URL {entry['URL']!r}; write an address such as 'redis://127.0.0.1:6379/0'"
     elif problem := _backend_problem(where, entry):
         return problem

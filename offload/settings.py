@@ -209,6 +209,9 @@ class Settings:
         return self.graceful_timeout
 
 
+_LARGEST = 2**31 - 1
+"""No number may be larger: neither the kernel's integers nor a loop's timers take more."""
+
 _OF_WORKERS_ALONE = frozenset(("alias", "only_channels", "exclude_channels"))
 _OF_BOTH = frozenset(
     (
@@ -263,6 +266,8 @@ def checked(name: str, value: Any, where: str) -> Any:
                 meta.get("check", str)(piece)
             except ValueError as error:
                 raise ConfigurationError(f"{where} has {piece!r}: {error}") from None
+        if default and not pieces:
+            raise ConfigurationError(f"{where} is empty; leave it out for {', '.join(default)}")
         return pieces
     if isinstance(default, (int, float)):
         kind: type[int] | type[float] = int if isinstance(default, int) else float
@@ -271,12 +276,14 @@ def checked(name: str, value: Any, where: str) -> Any:
         except (TypeError, ValueError):
             word = "a whole number" if kind is int else "a number"
             raise ConfigurationError(f"{where} is {value!r}, which is not {word}") from None
-        low, high = meta.get("low"), meta.get("high")
-        if (low is not None and not value >= low) or (high is not None and value > high):
-            bound = f"{low} or more" if high is None else f"from {low} to {high}"
+        low, high = meta.get("low"), meta.get("high", _LARGEST)
+        if not ((low is None or value >= low) and value <= high):
+            bound = f"{low} or more" if high is _LARGEST and value < _LARGEST else f"from {low} to {high}"
             raise ConfigurationError(f"{where} is {value}, but it must be {bound}")
         # "No limit" is written 0 where a time may be unlimited.
         return None if value == 0 and "None" in str(spec.type) else value
+    if meta.get("choices"):
+        value = str(value).lower()
     value = meta.get("words", {}).get(str(value).lower(), value)
     choices = meta.get("choices")
     if choices and value not in choices:

@@ -58,6 +58,8 @@ class SendingCommand(BaseCommand):
 def _object(text: str) -> Content:
     try:
         content = json.loads(text)
+    except RecursionError as error:
+        raise CommandError("the content is nested too deeply") from error
     except ValueError as error:
         raise CommandError(
             f"""{text!r} is not JSON ({error}); write an object, as in '{{"text": "hello"}}'"""

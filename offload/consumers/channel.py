@@ -20,6 +20,8 @@ class Channel(str):
     _layer: Layer | None
 
     def __new__(cls, name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> Channel:
+        if not isinstance(name, str):
+            raise TypeError(f"a channel's name is a {type(name).__name__}, not a str")
         self = super().__new__(cls, name)
         self.alias = alias
         self._layer = channel_layer

@@ -76,7 +76,7 @@ class Dispatch:
                 hook()
 
     def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message, tried: int = 0) -> None:
-        """Call one consumer, again while it raises `ConsumeLater`; every other exception comes through.
+        """Call one consumer, again while it raises `ConsumeLater`; what it raises otherwise, or at last, comes through.
 
         Args:
             consumer, arguments, message: what to call.
@@ -92,6 +92,7 @@ class Dispatch:
             except ConsumeLater:
                 log.debug("%s asked for %r later", name_of(consumer), message)
         log.error("%s asked %d times for %r later; it is dropped", name_of(consumer), LATER_TRIES, message)
+        raise ConsumeLater
 
 
 class BoundConsumers:
@@ -112,7 +113,8 @@ class BoundConsumers:
         if found is not None:
             try:
                 self._dispatch.run_patiently(*found, self._message(content, CONNECT))
-            except DenyConnection:
+            except (DenyConnection, ConsumeLater):
+                # A decision, and what has been logged after the last try.
                 raise
             except Exception:
                 log.exception("connect consumer %s failed for %s", name_of(found[0]), content["path"])
@@ -165,6 +167,9 @@ class BoundConsumers:
     def _guard(self, found: Bound, message: Message, tried: int = 0) -> None:
         try:
             self._dispatch.run_patiently(*found, message, tried)
+        except ConsumeLater:
+            # Logged after the last try.
+            return
         except Exception:
             log.exception(
                 "%s consumer %s failed for %s",

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offload.exceptions import ConfigurationError, OffloadError
+from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.interfaces import Content
+from offload.layers.names import check_channel
 
 Consumer = Callable[..., Any]
 WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
+_DEEPEST = 20
 _DOTTED = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")
 
 
@@ -152,6 +154,8 @@ class Router:
 
 def _flatten(routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
     entries = import_dotted(routing, "the routing") if isinstance(routing, str) else routing
+    if len(outer) > _DEEPEST:
+        raise ConfigurationError(f"{where} is included {_DEEPEST} levels deep; does it include itself?")
     if isinstance(entries, dict):
         entries = [Route(channel, consumer, {}) for channel, consumer in entries.items()]
     if not isinstance(entries, (list, tuple)):
@@ -182,6 +186,10 @@ def _checked_channel(channel: object, place: str) -> str:
     if channel.startswith("websocket.") and channel not in WEBSOCKET_CHANNELS:
         near = difflib.get_close_matches(channel, WEBSOCKET_CHANNELS, 1, 0.0)
         raise ConfigurationError(f"{place} names the unknown channel {channel!r}; did you mean {near[0]!r}?")
+    try:
+        check_channel(channel)
+    except InvalidChannelName as error:
+        raise ConfigurationError(f"{place} names a channel that cannot be: {error}") from error
     return channel
 
 

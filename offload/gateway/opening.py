@@ -171,16 +171,28 @@ class Opening:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
         is_own = getcurrent() is self._decider
         if isinstance(reply, Reply):
-            is_data, accept, subprotocol = reply.has_data, reply.accept, reply.subprotocol
+            is_data, accept, subprotocol, closes = (
+                reply.has_data,
+                reply.accept,
+                reply.subprotocol,
+                reply.close is not None,
+            )
         else:
-            is_data, accept, subprotocol = True, None, None
-        if accept is False or (is_own and accept is None and not is_data):
-            # Own words that are neither data nor a decision are a close.
+            is_data, accept, subprotocol, closes = bool(reply), None, None, False
+        if accept is False or (is_own and closes and not is_data and not accept):
             self.refuse(403)
-        elif accept or is_own:
+        elif accept or (is_own and is_data):
             self._accept(subprotocol)
             self._handler.deliver(delivery)
+        elif is_own or not (is_data or closes):
+            # Nothing that decides, and nothing to send.
+            return
         elif len(self._held) < self._handler.gateway.queue:
             self._held.append(delivery)
         else:
             log.warning("a message for %s was dropped: its handshake takes too long", self._handler.peer)
+
+    def misspoken(self) -> None:
+        """A reply was no reply. If the connect consumer meant to refuse by it, accepting would let the client in."""
+        if getcurrent() is self._decider:
+            self.refuse(500)

@@ -209,8 +209,11 @@ class WebSocketHandler(FrameSender):
         gateway, opening = self.gateway, self._opening
         gateway.admission.leave(self)
         gateway.closing.discard(self)
-        gateway.layer.detach(self.reply_channel)
         self.drop_mailbox()
+        if self._state is _CLOSED:
+            # The disconnect consumer was told when the closing handshake was over.
+            return
+        gateway.layer.detach(self.reply_channel)
         is_known = self._state is not _REFUSED
         self._state = _CLOSED
         if opening is not None:
@@ -351,9 +354,13 @@ class WebSocketHandler(FrameSender):
         self._leave()
 
     def _leave(self, state: _State = _CLOSED) -> None:
-        """Let the client read everything, then end the connection."""
+        """Let the client read everything, then end the connection. For the consumers it has ended now."""
+        ends = state is _CLOSED and self._state is not _CLOSED
         self._state = state
         self.finish_sending()
+        if ends:
+            self.gateway.layer.detach(self.reply_channel)
+            self._enqueue(_DISCONNECT)
         if not self.connection.closed:
             self.gateway.closing.add(self)
             self.connection.resume_reading()
@@ -423,8 +430,7 @@ class WebSocketHandler(FrameSender):
             prepared = delivery.prepared
             if prepared is None:
                 prepared = self._prepare(delivery)
-            if prepared:
-                self._opening.deliver(delivery, prepared)
+            self._opening.deliver(delivery, prepared)
 
     def _prepare(self, delivery: Delivery) -> bytes | Reply:
         try:
@@ -432,6 +438,8 @@ class WebSocketHandler(FrameSender):
         except (ValueError, TypeError) as error:
             log.error("a reply at %s was dropped: %s", ascii(self.path), error)
             prepared = b""
+            if self._opening is not None:
+                self._opening.misspoken()
         delivery.prepared = prepared
         return prepared
 

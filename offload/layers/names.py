@@ -68,6 +68,8 @@ def _is_group(name: str) -> bool:
 def _complaint(kind: str, name: object) -> str:
     if not isinstance(name, str):
         return f"{kind} name {name!r} is a {type(name).__name__}, not a str"
+    # A subclass may show itself otherwise than its text.
+    name = str.__str__(name)
     if len(name) > MAX_LENGTH:
         return f"{kind} name {name[:40]!r}... has {len(name)} characters; at most {MAX_LENGTH} are allowed"
     if kind == "group":

@@ -70,9 +70,18 @@ def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
         try:
             target = getattr(target, part)
         except AttributeError:
-            near = difflib.get_close_matches(part, [n for n in vars(target) if callable(getattr(target, n))], 1, 0.4)
+            near = difflib.get_close_matches(part, _callables(target), 1, 0.4)
             hint = f"; did you mean {module_name}:{near[0]}?" if near else f"; name yours as {module_name}:NAME"
             raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
     if not callable(target):
         raise ConfigurationError(f"{module_name}:{name} is a {type(target).__name__}, not a WSGI callable")
     return module, target
+
+
+def _callables(target: Any) -> list[str]:
+    # What a module has from us is there to be called by it, not by a server.
+    return [
+        name
+        for name, value in vars(target).items()
+        if callable(value) and not str(getattr(value, "__module__", "")).startswith("offload.")
+    ]

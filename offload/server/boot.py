@@ -5,6 +5,7 @@ Imported in the forked child, after gevent has patched the standard library.
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from types import ModuleType
@@ -14,10 +15,13 @@ from offload.consumers import configuration
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
 from offload.layers.ipc import IPCLayer
+from offload.layers.memory import MemoryLayer
 from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
 from offload.server.control import Control
 from offload.settings import Settings
+
+log = logging.getLogger("offload.server")
 
 BOOT_FAILED = 3
 """Exit status of a process that could not begin its work (gunicorn's number)."""
@@ -90,6 +94,12 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         # The default layer of an application that never speaks of layers is left alone until it is used.
         if asked_for or alias in spoken_of or configuration.router_source(alias) is not None:
             layer = configuration.layer_for(alias)
+            if isinstance(layer, MemoryLayer) and settings.workers > 1:
+                log.warning(
+                    "the layer %r is each process's own memory, so groups do not span the %d processes; use ipc:",
+                    alias,
+                    settings.workers,
+                )
             _ask_for_hub(layer, control)
             layer.check()
 

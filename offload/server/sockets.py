@@ -10,15 +10,41 @@ import stat
 
 from offload.exceptions import ConfigurationError
 
-_TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
+_TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 
 
-def listen(address: str, backlog: int) -> socket.socket:
+DEFAULT_PORT = 8000
+
+
+class Place:
+    """The file of a Unix socket that we bound.
+
+    Args:
+        path: where it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._inode = os.lstat(path).st_ino
+
+    def unlink(self) -> None:
+        """Take it away, since it would refuse everybody; unless another server has put its own there."""
+        try:
+            if os.lstat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+
+def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
     """Bind and listen.
 
     Args:
-        address: ``HOST:PORT``, ``[V6]:PORT``, ``:PORT``, ``unix:PATH`` or ``fd://N``.
+        address: ``HOST:PORT``, ``HOST``, ``[V6]:PORT``, ``:PORT``, ``unix:PATH`` or ``fd://N``.
         backlog: connections that may wait to be accepted.
+
+    Returns:
+        The socket, and the file that it made, if any.
 
     Raises:
         ConfigurationError: the address is malformed, taken, or not this machine's.
@@ -26,10 +52,11 @@ def listen(address: str, backlog: int) -> socket.socket:
     try:
         sock = _bound(address)
         sock.listen(backlog)
+        place = Place(sock.getsockname()) if address.startswith("unix:") else None
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {address}: {_explained(error)}") from error
     sock.setblocking(False)
-    return sock
+    return sock, place
 
 
 def _bound(address: str) -> socket.socket:
@@ -41,14 +68,16 @@ def _bound(address: str) -> socket.socket:
             raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
         return socket.socket(fileno=int(number))
     match = _TCP.fullmatch(address)
-    if match is None or int(match["port"]) > 65535:
+    port = int(match["port"] or DEFAULT_PORT) if match is not None else 0
+    # A bare word is more likely a slip than a host; gunicorn's users write addresses without a port.
+    if match is None or port > 65535 or (match["port"] is None and "." not in address and match["v6"] is None):
         raise ConfigurationError(f"the address {address!r} is not HOST:PORT, unix:PATH or fd://N")
     host = match["v6"] or match["host"] or "0.0.0.0"
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
-            host, int(match["port"]), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise ConfigurationError(f"cannot listen at {address}: the host {host!r} is not known") from error
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,6 +92,8 @@ def _bound(address: str) -> socket.socket:
 
 
 def _unix(path: str) -> socket.socket:
+    if not path:
+        raise ConfigurationError("the address 'unix:' has no path; write unix:/run/offload.sock")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -103,12 +134,3 @@ def name_of(sock: socket.socket, scheme: str = "http") -> str:
         return f"unix:{where}"
     host = f"[{where[0]}]" if sock.family == socket.AF_INET6 else where[0]
     return f"{scheme}://{host}:{where[1]}"
-
-
-def unlink(sock: socket.socket) -> None:
-    """Take a Unix socket's file away; it would refuse everybody."""
-    if sock.family == socket.AF_UNIX:
-        try:
-            os.unlink(sock.getsockname())
-        except FileNotFoundError:
-            pass

@@ -31,6 +31,7 @@ SETTLED_SECONDS = 5.0
 """A child that lived this long was not failing at start."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HANDLED = (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP)
 
 
 class _Stage(Enum):
@@ -103,9 +104,13 @@ class Supervisor:
         settings = self.settings
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
+        self._places: list[sockets.Place] = []
         try:
             for address in self._addresses():
-                self._listening.append(sockets.listen(address, settings.backlog))
+                sock, place = sockets.listen(address, settings.backlog)
+                self._listening.append(sock)
+                if place is not None:
+                    self._places.append(place)
             self._write_pid()
             self._load = SharedLoad(2 * settings.workers)
             self._catch_signals()
@@ -123,8 +128,9 @@ class Supervisor:
             self._watch()
         finally:
             for sock in self._listening:
-                sockets.unlink(sock)
                 sock.close()
+            for place in self._places:
+                place.unlink()
             self._remove_pid()
         if self._error is not None:
             raise self._error
@@ -142,7 +148,7 @@ class Supervisor:
         for descriptor in (self._wake_reader, self._wake_writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP):
+        for number in _HANDLED:
             signal.signal(number, self._signalled)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
 
@@ -270,6 +276,8 @@ class Supervisor:
         mine, theirs = pair()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -284,6 +292,7 @@ class Supervisor:
                 os._exit(status)
         theirs.sock.close()
         child = self._children[pid] = Child(pid, mine, time.monotonic())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._selector.register(mine.sock, selectors.EVENT_READ, child)
         return child
 
@@ -295,6 +304,7 @@ class Supervisor:
         # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._selector.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
@@ -414,11 +424,16 @@ class Supervisor:
             raise ConfigurationError(f"cannot write the pid file {self.settings.pid!r}: {error.strerror}") from error
 
     def _remove_pid(self) -> None:
-        if self.settings.pid is not None:
-            try:
-                os.unlink(self.settings.pid)
-            except FileNotFoundError:
-                pass
+        """Take away the pid file, if it is ours: another server's stays."""
+        if self.settings.pid is None:
+            return
+        try:
+            with open(self.settings.pid, encoding="ascii") as file:
+                if file.read().strip() != str(os.getpid()):
+                    return
+            os.unlink(self.settings.pid)
+        except (OSError, ValueError) as error:
+            log.debug("the pid file %r was left alone: %s", self.settings.pid, error)
 
 
 def _become_gevent() -> None:

@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from offload.consumers import configuration
-from offload.consumers.dispatch import LATER_TRIES, Dispatch, name_of
+from offload.consumers.dispatch import LATER_PAUSE, LATER_TRIES, Dispatch, name_of
 from offload.consumers.routing import WEBSOCKET_CHANNELS
 from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
 from offload.interfaces import Content
@@ -128,6 +128,9 @@ class WorkerProcess:
             except LayerUnavailable as error:
                 log.warning("no messages can be taken: %s", error)
                 self._stopped.wait(PAUSE_SECONDS)
+            except Exception:
+                log.exception("no messages can be taken")
+                self._stopped.wait(PAUSE_SECONDS)
             if taken is None:
                 self._free.release()
             else:
@@ -141,6 +144,9 @@ class WorkerProcess:
 
     def _run(self, channel: str, content: Content) -> None:
         tried = content.pop(TRIES_KEY, 0)
+        if not isinstance(tried, int):
+            # Somebody else's key: it does not count anything.
+            tried = 0
         consumer = self._dispatch.consumer_of(channel, content)
         if consumer is None:
             log.warning("no consumer's filters match a message on %s; it is dropped", channel)
@@ -156,6 +162,7 @@ class WorkerProcess:
         if tried >= LATER_TRIES:
             log.error("%s asked %d times for a message on %s later; it is dropped", consumer, tried, channel)
             return
+        self._stopped.wait(LATER_PAUSE * tried)
         try:
             self._layer.send(channel, {**content, TRIES_KEY: tried})
         except (ChannelFull, LayerUnavailable) as error:

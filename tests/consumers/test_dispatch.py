@@ -310,3 +310,21 @@ def test_a_refused_handshake_leaves_no_session(layer: MemoryLayer) -> None:
         client.connect()
     client.consumers.end()
     assert layer.session_load(client.name) is None
+
+
+def test_a_connect_consumer_that_always_asks_for_later_admits_nobody(
+    layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offload.consumers.dispatch.LATER_PAUSE", 0.0)
+
+    def later(message: Message) -> None:
+        raise ConsumeLater
+
+    with pytest.raises(ConsumeLater):
+        Client(layer, route("websocket.connect", later)).connect()
+
+
+@pytest.mark.parametrize("name", [None, 5, b"jobs"])
+def test_a_channel_is_not_made_of_what_is_no_name(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"a channel's name is a .*, not a str"):
+        Channel(name)

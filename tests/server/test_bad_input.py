@@ -43,6 +43,9 @@ def project(tmp_path: Path) -> Path:
         "bad_channel = [route('websocket.recieve', hello)]\n"
         "bad_filter = [route('websocket.receive', hello, path='^/(')]\n"
         "bad_consumer = [route('websocket.receive', 'shop.helo')]\n"
+        "bad_name = [route('bad name!!', hello)]\n"
+        "from offload import include\n"
+        "itself = [include('shop.itself')]\n"
         "no_module = [route('websocket.receive', 'shopp.hello')]\n"
     )
     (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
@@ -62,6 +65,24 @@ def project(tmp_path: Path) -> Path:
         (
             ["shop", "--log-level", "loud"],
             "--log-level is 'loud'; choose one of debug, info, warning, error, critical",
+            2,
+        ),
+        (["shop", "-b", ""], "--bind is empty; leave it out for 127.0.0.1:8000", 2),
+        (["shop", "-b", "unix:"], "the address 'unix:' has no path; write unix:/run/offload.sock", 2),
+        (["shop", "-b", "a..b:80"], "cannot listen at a..b:80: the host 'a..b' is not known", 2),
+        (
+            ["shop", "--backlog", "99999999999"],
+            "--backlog is 99999999999, but it must be from 1 to 2147483647",
+            2,
+        ),
+        (
+            ["shop", "--graceful-timeout", "inf"],
+            "--graceful-timeout is inf, but it must be from 0 to 2147483647",
+            2,
+        ),
+        (
+            ["shop", "--drain-timeout", "nan"],
+            "--drain-timeout is nan, but it must be from 0 to 2147483647",
             2,
         ),
         (["shop", "-b", "nowhere"], "the address 'nowhere' is not HOST:PORT, unix:PATH or fd://N", 2),
@@ -126,6 +147,20 @@ def test_a_mistake_is_answered_in_one_line(project: Path, arguments: list[str], 
     result = offload(*arguments, cwd=project)
     assert error_of(result) == message.format(cwd=project)
     assert result.returncode == status
+
+
+def test_a_channel_that_cannot_be_is_named(project: Path) -> None:
+    result = offload("shop", "-b", "127.0.0.1:0", "--layer", "memory://", "--routing", "shop:bad_name", cwd=project)
+    assert error_of(result).startswith(
+        "shop.bad_name[0] names a channel that cannot be: channel name 'bad name!!' must be letters"
+    )
+    assert result.returncode == 3
+
+
+def test_a_routing_that_includes_itself_is_found(project: Path) -> None:
+    result = offload("shop", "-b", "127.0.0.1:0", "--layer", "memory://", "--routing", "shop:itself", cwd=project)
+    assert error_of(result) == "shop.itself is included 20 levels deep; does it include itself?"
+    assert result.returncode == 3
 
 
 def test_a_module_that_fails_by_itself_shows_its_traceback(project: Path) -> None:

@@ -8,6 +8,8 @@ import re
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -333,3 +335,53 @@ def test_a_reload_whose_code_does_not_import_leaves_the_old_processes_serving(pr
         server.signal(signal.SIGHUP)
         server.wait_for("was replaced and ended with status 0", times=2)
         assert int(get(server)) in server.pids[2:]
+
+
+def test_another_servers_pid_file_stays(project: Path) -> None:
+    server = start(project, "--pid", "offload.pid")
+    try:
+        with pytest.raises(AssertionError, match="the address is in use"):
+            start(project, "--pid", "offload.pid", "--bind", f"127.0.0.1:{server.port}")
+        assert int((project / "offload.pid").read_text()) == server.process.pid
+    finally:
+        server.stop()
+    assert not (project / "offload.pid").exists()
+
+
+def test_an_inherited_unix_socket_is_left_to_its_owner(project: Path) -> None:
+    path = project / "inherited.sock"
+    with socket.socket(socket.AF_UNIX) as inherited:
+        inherited.bind(str(path))
+        inherited.listen()
+        command = [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-b", f"fd://{inherited.fileno()}"]
+        process = subprocess.Popen(
+            command, cwd=project, env={**os.environ, **_env(project)}, pass_fds=[inherited.fileno()],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        try:
+            assert any("is ready" in line for line in process.stderr)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            process.stderr.close()
+            assert process.wait(DEADLINE) == 0
+    assert path.is_socket()
+
+
+def test_a_stop_at_any_moment_of_the_start_is_quick(project: Path) -> None:
+    env = {**os.environ, **_env(project)}
+    for attempt in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-b", "127.0.0.1:0", "-w", "6"],
+            cwd=project, env=env, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        # The first is ready; the others are being forked.
+        assert any("is ready" in line for line in process.stderr)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        process.stderr.close()
+        assert process.wait(DEADLINE) == 0, attempt
+        assert time.monotonic() - began < 10, attempt

@@ -39,6 +39,19 @@ def test_close_waits_for_the_messages_before_it(server: Server) -> None:
     assert len(disconnects(server, "/wait/close")) == 1
 
 
+def test_disconnect_does_not_wait_for_the_end_of_the_connection(server: Server) -> None:
+    client = RawClient(server, "/echo/stays")
+    client.send(close(4007))
+    answer = client.next_frame()
+    assert answer is not None
+    # The client keeps its end open; our own patience with that is ten seconds.
+    server.wait_for("disconnected /echo/stays 4007 1", timeout=5)
+    assert len(disconnects(server, "/echo/stays")) == 1
+    client.close()
+    wait_state(server, members=0)
+    assert len(disconnects(server, "/echo/stays")) == 1
+
+
 def test_fault_waits_for_the_messages_before_it(server: Server) -> None:
     client = RawClient(server, "/wait/fault")
     client.send(b"".join(message("one")) + frame(3))

@@ -19,7 +19,16 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    ("how", "status"), [("deny", 403), ("close", 403), ("false", 403), ("fail", 500), ("exit", 500)]
+    ("how", "status"),
+    [
+        ("deny", 403),
+        ("close", 403),
+        ("false", 403),
+        ("fail", 500),
+        ("exit", 500),
+        ("bad-close", 500),
+        ("bad-text", 500),
+    ],
 )
 def test_refusal_is_a_status_and_never_a_frame(server: Server, how: str, status: int) -> None:
     before = ask(server)
@@ -56,6 +65,12 @@ def test_returning_accepts(server: Server) -> None:
     assert client.rest() == ["hello"]
     assert client.code == 4000
     server.wait_for("disconnected /connect/plain 4000 2")
+
+
+def test_words_that_decide_nothing_leave_it_to_the_return(server: Server) -> None:
+    client = RawClient(server, "/connect/no-decision")
+    assert client.head.startswith(b"HTTP/1.1 101 ")
+    client.close()
 
 
 def test_own_data_accepts_and_follows_the_answer(server: Server) -> None:

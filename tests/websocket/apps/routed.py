@@ -32,6 +32,8 @@ def application(environ, start_response):
     elif path == "kick":
         Group("all").send({"close": int(name)})
     # Looking for it takes long, so only where it is asked for.
+    if path == "state":
+        gc.unfreeze()
     objects = gc.get_objects() if path == "state" else []
     gateways = [found for found in objects if isinstance(found, WebSocketGateway)]
     held = {
@@ -87,6 +89,13 @@ def connect(message, how):
         reply.send({"close": True})
     elif how == "false":
         reply.send({"accept": False})
+    elif how == "bad-close":
+        reply.send({"close": 1005})
+    elif how == "bad-text":
+        reply.send({"text": 5})
+    elif how == "no-decision":
+        reply.send({"close": False})
+        reply.send({"text": None})
     elif how == "fail":
         raise ValueError("as wanted")
     elif how == "exit":
