@@ -35,7 +35,11 @@ class Settings:
 
     app: str = ""
     bind: tuple[str, ...] = _setting(
-        ("127.0.0.1:8000",), "-b --bind", "listen at HOST:PORT, unix:PATH or fd://N; repeatable", metavar="ADDRESS"
+        ("127.0.0.1:8000",),
+        "-b --bind",
+        "listen at HOST:PORT, unix:PATH or fd://N; repeatable",
+        metavar="ADDRESS",
+        required=True,
     )
     workers: int = _setting(1, "-w --workers", "number of processes", low=1, metavar="N")
     chdir: str | None = _setting(None, "--chdir", "change to this directory first", metavar="DIR")
@@ -266,7 +270,7 @@ def checked(name: str, value: Any, where: str) -> Any:
                 meta.get("check", str)(piece)
             except ValueError as error:
                 raise ConfigurationError(f"{where} has {piece!r}: {error}") from None
-        if default and not pieces:
+        if meta.get("required") and not pieces:
             raise ConfigurationError(f"{where} is empty; leave it out for {', '.join(default)}")
         return pieces
     if isinstance(default, (int, float)):

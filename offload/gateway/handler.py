@@ -45,7 +45,18 @@ _IDLE, _HEAD, _SERVING, _DISCARDING, _ENDING = _State
 class HttpHandler:
     """One HTTP connection."""
 
-    __slots__ = ("_base", "_body", "_broken", "_connection", "_eof", "_gateway", "_protocol", "_state", "_unsent")
+    __slots__ = (
+        "_base",
+        "_body",
+        "_broken",
+        "_connection",
+        "_eof",
+        "_gateway",
+        "_protocol",
+        "_reads",
+        "_state",
+        "_unsent",
+    )
 
     def __init__(self, gateway: HttpGateway, connection: Connection, base: Environ) -> None:
         self._gateway = gateway
@@ -61,6 +72,8 @@ class HttpHandler:
         self._broken = False
         # What was unsent when the time to send it began.
         self._unsent = 0
+        # Whether the client still had the last answer to read when its time to think of another request was set.
+        self._reads = False
 
     # Called by the connection, in the loop.
 
@@ -115,9 +128,9 @@ class HttpHandler:
 
     def idle_expired(self) -> None:
         """No further request came, or not the rest of a body that nobody reads."""
-        if self._connection.unsent_bytes:
-            # The client still reads the last answer: its time to think of another request has not begun.
-            self._gateway.idle.add(self)
+        if self._reads:
+            # Its time to think of another request begins when it has read the last answer, and that is by now at best.
+            self._wait_idly()
         elif self._state is _DISCARDING:
             self._end()
         else:
@@ -357,7 +370,7 @@ class HttpHandler:
             connection.close()
         else:
             self._state = _DISCARDING
-            self._gateway.idle.add(self)
+            self._wait_idly()
             connection.resume_reading()
 
     def _next(self) -> None:
@@ -383,4 +396,8 @@ class HttpHandler:
                 self._state = _HEAD
                 self._gateway.heads.add(self)
             else:
-                self._gateway.idle.add(self)
+                self._wait_idly()
+
+    def _wait_idly(self) -> None:
+        self._reads = self._connection.unsent_bytes > 0
+        self._gateway.idle.add(self)

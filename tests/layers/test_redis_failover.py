@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 import threading
 import time
 
@@ -135,9 +134,6 @@ def test_sentinel_failover_under_load(sentinel_set, redis_layers, caplog):  # no
     assert layers[1].receive(["queue"], PATIENCE) == ("queue", {"n": 1})
 
 
-@pytest.mark.skipif(
-    not os.environ.get("OFFLOAD_TEST_FULL"), reason="Sentinel takes ten seconds; set OFFLOAD_TEST_FULL=1"
-)
 def test_ordered_failover_moves_connections_of_a_master_that_lives_on(sentinel_set, redis_layers):  # noqa: F811
     layer, other = (redis_layers(sentinel_set.url, timeout=TIMEOUT) for _ in range(2))
     receiver = joined(layer, "news")
