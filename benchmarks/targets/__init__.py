@@ -19,6 +19,7 @@ TARGETS: dict[str, Target] = {
         p1_echo.TARGET,
         p2_group.TARGET,
         p2_group.PIPELINED,
+        p2_group.SENDERS,
         p3_hello.TARGET,
         p4_django.TARGET,
         p5_memory.TARGET,

@@ -1,4 +1,4 @@
-"""P2: group send through Redis to 500 members; once strictly in turn, once with sends under way together."""
+"""P2: group send through Redis to 500 members: strictly in turn, several under way, several members talking."""
 
 import dataclasses
 
@@ -15,6 +15,10 @@ def measure(bench: Bench, contender: Contender) -> Sample:
 
 def measure_pipelined(bench: Bench, contender: Contender) -> Sample:
     return bench.timed(contender, *LOAD, "--depth", "8")
+
+
+def measure_senders(bench: Bench, contender: Contender) -> Sample:
+    return bench.timed(contender, *LOAD, "--senders", "16")
 
 
 TARGET = Target(
@@ -46,4 +50,13 @@ PIPELINED = dataclasses.replace(
     work="as P2, with up to eight messages of the sender under way, so that a server can join its sends",
     measure=measure_pipelined,
     requirements=(),
+)
+
+SENDERS = dataclasses.replace(
+    TARGET,
+    name="p2-senders",
+    title="Group send through Redis to 500 members, sixteen of them talking",
+    work="as P2, with sixteen members that each send their next message when all 500 have the last one",
+    measure=measure_senders,
+    requirements=(Requirement("channels-uvicorn", at_least=15), Requirement("node-ws", at_least=1.2)),
 )
