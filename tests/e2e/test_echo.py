@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import websocket
 
+from tests.redis_server import RedisServer, redis_server  # noqa: F401  # a fixture
 from tests.serving import DEADLINE, Server
 
 
@@ -54,3 +57,36 @@ def test_room_leaves_out_those_who_left(echo: Server) -> None:
             assert leaves.recv() == stays.recv() == "bye"
         stays.send("still here?")
         assert stays.recv() == "still here?"
+
+
+def holder_of(server: Server, client: websocket.WebSocket) -> int:
+    """The server process that has the other end of a client's connection, as the kernel knows it."""
+    assert client.sock is not None
+    ends = (f"0100007F:{server.port:04X}", f"0100007F:{client.sock.getsockname()[1]:04X}")
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    (inode,) = [row[9] for row in rows if (row[1], row[2]) == ends]
+    (pid,) = [pid for pid in server.pids if f"socket:[{inode}]" in _open_files(pid)]
+    return pid
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # A descriptor may be closed while the others are read.
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(entry))
+    return found
+
+
+def test_room_on_redis_spans_both_processes(redis_server: RedisServer) -> None:
+    server = Server("examples.echo.app", "--layer", redis_server.url, workers=2)
+    try:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(connect(server, "/room")) for _ in range(8)]
+            homes = [holder_of(server, client) for client in clients]
+            assert set(homes) == set(server.pids), "both processes have members"
+            for pid in server.pids:
+                clients[homes.index(pid)].send(f"hello from {pid}")
+                assert [client.recv() for client in clients] == [f"hello from {pid}"] * 8
+    finally:
+        assert server.stop() == 0, server.log
