@@ -78,7 +78,7 @@ def _open_files(pid: int) -> set[str]:
     return found
 
 
-def test_room_on_redis_spans_both_processes(redis_server: RedisServer) -> None:
+def test_room_on_redis_spans_both_processes(redis_server: RedisServer) -> None:  # noqa: F811
     server = Server("examples.echo.app", "--layer", redis_server.url, workers=2)
     try:
         with contextlib.ExitStack() as stack:
