@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 20.0
 """Seconds that a test waits for anything before it fails."""
+_READY = r"(?:server process|worker) (\d+) is ready"
 
 
 class Server:
@@ -41,6 +43,10 @@ class Server:
             "OFFLOAD_RUNTIME_DIR": os.path.join(self._directory.name, "run"),
             **(env or {}),
         }
+        # Told by the server itself when it is ready, whatever it writes into its log.
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notices.bind("")
+        self.environ["NOTIFY_SOCKET"] = f"@{self._notices.getsockname()[1:].decode()}"
         command = [sys.executable, "-m", "offload", *arguments]
         if not {"-b", "--bind", "worker"} & set(arguments):
             command += ["--bind", "127.0.0.1:0"]
@@ -54,15 +60,39 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.wait_for(r"(?:server process|worker) \d+ is ready", times=workers)
+            status = self._wait_until_ready()
+            if not self._is_quiet(arguments):
+                # What it logged until then is there to be looked at.
+                self.wait_for(_READY, times=workers)
         except BaseException:
             self.stop()
             raise
         if "worker" in arguments:
             return
-        match = re.search(r" at (?:https?://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", self.log)
-        assert match is not None, self.log
+        match = re.search(r" at (?:https?://([^:]+|\[[^\]]+\]):(\d+)|unix:(\S+?))[, ]", status)
+        assert match is not None, status
         self.host, self.port = match[1], int(match[2] or 0)
+
+    def _wait_until_ready(self) -> str:
+        """What the server says of itself as soon as all its processes are ready."""
+        end = os.pidfd_open(self.process.pid)
+        try:
+            ready, _, _ = select.select([self._notices, end], [], [], DEADLINE)
+        finally:
+            os.close(end)
+        # One that cannot start tells that it stops, and ends.
+        notice = self._notices.recv(65536).decode() if self._notices in ready else ""
+        if not notice.startswith("READY=1\n"):
+            if ready:
+                self._reader.join(DEADLINE)
+            raise AssertionError(f"the server is not ready; its log:\n{self.log}")
+        return notice
+
+    def _is_quiet(self, arguments: tuple[str, ...]) -> bool:
+        level = self.environ.get("OFFLOAD_LOG_LEVEL", "info")
+        if "--log-level" in arguments:
+            level = arguments[arguments.index("--log-level") + 1]
+        return level.lower() in ("warning", "error", "critical")
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -80,8 +110,8 @@ class Server:
 
     @property
     def pids(self) -> list[int]:
-        """Server processes that are ready, or were, in their order."""
-        return [int(pid) for pid in re.findall(r"(?:server process|worker) (\d+) is ready", self.log)]
+        """Server processes that are ready, or were, in their order; a quiet log names none."""
+        return [int(pid) for pid in re.findall(_READY, self.log)]
 
     def wait_for(self, pattern: str, times: int = 1, timeout: float = DEADLINE) -> re.Match[str]:
         """The `times`-th match of a pattern in the log, as soon as it is there."""
@@ -133,6 +163,7 @@ class Server:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
+        self._notices.close()
         self._directory.cleanup()
         return status
 

@@ -7,7 +7,7 @@ a connection costs one place in a set, and pings never leave all at once. Only b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import gevent
@@ -40,10 +40,15 @@ M = TypeVar("M", bound=Member)
 
 
 class Members(Generic[M]):
-    """A set of members in buckets."""
+    """A set of members in buckets.
+
+    Attributes:
+        left: called whenever a member has left.
+    """
 
     def __init__(self) -> None:
         self.buckets: list[set[M]] = [set() for _ in range(_BUCKETS)]
+        self.left: Callable[[], None] | None = None
 
     def add(self, member: M) -> None:
         """No error when it is there already."""
@@ -52,6 +57,8 @@ class Members(Generic[M]):
     def discard(self, member: M) -> None:
         """No error when it is not there."""
         self.buckets[id(member) // 64 % _BUCKETS].discard(member)
+        if self.left is not None:
+            self.left()
 
     def __len__(self) -> int:
         return sum(map(len, self.buckets))

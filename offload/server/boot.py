@@ -18,6 +18,7 @@ from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
+from offload.server import parent
 from offload.server.control import Control
 from offload.settings import Settings
 
@@ -57,6 +58,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
         text = "".join(traceback.format_exception(error))
         control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
         return BOOT_FAILED
+    parent.let_go()
     try:
         return process.serve()
     finally:
@@ -107,3 +109,4 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
 def _ask_for_hub(layer: Layer, control: Control) -> None:
     if isinstance(layer, IPCLayer):
         control.tell(hub=layer.path)
+        layer.expect_hub()

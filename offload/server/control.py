@@ -33,7 +33,8 @@ class Control:
         """
         try:
             self.sock.sendall(json.dumps(note).encode() + b"\n")
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+        except OSError:
+            # Also where this end was closed, because the other was: a process may live on without it.
             return False
         return True
 

@@ -54,6 +54,8 @@ class ServerProcess:
     load: LoadSlot
     _listeners: list[Listener] = field(default_factory=list)
     _leaving_code: int = GOING_AWAY
+    _drained: Event | None = None
+    _look_is_due: bool = False
     _access_file: LogFile | None = None
 
     def boot(self) -> None:
@@ -190,6 +192,8 @@ class ServerProcess:
 
         def left() -> None:
             load.change(-1)
+            if self._drained is not None:
+                self._look_again()
 
         return Listener(loop, sock, accepted, load.is_above_mean, lambda: load.connections >= limit)
 
@@ -205,7 +209,7 @@ class ServerProcess:
             self._websockets.stop(self._leaving_code, self.settings.drain_seconds)
         try:
             with gevent.Timeout(self.settings.stop_seconds or 0.001):
-                self._drained().wait()
+                self._drain().wait()
         except gevent.Timeout:
             log.warning(
                 "%d connections and %d tasks did not end within %s s; they are cut off",
@@ -218,20 +222,29 @@ class ServerProcess:
         if self._access_file is not None:
             self._access_file.flush()
 
-    def _drained(self) -> Event:
+    def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
-        drained = Event()
-        timer = self._loop.timer(0.0, 0.02)
+        self._drained = Event()
+        self._pool.rested = self._sockets.members.left = self._look_again
+        if self._websockets is not None:
+            self._websockets.members.left = self._look_again
+        self._look()
+        return self._drained
 
-        def look() -> None:
-            routed = self._websockets.members if self._websockets is not None else ()
-            arriving = self._arrivals.pending
-            if not (self._http.handlers or routed or self._sockets.members or self._pool.busy or arriving):
-                timer.close()
-                drained.set()
+    def _look_again(self) -> None:
+        """Somebody has left; in the next turn of the loop, when all that was done in this one stands."""
+        if not self._look_is_due:
+            self._look_is_due = True
+            self._loop.run_callback(self._look)
 
-        timer.start(look)
-        return drained
+    def _look(self) -> None:
+        self._look_is_due = False
+        routed = self._websockets.members if self._websockets is not None else ()
+        tasks = self._pool.busy or self._pool.waiting
+        if self._drained is not None and not (
+            self._http.handlers or routed or self._sockets.members or tasks or self._arrivals.pending
+        ):
+            self._drained.set()
 
 
 def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:

@@ -16,9 +16,11 @@ from enum import Enum
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
-from offload.server import sockets
+from offload.server import parent, sockets
 from offload.server.control import BootError, Control, pair
 from offload.server.load import SharedLoad
+from offload.server.pid_file import PidFile
+from offload.server.service import ServiceManager
 from offload.settings import Settings
 
 log = logging.getLogger("offload.server")
@@ -90,6 +92,7 @@ class Supervisor:
     _to_replace: list[Child] = field(default_factory=list)
     _deadline: float | None = None
     _served: bool = False
+    _complete: bool = False
     _error: ConfigurationError | None = None
 
     def run(self) -> int:
@@ -105,24 +108,21 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
         self._places: list[sockets.Place] = []
+        self._service = ServiceManager(os.environ)
+        pid_file = PidFile(settings.pid)
         try:
             for address in self._addresses():
                 sock, place = sockets.listen(address, settings.backlog)
                 self._listening.append(sock)
                 if place is not None:
                     self._places.append(place)
-            self._write_pid()
+            pid_file.write()
             self._load = SharedLoad(2 * settings.workers)
             self._catch_signals()
             scheme = "https" if settings.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
-            log.info(
-                "offload %s runs %s%s, supervisor %d",
-                __version__,
-                settings.app,
-                f" at {places}" if places else "",
-                os.getpid(),
-            )
+            self._where = f" at {places}" if places else ""
+            log.info("offload %s runs %s%s, supervisor %d", __version__, settings.app, self._where, os.getpid())
             # One first: what is wrong with the application is said once, and the others find it right.
             self._fork_server(0)
             self._watch()
@@ -131,7 +131,7 @@ class Supervisor:
                 sock.close()
             for place in self._places:
                 place.unlink()
-            self._remove_pid()
+            pid_file.remove()
         if self._error is not None:
             raise self._error
         log.info("stopped")
@@ -231,6 +231,7 @@ class Supervisor:
             self._to_replace.clear()
             if self._stop_signal is not None:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
+            self._service.tell(STOPPING="1")
             self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
         overdue = self._deadline is not None and self._deadline <= now
@@ -274,6 +275,7 @@ class Supervisor:
 
     def _fork(self, serve: Callable[[Control], int]) -> Child:
         mine, theirs = pair()
+        supervisor = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
@@ -283,6 +285,7 @@ class Supervisor:
             status = 1
             try:
                 self._leave_parent(mine)
+                parent.end_with(supervisor)
                 status = serve(theirs)
             except BaseException as error:
                 log.critical("a process failed: %r", error, exc_info=error)
@@ -341,6 +344,10 @@ class Supervisor:
                 self._fork_server(slot)
         if child.replaces is not None:
             self._replaced(child, child.replaces)
+        wanted = self.settings.workers
+        if not self._complete and sum(other.serves for other in self._children.values()) == wanted:
+            self._complete = True
+            self._service.tell(READY="1", STATUS=f"running {self.settings.app}{self._where}, -w {wanted}")
 
     def _want_hub(self, path: str) -> None:
         if not any(child.hub_path == path for child in self._children.values()):
@@ -411,29 +418,6 @@ class Supervisor:
         self._restarts = [entry for entry in self._restarts if entry[0] > now]
         for restart in due:
             restart()
-
-    # The pid file.
-
-    def _write_pid(self) -> None:
-        if self.settings.pid is None:
-            return
-        try:
-            with open(self.settings.pid, "w", encoding="ascii") as file:
-                file.write(f"{os.getpid()}\n")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write the pid file {self.settings.pid!r}: {error.strerror}") from error
-
-    def _remove_pid(self) -> None:
-        """Take away the pid file, if it is ours: another server's stays."""
-        if self.settings.pid is None:
-            return
-        try:
-            with open(self.settings.pid, encoding="ascii") as file:
-                if file.read().strip() != str(os.getpid()):
-                    return
-            os.unlink(self.settings.pid)
-        except (OSError, ValueError) as error:
-            log.debug("the pid file %r was left alone: %s", self.settings.pid, error)
 
 
 def _become_gevent() -> None:

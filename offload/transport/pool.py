@@ -24,6 +24,9 @@ class Pool:
 
     Args:
         size: how many tasks may run side by side.
+
+    Attributes:
+        rested: called whenever a task has ended, none runs, and none waits.
     """
 
     def __init__(self, size: int) -> None:
@@ -34,6 +37,7 @@ class Pool:
         self._idle: list[greenlet] = []
         self._made = 0
         self._due = False
+        self.rested: Callable[[], None] | None = None
 
     @property
     def busy(self) -> int:
@@ -81,7 +85,10 @@ class Pool:
             # Context variables are the task's own, as if the greenlet were new.
             me.gr_context = None
             self._idle.append(me)
-            if self._ready and not self._due:
-                self._due = True
-                self._run_callback(self._start)
+            if self._ready:
+                if not self._due:
+                    self._due = True
+                    self._run_callback(self._start)
+            elif self.rested is not None and not self.busy:
+                self.rested()
             task = wait()
