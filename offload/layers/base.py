@@ -14,14 +14,13 @@ import logging
 import os
 import time
 import weakref
-from _thread import RLock
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from offload.exceptions import ChannelFull, InvalidChannelName
 from offload.interfaces import Content, Deliver, Delivery
-from offload.layers.codec import Codec, UndecodableMessage, check_content, copy_content
+from offload.layers.codec import Codec, UndecodableMessage, check_content
+from offload.layers.kept import KeptChannels
 from offload.layers.names import (
     check_channel,
     check_group,
@@ -31,14 +30,12 @@ from offload.layers.names import (
     owner,
 )
 from offload.layers.settings import LayerSettings
-from offload.layers.sharing import SharedBroker
 from offload.layers.subscriptions import Subscriptions
 from offload.layers.upstream import Upstream
 
 logger = logging.getLogger("offload.layer")
 
 _INBOX = ""  # no group has this name
-_FRESH_NAMES = 1000
 _SLICE = 0.1
 
 
@@ -91,7 +88,7 @@ class LayerBase(abc.ABC):
                 raise
         elif owner(channel) == self.process:
             check_content(content, self.codec.max_size)
-            if self._attach_if_fresh(channel):
+            if self._kept.keep_if_fresh(channel):
                 self.subscriptions.deliver(channel, content)
                 self._count["received"] += 1
         else:
@@ -111,10 +108,10 @@ class LayerBase(abc.ABC):
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not shared:
-                return self._local.receive(local, remaining)
+                return self._kept.receive(local, remaining)
             if local:
                 # Two places to wait at, and only one can be waited for: look at the other now and then.
-                kept = self._local.receive(local, 0)
+                kept = self._kept.receive(local, 0)
                 if kept is not None:
                     return kept
             wait = min(_SLICE, _SLICE if remaining is None else remaining) if local else remaining
@@ -127,7 +124,7 @@ class LayerBase(abc.ABC):
             elif not local:
                 return None
             if deadline is not None and time.monotonic() >= deadline:
-                return self._local.receive(local, 0) if local else None
+                return self._kept.receive(local, 0) if local else None
 
     def new_channel(self, prefix: str) -> str:
         """As `Layer.new_channel`. What is sent to a process-specific name from now on is kept until it is attached or
@@ -138,10 +135,7 @@ class LayerBase(abc.ABC):
         """
         name = new_channel(prefix, self.process)
         if is_process_specific(name):
-            with self._lock:
-                self._fresh[name] = None
-                if len(self._fresh) > _FRESH_NAMES:
-                    self._fresh.popitem(last=False)
+            self._kept.remember(name)
             self.open_inbox()
         return name
 
@@ -149,22 +143,18 @@ class LayerBase(abc.ABC):
         """As `Layer.attach`. A second receiver takes the place of the first; memberships stay."""
         check_channel(channel)
         self._check_ours(channel)
-        with self._lock:
-            self._fresh.pop(channel, None)
-            self._kept.discard(channel)
+        kept = self._kept.forget(channel)
         self.subscriptions.attach(channel, deliver)
+        if kept:
+            self._kept.drop(channel)
         self.open_inbox()
 
     def detach(self, channel: str) -> None:
-        with self._lock:
-            self._fresh.pop(channel, None)
-            kept = channel in self._kept
-            self._kept.discard(channel)
+        kept = self._kept.forget(channel)
         for group in self.subscriptions.detach(channel):
             self._upstream.release(group)
         if kept:
-            with self._local.exclusive() as (broker, _):
-                broker.drop(channel)
+            self._kept.drop(channel)
 
     def group_add(self, group: str, channel: str) -> None:
         check_group(group)
@@ -212,17 +202,16 @@ class LayerBase(abc.ABC):
         or from a queue; what was sent to an attached channel of this process directly counts too. Exact under gevent;
         real threads that count in the same instant may lose a count."""
         counts = dict(self._count)
-        with self._local.exclusive() as (broker, _):
-            counts["expired"] += broker.expired
-            counts["lost"] += broker.full
+        expired, full = self._kept.counts()
+        counts["expired"] += expired
+        counts["lost"] += full
         return counts
 
     def flush(self) -> None:
         self._flush()
         for group in self.subscriptions.clear_groups():
             self._upstream.release(group)
-        with self._local.exclusive() as (broker, _):
-            broker.flush()
+        self._kept.flush()
 
     def close(self) -> None:
         """As `Layer.close`. Channels of this process are detached."""
@@ -235,7 +224,7 @@ class LayerBase(abc.ABC):
         """A message for one process-specific channel of this process has come. Does not wait or raise."""
         receiver = self.subscriptions.receiver(channel)
         if receiver is None:
-            if not self._attach_if_fresh(channel):
+            if not self._kept.keep_if_fresh(channel):
                 return
             receiver = self.subscriptions.receiver(channel)
             if receiver is None:
@@ -265,7 +254,7 @@ class LayerBase(abc.ABC):
     def add_local(self, group: str, channel: str) -> None:
         """Make a channel of this process a member; returns when that is in force. Nothing happens when the channel is
         gone. Calls `_subscribe`, so it may wait: not for the thread that reads what `_subscribe` waits for."""
-        self._attach_if_fresh(channel)
+        self._kept.keep_if_fresh(channel)
         if not self.subscriptions.add(group, channel):
             return
         try:
@@ -376,17 +365,13 @@ class LayerBase(abc.ABC):
 
     def _start(self) -> None:
         self.process = new_process_token()
-        self._lock = RLock()
         self._count = {"sent": 0, "received": 0, "full": 0, "expired": 0, "lost": 0, "reconnects": 0}
         self._begin()
 
     def _begin(self) -> None:
         self.subscriptions = Subscriptions(self.group_expiry)
         self._upstream = Upstream(self._enter, self._leave, self._is_wanted)
-        # Queues of this process's own channels that are read by `receive`; contents are kept as they are.
-        self._local: SharedBroker[Content] = SharedBroker()
-        self._kept: set[str] = set()  # channels whose receiver is such a queue
-        self._fresh: OrderedDict[str, None] = OrderedDict()  # names given out and not attached yet, oldest first
+        self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry)
 
     def _after_fork(self) -> None:
         self._start()
@@ -421,35 +406,13 @@ class LayerBase(abc.ABC):
                 shared.append(channel)
                 continue
             self._check_ours(channel)
-            if channel not in self._kept:
+            if not self._kept.holds(channel):
                 if self.subscriptions.receiver(channel) is not None:
                     raise ValueError(f"channel {channel!r} is attached; its messages go to its receiver")
-                self._keep(channel)
+                self._kept.keep(channel)
                 self.open_inbox()
             local.append(channel)
         return local, shared
-
-    def _attach_if_fresh(self, channel: str) -> bool:
-        with self._lock:
-            if channel in self._fresh:
-                self._keep(channel)
-            return channel in self._kept
-
-    def _keep(self, channel: str) -> None:
-        """Make a queue of this process the channel's receiver."""
-        queues, capacity, expiry = self._local, self.settings.capacity_of(channel), self.expiry
-
-        def keep(delivery: Delivery) -> None:
-            try:
-                # The sender may change its dict before this copy is received.
-                queues.send(channel, copy_content(delivery.content), expiry, capacity)
-            except ChannelFull:
-                logger.warning("lost a message: nobody receives channel %s, which holds %d", channel, capacity)
-
-        with self._lock:
-            self._fresh.pop(channel, None)
-            self._kept.add(channel)
-            self.subscriptions.attach(channel, keep)
 
     def _hand_over(self, receiver: Deliver, delivery: Delivery, channel: str) -> None:
         self._count["received"] += 1

@@ -59,6 +59,13 @@ class Codec:
         self.max_size = max_size
         self._seal = Seal(keys) if keys else None
 
+    @property
+    def max_encoded_size(self) -> int:
+        """Most bytes of what `encode` returns."""
+        if self._seal is None:
+            return self.max_size
+        return len(_SEALED) + self._seal.sealed_size(self.max_size)
+
     def encode(self, content: Content) -> bytes:
         """Raises ``TypeError`` for what no content may hold, ``MessageTooLarge`` over the limit."""
         check_content(content, self.max_size)

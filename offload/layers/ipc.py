@@ -44,16 +44,24 @@ class IPCLayer(LayerBase):
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise ConfigurationError(f"layer setting timeout={timeout!r} must be a number of seconds above 0")
         super().__init__(**settings)
-        if self.settings.max_size > wire.MAX_PAYLOAD_BYTES:
+        if (largest := self.codec.max_encoded_size) > wire.MAX_PAYLOAD_BYTES:
+            sealed = f" ({largest} when sealed)" if self.settings.encryption_keys else ""
             raise ConfigurationError(
-                f"layer setting max_size={self.settings.max_size} is over the {wire.MAX_PAYLOAD_BYTES} bytes"
+                f"layer setting max_size={self.settings.max_size}{sealed} is over the {wire.MAX_PAYLOAD_BYTES} bytes"
                 " that the ipc layer carries"
             )
         self.timeout = float(timeout)
         self.path = default_path() if path is None else check_length(os.path.abspath(path))
         # Root may use another user's hub, but only one that was named: the default is a name that anybody could guess.
         self._foreign = path is not None and os.geteuid() == 0
+        self._hub_expected = False
         self._link = self._new_link()
+
+    def expect_hub(self) -> None:
+        """From now on, wait up to `timeout` for a hub that is not there: somebody is starting it. A process that has
+        been connected does so anyway; others are told at once that there is none."""
+        self._hub_expected = True
+        self._link.expect()
 
     def hub_statistics(self) -> dict[str, int]:
         """What the hub holds under this prefix now (``pending``, ``channels``, ``groups``, ``sessions``, ``clients``,
@@ -159,7 +167,7 @@ class IPCLayer(LayerBase):
         old.abandon()
 
     def _new_link(self) -> Link:
-        link = Link(self.path, self.timeout, self._foreign, self)
+        link = Link(self.path, self.timeout, self._foreign, self._hub_expected, self)
         finalizer = getattr(self, "_finalizer", None)
         if finalizer is not None:
             finalizer.detach()

@@ -3,9 +3,8 @@
 The thread ("reader") connects, reads, and when the connection is lost connects again and restores what was subscribed
 to. Callers write their requests themselves and wait for the answer. Knows the wire, and not what messages mean.
 
-The lock is the interpreter's own (see ``offload.layers.subscriptions``): nothing under it may wait, so writing under it
-never does: what the socket does not take at once is kept, in order, and a thread is started to write the rest. A link
-is used once: `close` and `abandon` are final.
+The lock is the interpreter's own (see ``offload.layers.subscriptions``): nothing under it may wait. A link is used
+once: `close` and `abandon` are final.
 """
 
 from __future__ import annotations
@@ -13,28 +12,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import random
 import socket
 import threading
 import time
 import weakref
 from _thread import RLock
-from collections import deque
 from typing import Any, Protocol
 
-from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
-from offload.layers import ipc_path
+from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.layers import ipc_wire as wire
+from offload.layers.ipc_calls import Calls, Carry
+from offload.layers.ipc_hello import check_place, greet
+from offload.layers.ipc_writer import MAX_UNSENT_BYTES, Writer
 
 logger = logging.getLogger("offload.layer")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
-MAX_UNSENT_BYTES = 32 * 1024 * 1024
 
 _READ_BYTES = 256 * 1024
-_WRITE_BYTES = 256 * 1024
-_NEVER_WAIT = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Owner(Protocol):
@@ -77,11 +73,14 @@ class Link:
         path: the hub's socket.
         timeout: seconds to wait for a connection, and for an answer.
         foreign: see ``offload.layers.ipc_path.check_directory``.
+        expected: whether to wait for a hub that is not there; from the first connection on, one that is lost is
+            waited for anyway.
         owner: held weakly; when it is gone, the link ends.
     """
 
-    def __init__(self, path: str, timeout: float, foreign: bool, owner: Owner) -> None:
+    def __init__(self, path: str, timeout: float, foreign: bool, expected: bool, owner: Owner) -> None:
         self._path = path
+        self._expected = expected
         self._timeout = timeout
         self._foreign = foreign
         self._owner = weakref.ref(owner)
@@ -93,21 +92,20 @@ class Link:
         self._thread: threading.Thread | None = None
         self._pause: threading.Event | None = None
         self._reason = "not connected yet"
-        # Two objects of one socket, for gevent's sake: one that waits (to read, and to write the rest), and one that
-        # never does.
         self._socket: socket.socket | None = None
-        self._writer: socket.socket | None = None
-        self._unsent = bytearray()
-        self._writing_rest = False
+        self._writer = Writer(self._lock)
         self._pending: dict[int, _Waiter] = {}
         self._arrivals: list[_Waiter] = []  # those who wait for the connection
-        self._calls: deque[tuple[int, bool, str, str]] = deque()
-        self._calling = False
+        self._calls = Calls(self._carrier, self._called)
         # What to restore. Kept here rather than asked of the layer: it must be read and changed in step with writing.
         self._groups: set[str] = set()
         self._inbox = False
 
     # For the layer
+
+    def expect(self) -> None:
+        """See `expected`."""
+        self._expected = True
 
     def request(self, kind: int, *arguments: Any, again: bool) -> Any:
         """Ask, and wait for the answer.
@@ -123,7 +121,7 @@ class Link:
             self._wait_until_up(deadline)
             request, waiter = self._ask(kind, arguments)
             if waiter is not None and self._wait_for_answer(request, waiter, deadline - time.monotonic()):
-                return _value(waiter.frame)
+                return wire.value_of(waiter.frame)
             if waiter is None or (again and waiter.frame is None):
                 continue
             raise self._unavailable(
@@ -149,7 +147,7 @@ class Link:
                 raise
             if not answered:
                 continue
-            value = _value(waiter.frame)
+            value = wire.value_of(waiter.frame)
             if value is None:
                 return None
             # Before the caller has it, so that no other can get it as well if this process dies now.
@@ -188,14 +186,16 @@ class Link:
         frame = wire.pack(kind, *items)
         with self._lock:
             if self._up:
-                self._write(frame)
+                self._writer.write(frame)
         if wait:
-            self._write_rest()
+            self._writer.write_rest()
 
     def close(self, *, wait: bool = True) -> None:
         with self._lock:
             self._ended = True
             self._up = False
+            self._writer.close()
+            self._calls.clear()
             waiters = [*self._pending.values(), *self._arrivals]
             self._pending.clear()
             self._arrivals.clear()
@@ -209,7 +209,6 @@ class Link:
                 connected.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
         if pause is not None:
             pause.set()
-        # One that is about to start will see that it is too late.
         if wait and thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(self._timeout)
 
@@ -228,13 +227,13 @@ class Link:
         with self._lock:
             if not self._up:
                 return request, None
-            if len(self._unsent) > MAX_UNSENT_BYTES:
+            if self._writer.unsent_bytes > MAX_UNSENT_BYTES:
                 raise self._unavailable(
-                    f"waits for its hub at {self._path} to read {len(self._unsent)} bytes that were sent before"
+                    f"waits for its hub at {self._path} to read {self._writer.unsent_bytes} bytes that were sent before"
                 )
             self._pending[request] = waiter
-            self._write(frame)
-        self._write_rest()
+            self._writer.write(frame)
+        self._writer.write_rest()
         return request, waiter
 
     def _wait_for_answer(self, request: int, waiter: _Waiter, timeout: float | None) -> bool:
@@ -290,54 +289,6 @@ class Link:
     def _unavailable(self, reason: str) -> LayerUnavailable:
         return LayerUnavailable(f"layer 'ipc' {reason}")
 
-    # Writing
-
-    def _write(self, frame: bytes) -> None:
-        """With the lock held."""
-        sent = 0
-        if not self._unsent and self._writer is not None:
-            try:
-                sent = self._writer.send(frame, _NEVER_WAIT)
-            except BlockingIOError:
-                pass
-            except OSError:
-                return  # the reader meets the end of the connection, and tells everybody
-        if sent < len(frame):
-            self._unsent += frame[sent:]
-
-    def _write_rest(self) -> None:
-        """Have a thread write what the socket did not take."""
-        if not self._unsent:
-            return
-        with self._lock:
-            if self._writing_rest or not self._unsent or not self._up:
-                return
-            self._writing_rest = True
-        try:
-            threading.Thread(target=self._run_writer, name="offload-ipc-writer", daemon=True).start()
-        except BaseException:
-            self._writing_rest = False
-            raise
-
-    def _run_writer(self) -> None:
-        while True:
-            with self._lock:
-                connected = self._socket
-                if not self._unsent or not self._up or connected is None:
-                    self._writing_rest = False
-                    return
-                chunk = bytes(self._unsent[:_WRITE_BYTES])
-            try:
-                sent = connected.send(chunk)
-            except OSError:
-                sent = 0
-            with self._lock:
-                if connected is self._socket and sent:
-                    del self._unsent[:sent]
-                elif connected is self._socket:
-                    self._writing_rest = False
-                    return
-
     # The reader
 
     def _run(self) -> None:
@@ -345,8 +296,9 @@ class Link:
             self._keep_up()
         finally:
             with self._lock:
-                self._close_sockets()
+                # Otherwise it has ended by itself, and the sockets are the next reader's.
                 if self._thread is threading.current_thread():
+                    self._close_sockets()
                     self._thread = None
 
     def _keep_up(self) -> None:
@@ -367,10 +319,13 @@ class Link:
             failures += 1
 
     def _try_to_connect(self) -> wire.FrameReader | None:
+        absent = False
         try:
             return self._connect()
         except FileNotFoundError:
-            reason = "no such file"
+            reason, absent = "no such file", True
+        except ConnectionRefusedError:
+            reason, absent = "connection refused", True
         except (ConfigurationError, LayerUnavailable) as error:
             # Waiting would not help: say so at once.
             self._fail_arrivals(error)
@@ -383,58 +338,38 @@ class Link:
         )
         with self._lock:
             self._close_sockets()
+        if absent and not (self._expected or self._was_up):
+            self._fail_arrivals(self._unavailable(self._reason))
         return None
 
     def _connect(self) -> wire.FrameReader:
         """Connect, say hello, restore; raises what explains why not."""
-        ipc_path.check_directory(self._path, foreign=self._foreign)
-        ipc_path.check_socket(self._path)
+        check_place(self._path, self._foreign)
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with self._lock:
             # Here from the first, so that a forked child, or `close`, finds it.
             self._socket = connected
             if self._ended:
                 raise OSError("the layer was closed")
-        connected.settimeout(self._timeout)
-        connected.connect(self._path)
-        user = ipc_path.peer_user(connected)
-        if user not in (None, os.geteuid()) and not self._foreign:
-            raise self._unavailable(
-                f"refuses its hub at {self._path}: it belongs to user {user}, not to {os.geteuid()}"
-            )
-        owner = self._owner()
-        if owner is None:
+        if (owner := self._owner()) is None:
             raise OSError("the layer is gone")
-        connected.sendall(wire.pack(wire.HELLO, 1, wire.VERSION, *owner.hello()))
-        frames = wire.FrameReader()
-        answers: list[list[Any]] = []
-        while not answers:
-            data = connected.recv(_READ_BYTES)
-            if not data:
-                raise OSError("the hub ended the connection")
-            answers = frames.feed(data)
-        try:
-            _value(answers[0])
-        except LayerUnavailable as error:
-            raise self._unavailable(f"was refused by its hub at {self._path}, which {error}") from None
+        connected.settimeout(self._timeout)
+        frames = greet(connected, self._path, self._foreign, owner.hello())
         with self._lock:
             if self._ended:
                 raise OSError("the layer was closed")
-            self._writer = connected.dup()
-            self._writer.setblocking(False)
-            connected.settimeout(None)  # last: the blocking mode of a plain socket is its duplicate's as well
-            self._unsent.clear()
+            self._writer.open(connected)
             if self._inbox:
-                self._write(wire.pack(wire.OPEN_INBOX, 0))
+                self._writer.write(wire.pack(wire.OPEN_INBOX, 0))
             if self._groups:
-                self._write(wire.pack(wire.SUBSCRIBE, 0, list(self._groups)))
+                self._writer.write(wire.pack(wire.SUBSCRIBE, 0, list(self._groups)))
             self._up = True
             arrivals, self._arrivals = self._arrivals, []
             again, self._was_up = self._was_up, True
             restored = len(self._groups)
         for waiter in arrivals:
             waiter.wake()
-        self._write_rest()
+        self._writer.write_rest()
         if again:
             logger.info("layer 'ipc' has its hub at %s again; groups restored: %d", self._path, restored)
             owner.connected_again()
@@ -454,11 +389,10 @@ class Link:
                 logger.error("layer 'ipc': the hub at %s sent what cannot be read: %s", self._path, error)
                 return
             # Posted by an event loop, perhaps, which cannot start the thread for it.
-            self._write_rest()
+            self._writer.write_rest()
 
     def _dispatch(self, frames: list[list[Any]]) -> None:
-        owner = self._owner()
-        if owner is None:
+        if (owner := self._owner()) is None:
             self._ended = True
             return
         pushes = sum(frame[0] in (wire.MESSAGE, wire.GROUP, wire.LOST) for frame in frames)
@@ -470,8 +404,7 @@ class Link:
                     waiter.frame = frame
                     waiter.wake()
             elif kind == wire.CALL:
-                self._calls.append((frame[1], frame[2], frame[3], frame[4]))
-                self._call_owner()
+                self._calls.take(frame[1], frame[2], frame[3], frame[4])
             elif pushes:
                 pushes -= 1
                 try:
@@ -502,51 +435,15 @@ class Link:
             waiter.wake()
 
     def _close_sockets(self) -> None:
-        for its in (self._socket, self._writer):
-            if its is not None:
-                its.close()
-        self._socket = self._writer = None
+        self._writer.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
 
     # Calls from other processes
 
-    def _call_owner(self) -> None:
-        """Run what was asked for in a thread that ends when there is no more: these calls wait for the reader."""
-        with self._lock:
-            if self._calling:
-                return
-            self._calling = True
-        try:
-            threading.Thread(target=self._run_calls, name="offload-ipc-calls", daemon=True).start()
-        except RuntimeError:
-            self._calling = False
-            logger.exception("layer 'ipc': no thread for what other processes ask")
+    def _carrier(self) -> Carry | None:
+        return None if (owner := self._owner()) is None else owner.called
 
-    def _run_calls(self) -> None:
-        while True:
-            with self._lock:
-                if not self._calls or self._ended:
-                    self._calling = False
-                    return
-                number, add, group, channel = self._calls.popleft()
-            owner = self._owner()
-            error: str | None = None
-            try:
-                if owner is not None:
-                    owner.called(add, group, channel)
-            except LayerUnavailable as failed:
-                error = str(failed)
-            except Exception as failed:
-                logger.exception("layer 'ipc': a change of membership failed")
-                error = f"{type(failed).__name__}: {failed}"
-            del owner
-            self.post(wire.CALLED, 0, number, error)
-
-
-def _value(frame: list[Any] | None) -> Any:
-    assert frame is not None
-    _, _, status, value = frame
-    if status == wire.ERROR:
-        raise LayerUnavailable(value)
-    if status == wire.FULL:
-        raise ChannelFull(value)
-    return value
+    def _called(self, number: int, error: str | None) -> None:
+        self.post(wire.CALLED, 0, number, error)

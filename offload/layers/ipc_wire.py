@@ -37,7 +37,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from offload.exceptions import OffloadError
+from offload.exceptions import ChannelFull, LayerUnavailable, OffloadError
 
 VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -86,6 +86,17 @@ def pack(*items: Any) -> bytes:
     # Session keys are free text, and a str may hold lone surrogates.
     body: bytes = msgpack.packb(items, use_bin_type=True, unicode_errors="surrogatepass")
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def value_of(answer: list[Any] | None) -> Any:
+    """What an answer says. Raises ``ChannelFull`` and ``LayerUnavailable`` by its status."""
+    assert answer is not None
+    _, _, status, value = answer
+    if status == ERROR:
+        raise LayerUnavailable(value)
+    if status == FULL:
+        raise ChannelFull(value)
+    return value
 
 
 class FrameReader:

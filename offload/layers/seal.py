@@ -32,6 +32,12 @@ class Seal:
         self._invalid = InvalidToken
         self._fernet = MultiFernet([Fernet(_derived(key)) for key in keys])
 
+    @staticmethod
+    def sealed_size(size: int) -> int:
+        """How many bytes so many are when they are sealed."""
+        # Fernet: version, time and vector; whole cipher blocks, with padding; the digest. All in base 64.
+        return 4 * -((1 + 8 + 16 + 16 * (size // 16 + 1) + 32) // -3)
+
     def close(self, data: bytes) -> bytes:
         return self._fernet.encrypt(data)
 

@@ -109,3 +109,4 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
 def _ask_for_hub(layer: Layer, control: Control) -> None:
     if isinstance(layer, IPCLayer):
         control.tell(hub=layer.path)
+        layer.expect_hub()

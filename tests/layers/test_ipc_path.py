@@ -181,6 +181,7 @@ def test_root_may_use_the_hub_of_another_user_by_its_path(shared_directory):
     path = os.path.join(shared_directory(NOBODY), "hub.sock")
     hub = as_user(NOBODY, lambda: serve(path) == 0)
     layer = IPCLayer(path, timeout=10)
+    layer.expect_hub()
     try:
         layer.check()
     finally:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offload.exceptions import MessageTooLarge
+from offload.exceptions import ConfigurationError, MessageTooLarge
 from offload.layers.codec import ENVELOPE, Codec, UndecodableMessage
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
@@ -172,3 +172,23 @@ def test_layers_without_the_key_lose_messages_and_say_so(shared_redis_server, re
     sealed.send("end", {})
     assert plain.receive(["end"], 0) is None
     assert plain.statistics()["lost"] >= 1
+
+
+@pytest.mark.parametrize("size", [100, 1000, 1023, 1024, 1025, 4096, 99_999])
+def test_size_of_a_sealed_message_is_known_beforehand(size):
+    codec = Codec(size, [NEW])
+    overhead = len(Codec(2 * size).encode({"a": b"x" * size})) - size
+    data = codec.encode({"a": b"x" * (size - overhead)})
+    assert len(data) == codec.max_encoded_size
+    with pytest.raises(MessageTooLarge):
+        codec.encode({"a": b"x" * (size - overhead + 1)})
+
+
+def test_ipc_layer_refuses_a_limit_that_its_hub_could_not_carry_sealed(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        IPCLayer(str(tmp_path / "hub.sock"), max_size=60_000_000, encryption_keys=[NEW])
+    assert str(caught.value) == (
+        "layer setting max_size=60000000 (80000102 when sealed) is over the 67043328 bytes that the ipc layer carries"
+    )
+    IPCLayer(str(tmp_path / "hub.sock"), max_size=60_000_000).close()
+    IPCLayer(str(tmp_path / "hub.sock"), max_size=50_000_000, encryption_keys=[NEW]).close()
