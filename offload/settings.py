@@ -76,6 +76,10 @@ class Settings:
     limit_request_body: int = _setting(
         0, "--limit-request-body", "bytes of a request's body; 0 for no limit", low=0, metavar="BYTES"
     )
+    limit_pipelined: int = _setting(
+        16, "--limit-pipelined", "requests sent ahead of their answers that one connection has answered in a row, "
+        "before others get their turn", low=1, metavar="N",
+    )  # fmt: skip
     header_timeout: float | None = _setting(
         10.0, "--header-timeout", "seconds for a whole header block; 0 for no limit", low=0, metavar="S"
     )

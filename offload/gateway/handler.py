@@ -52,8 +52,10 @@ class HttpHandler:
         "_connection",
         "_eof",
         "_gateway",
+        "_next_in_row",
         "_protocol",
         "_reads",
+        "_row",
         "_state",
         "_unsent",
     )
@@ -74,6 +76,9 @@ class HttpHandler:
         self._unsent = 0
         # Whether the client still had the last answer to read when its time to think of another request was set.
         self._reads = False
+        # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
+        self._row = 0
+        self._next_in_row: Request | None = None
 
     # Called by the connection, in the loop.
 
@@ -244,7 +249,11 @@ class HttpHandler:
                 if connection.handler is not self:
                     self._leave()
                 return
-        gateway.pool.submit(self._respond, request)
+        if self._row > 0:
+            self._row -= 1
+            self._next_in_row = request
+        else:
+            gateway.pool.submit(self._serve, request)
 
     def _leave(self) -> None:
         self._gateway.handlers.discard(self)
@@ -264,6 +273,21 @@ class HttpHandler:
         return None if self._eof or self._connection.closed else self._protocol.rest
 
     # In a greenlet of the pool.
+
+    def _serve(self, request: Request) -> None:
+        """Answer a request, and some of those that came with it: a few in a row cost less than a turn for each."""
+        if not self._protocol.rest:
+            self._respond(request)
+            return
+        self._row = self._gateway.pipelined - 1
+        following: Request | None = request
+        while following is not None:
+            if self._row > 0:
+                # Their answers leave together; at once where an application waits for something.
+                self._connection.hold_back()
+            self._respond(following)
+            following, self._next_in_row = self._next_in_row, None
+        self._row = 0
 
     def _respond(self, request: Request) -> None:
         gateway, connection, body = self._gateway, self._connection, self._body
@@ -399,5 +423,8 @@ class HttpHandler:
                 self._wait_idly()
 
     def _wait_idly(self) -> None:
-        self._reads = self._connection.unsent_bytes > 0
+        connection = self._connection
+        if connection.unsent_bytes:
+            connection.flush()
+        self._reads = connection.unsent_bytes > 0
         self._gateway.idle.add(self)

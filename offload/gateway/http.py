@@ -67,6 +67,7 @@ class HttpGateway:
         limits: bounds on one request.
         environ: builds the environs.
         header_timeout, body_timeout, send_timeout, keep_alive, linger_timeout: seconds, None for no limit.
+        pipelined: how many requests of one connection, sent without awaiting answers, are answered in one turn.
         upgrades: asked first about WebSocket upgrades.
         sockets: offers the application those that are left to it; None leaves it plain requests.
         access: told of each answer.
@@ -84,6 +85,7 @@ class HttpGateway:
         send_timeout: float | None,
         keep_alive: float | None,
         linger_timeout: float | None,
+        pipelined: int = 1,
         upgrades: Upgrades | None,
         sockets: Sockets | None = None,
         access: AccessLog | None = None,
@@ -96,6 +98,7 @@ class HttpGateway:
         self.upgrades = upgrades
         self.sockets = sockets
         self.keeps_alive = keep_alive != 0
+        self.pipelined = pipelined
         self.stopping = False
         self.date = Date()
         self.names = FieldNames()

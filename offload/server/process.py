@@ -103,6 +103,7 @@ class ServerProcess:
             send_timeout=settings.send_timeout,
             keep_alive=settings.keep_alive,
             linger_timeout=settings.linger_timeout,
+            pipelined=settings.limit_pipelined,
             upgrades=self._websockets,
             sockets=self._sockets,
             access=self._access,

@@ -178,13 +178,19 @@ class Connection:
         self._unsent.append(data)
         self.unsent_bytes += len(data)
 
+    def hold_back(self) -> None:
+        """Have what is written in this turn of the loop leave at its end, joined, unless `flush` comes first."""
+        if self._unsent is None and not self.closed and self._end is None:
+            self._unsent = deque()
+            self._loop.run_callback(self._flush)
+
     @property
     def blocked(self) -> bool:
         """Whether the socket has taken all that it can for now."""
         return self._writer is not None
 
     def flush(self) -> None:
-        """Send now what `write_soon` holds back."""
+        """Send now what `write_soon` or `hold_back` keeps."""
         if self._writer is None:
             self._flush()
 

@@ -97,6 +97,21 @@ def hello(environ: Environ, start: Start) -> Iterable[bytes]:
     return [b"Hello, world!"]
 
 
+_turns = 0
+
+
+def _count_turn() -> None:
+    global _turns
+    _turns += 1
+
+
+def turns(environ: Environ, start: Start) -> Iterable[bytes]:
+    """How many requests to this had been answered when the loop last had its turn."""
+    gevent.get_hub().loop.run_callback(_count_turn)
+    start("200 OK", TEXT)
+    return [str(_turns).encode()]
+
+
 def chunks(environ: Environ, start: Start) -> Iterable[bytes]:
     start("200 OK", TEXT)
     return Closing(_pieces(b"", b"one", b"", b"two", b"three"), environ["QUERY_STRING"])
@@ -525,7 +540,7 @@ _RIGHT: dict[str, View] = {
     "/sent-by-kernel": sent_by_kernel,
 }  # fmt: skip
 _BARE: dict[str, View] = {
-    "/bare/tuple": one_tuple, "/bare/list": whole_list, "/bare/sized": sized, "/bare/hello": hello,
+    "/bare/turns": turns, "/bare/tuple": one_tuple, "/bare/list": whole_list, "/bare/sized": sized, "/bare/hello": hello,
     "/bare/shrinking": shrinking, "/bare/big-file": big_file, "/bare/own-fields": own_fields, "/bare/zeros": zeros,
     "/wrong/too-long": too_long, "/wrong/too-short": too_short, "/wrong/content-for": content_for,
     "/wrong/hop-by-hop": hop_by_hop, "/wrong/closes": closes_by_header, "/wrong/bare-status": bare_status,

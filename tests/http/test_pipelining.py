@@ -1,0 +1,110 @@
+"""Requests sent ahead of their answers, on a real server: ``--limit-pipelined``, order, refusals and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offload.settings import Settings
+from tests.http.client import Client, ask
+from tests.http.conftest import APPLICATION
+from tests.serving import DEADLINE, ROOT, Server, serving
+
+
+@pytest.fixture(scope="module", params=[1, 4])
+def limited(request: pytest.FixtureRequest) -> Iterator[tuple[Server, int]]:
+    with serving(APPLICATION, "--limit-pipelined", str(request.param)) as server:
+        yield server, request.param
+
+
+def _request(target: str, fields: str = "Host: a\r\n") -> str:
+    return f"GET {target} HTTP/1.1\r\n{fields}\r\n"
+
+
+def test_default_is_that_of_the_documentation() -> None:
+    assert Settings().limit_pipelined == 16
+
+
+def test_limit_of_none_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "offload", APPLICATION, "--limit-pipelined", "0"],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2,
+        "offload: error: --limit-pipelined is 0, but it must be 1 or more\n",
+    )
+
+
+def test_others_get_their_turn_after_as_many_requests_as_the_limit_says(limited: tuple[Server, int]) -> None:
+    server, limit = limited
+    with Client(server) as client:
+        client.send(_request("/bare/turns") * 12)
+        answered = [int(client.read().body) for _ in range(12)]
+    assert answered == [answered[0] + number // limit * limit for number in range(12)]
+
+
+def test_answers_keep_the_order_of_their_requests(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    with Client(server) as client:
+        requests = []
+        for number in range(100):
+            body = "x" * (number * 7 % 50)
+            length = f"Content-Length: {len(body)}\r\n" if number % 3 else ""
+            requests.append(_request(f"/echo?{number}", "Host: a\r\n" + length) + (body if length else ""))
+        client.send("".join(requests))
+        seen = [json.loads(client.read().body)["QUERY_STRING"] for _ in range(100)]
+    assert seen == [str(number) for number in range(100)]
+
+
+def test_refusal_comes_after_the_answers_before_it_and_ends_the_connection(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    for good in range(6):
+        with Client(server) as client:
+            client.send(_request("/hello") * good + _request("/hello", "") + _request("/hello"))
+            assert [client.read().status for _ in range(good)] == [200] * good
+            refusal = client.read()
+            assert (refusal.status, refusal.text) == (400, "400 Bad Request: the Host field is missing\n")
+            assert client.rest() == b""
+
+
+def test_answer_does_not_wait_for_the_next_ones_application(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    with Client(server) as client:
+        client.send(_request("/hello") * 2 + _request("/waits") + _request("/hello"))
+        assert [client.read().body for _ in range(2)] == [b"Hello, world!"] * 2
+        # Only now the third is let on.
+        assert ask(server, "/next").body == b"on"
+        assert [client.read().body for _ in range(2)] == [b"done", b"Hello, world!"]
+
+
+def test_failure_between_others_is_answered_in_its_place(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    with Client(server) as client:
+        client.send(_request("/hello") + _request("/wrong/fails") + _request("/hello"))
+        assert [client.read().status for _ in range(2)] == [200, 500]
+        assert client.rest() == b""
+
+
+def test_large_answers_that_are_not_read_stay_bounded(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    peak = Path(f"/proc/{server.pids[-1]}/status")
+    with Client(server) as client:
+        client.get("/bare/zeros?size=200000")
+        Path(f"/proc/{server.pids[-1]}/clear_refs").write_text("5")
+        before = _peak(peak)
+        # 400 MB in all, of which nothing is read until others have been served.
+        client.send(_request("/bare/zeros?size=200000") * 2000)
+        for _ in range(20):
+            assert ask(server, "/hello").status == 200
+        assert _peak(peak) - before < 8_000_000
+        assert len(client.read().body) == 200_000
+
+
+def _peak(status: Path) -> int:
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
