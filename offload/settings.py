@@ -1,6 +1,6 @@
 """The settings of a server: each declared once, with its default, its flag and its explanation.
 
-Plain data: it imports nothing of offload but the exceptions, so that every floor may be told by it.
+Plain data: it imports of offload only the exceptions and what an Origin is, so that every floor may be told by it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from offload.exceptions import ConfigurationError
+from offload.origins import parse_allowed
 
 DRAINED_SECONDS = 2.0
 """How long the last client that is sent away may take to answer."""
@@ -27,6 +28,11 @@ def _check_network(text: str) -> None:
     if text != "*":
         # Strict: 192.168.1.1/24 is somebody's mistake.
         ipaddress.ip_network(text)
+
+
+def _check_origin(text: str) -> None:
+    if text != "*":
+        parse_allowed(text)
 
 
 @dataclass(frozen=True)
@@ -178,8 +184,10 @@ class Settings:
         "no longer than --graceful-timeout unless set", low=0, metavar="S",
     )  # fmt: skip
     ws_origins: tuple[str, ...] = _setting(
-        (), "--ws-origins", "allowed Origins, separated by commas; * for all; default: the same host", metavar="HOSTS"
-    )
+        (), "--ws-origins", "pages that may open WebSockets: HOST, .HOST for all below it too, HOST:PORT or "
+        "SCHEME://HOST, separated by commas; * for all; default: those of the host that is asked", check=_check_origin,
+        metavar="ORIGINS",
+    )  # fmt: skip
     alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
     only_channels: tuple[str, ...] = _setting(
         (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"

@@ -156,7 +156,12 @@ class SocketHandler:
         address: str = environ["REMOTE_ADDR"]
         try:
             handshake = checked_handshake(
-                self._request, self._path, gateway.origins, gateway.stopping, limits.compresses
+                self._request,
+                self._path,
+                environ["wsgi.url_scheme"],
+                gateway.origins,
+                gateway.stopping,
+                limits.compresses,
             )
             gateway.admission.check(address)
         except HttpError as error:

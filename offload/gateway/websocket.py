@@ -130,7 +130,9 @@ class WebSocketGateway:
             return False
         address: str = environ["REMOTE_ADDR"]
         try:
-            handshake = checked_handshake(request, content["path"], self.origins, self.stopping, self.compresses)
+            handshake = checked_handshake(
+                request, content["path"], environ["wsgi.url_scheme"], self.origins, self.stopping, self.compresses
+            )
             self.admission.check(address)
         except HttpError as error:
             self.counters.count_refusal(error.status)

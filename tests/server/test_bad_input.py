@@ -85,6 +85,11 @@ def project(tmp_path: Path) -> Path:
             "--drain-timeout is nan, but it must be from 0 to 2147483647",
             2,
         ),
+        (
+            ["shop", "--ws-origins", "example.com,https://example.com/chat"],
+            "--ws-origins has 'https://example.com/chat': an Origin has no path; write 'https://example.com'",
+            2,
+        ),
         (["shop", "-b", "nowhere"], "the address 'nowhere' is not HOST:PORT, unix:PATH or fd://N", 2),
         (["shop", "--chdir", "missing"], "cannot change to the directory 'missing': No such file or directory", 2),
         (
