@@ -153,6 +153,10 @@ class Settings:
     ws_ping_timeout: float | None = _setting(
         20.0, "--ws-ping-timeout", "seconds of silence after a ping that end a WebSocket", low=0, metavar="S"
     )
+    ws_close_timeout: float = _setting(
+        10.0, "--ws-close-timeout", "seconds that a WebSocket's closing handshake may take, on either side",
+        low=0.1, metavar="S",
+    )  # fmt: skip
     ws_queue: int = _setting(
         32, "--ws-queue", "messages waiting for one connection's consumers before reading stops", low=1, metavar="N"
     )

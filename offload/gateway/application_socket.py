@@ -1,4 +1,4 @@
-"""What all sockets in the hands of the application share: limits, timers, counters, and the offer of a socket.
+"""What all sockets in the hands of the application share: the server they know, and the offer of a socket.
 
 An upgrade that no route wants is offered to the application with its request, as ``environ["wsgi.websocket"]``.
 """
@@ -9,22 +9,18 @@ import gevent
 
 from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
-from offload.gateway.draining import Drain
+from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
 from offload.gateway.gevent_websocket import ApplicationSocket, Server
 from offload.gateway.handler import HttpHandler
 from offload.gateway.http import Application, Environ
-from offload.gateway.liveness import Liveness, Members
 from offload.gateway.origins import Origins
 from offload.gateway.socket_handler import SocketHandler
 from offload.gateway.upgrade import UpgradeResponse
-from offload.gateway.websocket import CLOSE_SECONDS, WebSocketLimits
 from offload.protocol.request import Request
-from offload.protocol.websocket import GOING_AWAY
 from offload.transport.connection import Connection
-from offload.transport.timeouts import Timeouts
 
 
-class ApplicationSockets:
+class ApplicationSockets(FrameGateway):
     """What all sockets in the hands of the application share.
 
     Args:
@@ -33,9 +29,6 @@ class ApplicationSockets:
         limits: what one client may do.
         counters, admission: shared with the routed WebSockets, so that a client has one account.
         send_timeout: seconds that a client may take nothing while the application waits to send; None for no limit.
-
-    Attributes:
-        members: those that are open, or closing.
     """
 
     def __init__(
@@ -47,18 +40,10 @@ class ApplicationSockets:
         admission: Admission,
         send_timeout: float | None,
     ) -> None:
+        super().__init__(origins, limits, counters, admission)
         self.server = Server(application)
-        self.origins = origins
-        self.limits = limits
-        self.counters = counters
-        self.admission = admission
         self.send_timeout = send_timeout
-        self.stopping = False
         self.hub = gevent.get_hub()
-        self.members: Members[SocketHandler] = Members()
-        self.liveness = Liveness(self.members, limits.ping_interval, limits.ping_timeout)
-        self.closing: Timeouts[SocketHandler] = Timeouts(CLOSE_SECONDS, SocketHandler.close_expired)
-        self._drain: Drain | None = None
 
     def offer(
         self, http: HttpHandler, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
@@ -68,13 +53,3 @@ class ApplicationSockets:
         response.socket = handler
         handler.face = environ["wsgi.websocket"] = ApplicationSocket(environ, handler, self.server, connection.peer)
         environ["wsgi.websocket_version"] = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
-
-    def stop(self, code: int = GOING_AWAY, seconds: float = 0.0) -> None:
-        """Refuse further handshakes, and close every socket.
-
-        Args:
-            code: what to close with.
-            seconds: over which the closes are spread, so that not all clients come back at once.
-        """
-        self.stopping = True
-        self._drain = Drain(self.members, code, seconds)

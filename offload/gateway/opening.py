@@ -40,14 +40,17 @@ class _Outcome(Enum):
     LOST = "the client left while the consumer ran"
 
 
+_MAX_EARLY_BYTES = 65536
+
+
 class Opening:
-    """What there is only until the connect consumer has returned.
+    """What there is only until the connect consumer has returned; until its decision it hears the connection.
 
     Args:
         handler: whose opening it is.
         consumers: its consumers.
         handshake: the checked request.
-        early: what the client sent behind it; more is added here.
+        early: what the client sent behind it.
         answered: called with the status of the answer.
 
     Attributes:
@@ -58,11 +61,11 @@ class Opening:
         "_answered",
         "_consumers",
         "_decider",
+        "_early",
         "_handler",
         "_handshake",
         "_held",
         "_outcome",
-        "early",
         "has_begun",
     )
 
@@ -81,9 +84,29 @@ class Opening:
         self._outcome: _Outcome | None = None
         # The greenlet of the connect consumer, by which its own words are known.
         self._decider: greenlet | None = None
-        self.early = early
+        self._early = early
         self.has_begun = False
         self._answered = answered
+
+    # Called by the connection, in the loop.
+
+    def data_received(self, data: bytes) -> None:
+        """Frames ahead of the answer: they wait for it."""
+        self._early += data
+        if len(self._early) > _MAX_EARLY_BYTES:
+            self._handler.connection.pause_reading()
+
+    def eof_received(self) -> None:
+        """The client will send nothing more, not even a close frame."""
+        self._handler.connection.abort()
+
+    def connection_lost(self) -> None:
+        """The client is gone."""
+        if self._outcome is None:
+            self._decide(_Outcome.LOST if self.has_begun else _Outcome.REFUSED)
+        self._handler.lost(self.has_begun)
+
+    # The decision, in a greenlet of the pool.
 
     def run(self, content: Content) -> None:
         """Run the connect consumer, in a greenlet of the pool, and do as it decides."""
@@ -144,7 +167,7 @@ class Opening:
         self._decide(_Outcome.ACCEPTED)
         if self._answered is not None:
             self._answered(101)
-        handler.opened(answer, self._held, self.early)
+        handler.opened(answer, self._held, self._early)
 
     def refuse(self, status: int) -> None:
         """Answer 403, 500 or 503, unless the handshake is decided."""
@@ -161,11 +184,6 @@ class Opening:
             if self._answered is not None:
                 self._answered(status)
             handler.refused(plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii")))
-
-    def lose(self) -> None:
-        """The client is gone."""
-        if self._outcome is None:
-            self._decide(_Outcome.LOST if self.has_begun else _Outcome.REFUSED)
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""

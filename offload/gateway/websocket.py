@@ -1,10 +1,9 @@
-"""What all routed WebSockets of a process share: limits, timers, counters, and the way in and out."""
+"""What all routed WebSockets of a process share: routing, layer, pool, and the way in."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
@@ -14,56 +13,22 @@ from gevent import monkey
 from offload.gateway.access import AccessLog
 from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
-from offload.gateway.draining import Drain
+from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
 from offload.gateway.http import Date, Environ, Refuse
-from offload.gateway.liveness import Liveness, Members
-from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
 from offload.gateway.upgrade import checked_handshake, refusal_fields
 from offload.gateway.websocket_handler import WebSocketHandler
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.request import HttpError, Request
-from offload.protocol.websocket import GOING_AWAY
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
-from offload.transport.timeouts import Timeouts
 
 log = logging.getLogger("offload.websocket")
 
 REPLY_PREFIX = "websocket.send"
-CLOSE_SECONDS = 10.0
-"""How long the closing handshake may take, on either side."""
 
 
-@dataclass(frozen=True)
-class WebSocketLimits:
-    """What one client may do.
-
-    Attributes:
-        max_size: bytes of the largest message taken.
-        queue: messages that may wait for the consumers of one connection before it stops reading.
-        send_buffer: unsent bytes that one client may hold.
-        overflow: what happens past them.
-        rate: messages a second from one connection; None for no limit.
-        handshakes: undecided at a time; None for no limit.
-        per_address: WebSockets of one client address; None for no limit.
-        ping_interval, ping_timeout: seconds; None for no pings.
-        compresses: whether messages are compressed for clients that offer it.
-    """
-
-    max_size: int
-    queue: int
-    send_buffer: int
-    overflow: Overflow = Overflow.CLOSE
-    rate: float | None = None
-    handshakes: int | None = None
-    per_address: int | None = None
-    ping_interval: float | None = None
-    ping_timeout: float | None = None
-    compresses: bool = True
-
-
-class WebSocketGateway:
+class WebSocketGateway(FrameGateway):
     """What all routed WebSockets of a process share.
 
     Args:
@@ -75,9 +40,6 @@ class WebSocketGateway:
         counters: of all that happens to WebSockets.
         admission: counts those of each client.
         access: told of each answer to a handshake.
-
-    Attributes:
-        members: those whose consumers have not ended.
     """
 
     def __init__(
@@ -91,29 +53,16 @@ class WebSocketGateway:
         admission: Admission,
         access: AccessLog | None = None,
     ) -> None:
+        super().__init__(origins, limits, counters, admission)
         self.routing = routing
         self.layer = layer
         self.pool = pool
-        self.origins = origins
         self.access = access
-        self.max_size = limits.max_size
-        self.queue = limits.queue
-        self.send_buffer = limits.send_buffer
-        self.overflow = limits.overflow
-        self.rate = limits.rate
-        self.compresses = limits.compresses
-        self.stopping = False
         self.date = Date()
-        self.counters = counters
-        self.admission = admission
         self.loop = gevent.get_hub().loop
         # The real one: gevent's own tells greenlets apart, not threads.
         self.thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
         self.thread = self.thread_id()
-        self.members: Members[WebSocketHandler] = Members()
-        self.liveness = Liveness(self.members, limits.ping_interval, limits.ping_timeout)
-        self.closing: Timeouts[WebSocketHandler] = Timeouts(CLOSE_SECONDS, WebSocketHandler.close_expired)
-        self._drain: Drain | None = None
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
         """See `offload.gateway.http.Upgrades`."""
@@ -142,19 +91,8 @@ class WebSocketGateway:
         handler = WebSocketHandler(self, connection, consumers, content, handshake, rest, answered)
         self.admission.enter(handler, address)
         self.members.add(handler)
-        connection.handler = handler
         self.pool.submit(handler.open, content)
         return True
-
-    def stop(self, code: int = GOING_AWAY, seconds: float = 0.0) -> None:
-        """Refuse further handshakes, and close every WebSocket.
-
-        Args:
-            code: what to close with.
-            seconds: over which the closes are spread, so that not all clients come back at once.
-        """
-        self.stopping = True
-        self._drain = Drain(self.members, code, seconds)
 
 
 def _connect_content(request: Request, environ: Environ) -> Content:

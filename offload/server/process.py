@@ -25,10 +25,11 @@ from offload.gateway.arrival import Arrivals
 from offload.gateway.counters import WebSocketCounters
 from offload.gateway.environ import EnvironBuilder, environ_base
 from offload.gateway.forwarded import Forwarders, TrustedPeers
+from offload.gateway.frame_gateway import WebSocketLimits
 from offload.gateway.http import HttpGateway
 from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
-from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway, WebSocketLimits
+from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
 from offload.protocol.request import HttpLimits
 from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
 from offload.server.application import load_application
@@ -146,6 +147,7 @@ class ServerProcess:
             per_address=settings.ws_limit_per_ip or None,
             ping_interval=settings.ws_ping_interval,
             ping_timeout=settings.ws_ping_timeout,
+            close_timeout=settings.ws_close_timeout,
             compresses=settings.ws_compression == "auto",
         )
 

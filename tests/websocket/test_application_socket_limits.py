@@ -41,6 +41,18 @@ def server() -> Iterator[Server]:
 # Slow applications, and slow clients.
 
 
+def test_client_that_pings_and_does_not_read_the_pongs_costs_a_bounded_amount(server: Server) -> None:
+    pings = frame(Opcode.PING, b"x" * 125) * 4000
+    with open_by_hand(server, "/echo") as sock:
+        before = resident_bytes(server.pids[0])
+        for _ in range(80):
+            sock.sendall(pings)
+        assert resident_bytes(server.pids[0]) - before < 8 * MIB
+        # The latest pong is owed all the same, behind those that the kernel holds.
+        sock.sendall(frame(Opcode.PING, b"last"))
+        receive_until(sock, b"\x8a\x04last")
+
+
 def test_application_that_does_not_receive_holds_its_client_back(server: Server) -> None:
     ask(server, "/begin")
     message = frame(Opcode.BINARY, b"x" * 65536)

@@ -219,14 +219,51 @@ def test_reload_closes_with_1012_and_the_new_process_takes_the_clients_back() ->
         assert len(lines) == 10
 
 
+def test_client_that_closes_but_does_not_leave_is_cut_off_after_the_close_timeout() -> None:
+    with serving(ROUTED, *MEMORY, "--ws-close-timeout", "0.3") as server:
+        client = RawClient(server, "/echo/lingers")
+        client.send(close(4007))
+        assert client.next_frame() is not None
+        server.wait_for("disconnected /echo/lingers 4007 1")
+        # Our sending half has ended; the client's own never does.
+        assert client.next_frame() is None
+        wait_state(server, closing=0, members=0)
+        assert is_refused(client)
+        client.close()
+
+
+def is_refused(client: RawClient) -> bool:
+    """Whether the server's end is gone, so that what the client sends comes back as a reset."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        try:
+            client.send(frame(PING))
+        except OSError:
+            return True
+    return False
+
+
+def test_consumer_that_outlasts_the_close_timeout_does_not_keep_the_client_waiting() -> None:
+    with serving(ROUTED, *MEMORY, "--ws-close-timeout", "0.3") as server:
+        client = RawClient(server, "/wait/long")
+        client.send(b"".join(message("one")) + close(4008))
+        server.wait_for("waiting one\n")
+        assert client.rest() == []
+        assert client.code == 4008
+        ask(server, "/open/wait-long")
+        server.wait_for("disconnected /wait/long 4008 2")
+
+
 def test_client_that_does_not_answer_the_close_is_cut_off_with_1006() -> None:
-    with serving(ROUTED, *MEMORY, "--drain-timeout", "0", "--graceful-timeout", "15") as server:
+    with serving(ROUTED, *MEMORY, "--drain-timeout", "0", "--ws-close-timeout", "0.5") as server:
         client = RawClient(server)
+        began = time.monotonic()
         server.signal(signal.SIGTERM)
         found = client.next_frame()
         assert found is not None
         assert bytes(found.data[:2]) == (1001).to_bytes(2, "big")
         client.send(frame(TEXT, b"I do not mind"))
         assert client.rest() == []
+        assert 0.5 <= time.monotonic() - began < 8
         assert server.wait() == 0
         server.wait_for("disconnected /echo 1006 1")

@@ -255,6 +255,8 @@ def test_compression_can_be_switched_off() -> None:
     [
         ("--ws-overflow", "drop", "--ws-overflow is 'drop'; choose one of close, drop-oldest, drop-newest"),
         ("--ws-compression", "on", "--ws-compression is 'on'; choose one of auto, off"),
+        ("--ws-close-timeout", "0", "--ws-close-timeout is 0.0, but it must be 0.1 or more"),
+        ("--ws-close-timeout", "soon", "--ws-close-timeout is 'soon', which is not a number"),
         ("--ws-rate", "-1", "--ws-rate is -1.0, but it must be 0 or more"),
     ],
 )
