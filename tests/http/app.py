@@ -540,14 +540,14 @@ _RIGHT: dict[str, View] = {
     "/sent-by-kernel": sent_by_kernel,
 }  # fmt: skip
 _BARE: dict[str, View] = {
-    "/bare/turns": turns, "/bare/tuple": one_tuple, "/bare/list": whole_list, "/bare/sized": sized, "/bare/hello": hello,
+    "/bare/tuple": one_tuple, "/bare/list": whole_list, "/bare/sized": sized, "/bare/hello": hello,
     "/bare/shrinking": shrinking, "/bare/big-file": big_file, "/bare/own-fields": own_fields, "/bare/zeros": zeros,
     "/wrong/too-long": too_long, "/wrong/too-short": too_short, "/wrong/content-for": content_for,
     "/wrong/hop-by-hop": hop_by_hop, "/wrong/closes": closes_by_header, "/wrong/bare-status": bare_status,
     "/wrong/fault": fault, "/wrong/piece-of": piece_of, "/wrong/twice": twice, "/wrong/never": never,
     "/wrong/fails": fails, "/wrong/fails-first": fails_first, "/wrong/fails-midway": fails_midway,
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
-    "/wrong/keeps": keeps, "/wrong/strays": strays,
+    "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays,
 }  # fmt: skip
 
 
