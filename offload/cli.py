@@ -129,7 +129,9 @@ def send(arguments: Sequence[str], command: str) -> int:
         content = json.loads(parsed.content)
     except UnicodeEncodeError:
         raise ConfigurationError("the content is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ConfigurationError("the content is nested too deeply") from None
+    except ValueError as error:
         raise ConfigurationError(f"the content is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(

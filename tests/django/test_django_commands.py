@@ -74,6 +74,17 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], message: str) -
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("command", ["send", "group_send"])
+def test_content_that_is_nested_too_deeply_is_told(command: str) -> None:
+    for content, message in (
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "the content is nested too deeply"),
+        ('{"a":' * 200 + "1" + "}" * 200, "content is nested more than 100 levels deep"),
+    ):
+        with pytest.raises(CommandError) as caught:
+            call_command(command, "news", content)
+        assert str(caught.value) == message
+
+
 @pytest.mark.parametrize("name", ["a name", "x" * 100])
 def test_names_that_are_none_are_refused(name: str) -> None:
     for command in ("send", "group_send"):

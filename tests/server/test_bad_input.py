@@ -68,6 +68,7 @@ def project(tmp_path: Path) -> Path:
             2,
         ),
         (["shop", "-b", ""], "--bind is empty; leave it out for 127.0.0.1:8000", 2),
+        (["shop", "-b", "192.0.2.1"], "cannot listen at 192.0.2.1: this machine has no such address", 2),
         (["shop", "-b", "unix:"], "the address 'unix:' has no path; write unix:/run/offload.sock", 2),
         (["shop", "-b", "a..b:80"], "cannot listen at a..b:80: the host 'a..b' is not known", 2),
         (
@@ -221,6 +222,17 @@ def test_send_refuses_what_is_not_an_object() -> None:
     result = offload("group-send", "--layer", "memory://", "room", "[1]")
     assert error_of(result) == 'the content is a JSON list; write an object: {"text": "hello"}'
     assert result.returncode == 2
+
+
+@pytest.mark.parametrize("command", ["send", "group-send"])
+def test_send_refuses_what_is_nested_too_deeply(command: str) -> None:
+    # As deep as one argument can be.
+    result = offload(command, "--layer", "memory://", "room", "[" * 60_000 + "]" * 60_000)
+    assert error_of(result) == "the content is nested too deeply"
+    assert result.returncode == 2
+    result = offload(command, "--layer", "memory://", "room", '{"a":' * 200 + "1" + "}" * 200)
+    assert error_of(result) == "content is nested more than 100 levels deep"
+    assert result.returncode == 1
 
 
 def test_send_names_a_bad_group() -> None:
