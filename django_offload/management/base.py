@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from offload.interfaces import Content, Layer
 from offload.layers.memory import MemoryLayer
 
 
-class SendingCommand(BaseCommand):
+class SendingCommand(ABC, BaseCommand):
     """Sends one JSON object through a layer.
 
     Attributes:
@@ -43,9 +44,9 @@ class SendingCommand(BaseCommand):
                 "use the IPC or the Redis layer in CHANNEL_LAYERS"
             )
 
+    @abstractmethod
     def send(self, layer: Layer, name: str, content: Content) -> None:
         """Send it to what `target` names."""
-        raise NotImplementedError
 
     from_command_line = False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -75,25 +76,25 @@ class FrameHandler(FrameSender):
     # What a subclass decides.
 
     @property
+    @abstractmethod
     def _is_busy(self) -> bool:
         """Whether messages wait, so that those that are not inflated yet had better stay so."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take(self, item: str | bytes) -> None:
         """A message has come. It pauses reading when too many wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end_after_messages(self) -> None:
         """Nothing more comes: have `_say_farewell` called behind what waits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tell_end(self) -> None:
         """For the application it has ended; called at least once, and before the connection is forgotten."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measured(self, latency: float) -> None:
         """A ping was answered after so many seconds."""
-        raise NotImplementedError
 
     # Called by the connection, in the loop.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from offload.gateway.counters import WebSocketCounters
@@ -26,7 +27,7 @@ class Sending(Protocol):
     counters: WebSocketCounters
 
 
-class FrameSender:
+class FrameSender(ABC):
     """The sending half of a WebSocket; its owner is a subclass, so that an idle connection has one object less."""
 
     __slots__ = ("_mailbox", "connection")
@@ -41,9 +42,9 @@ class FrameSender:
         """The client's address."""
         return self.connection.peer
 
+    @abstractmethod
     def overflowed(self) -> None:
         """The client holds too many unsent bytes and is to be closed."""
-        raise NotImplementedError
 
     def send(self, frames: bytes, more: bool, shared: Sending) -> None:
         """Send data frames.

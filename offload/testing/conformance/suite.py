@@ -8,6 +8,7 @@ import queue
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from offload.exceptions import ChannelFull
 from offload.interfaces import Content, Delivery, Layer
 
 
-class Suite:
+class Suite(ABC):
     """The suite. Every test has a prefix of its own, and all the layers that it makes are closed after it.
 
     Attributes:
@@ -26,9 +27,9 @@ class Suite:
     patience = 5.0
     short = 0.1
 
+    @abstractmethod
     def make_layer(self, **settings: Any) -> Layer:
         """A further layer object on one and the same server, as if in another process, with these settings."""
-        raise NotImplementedError
 
     def setup_method(self) -> None:
         self._made: list[Layer] = []
