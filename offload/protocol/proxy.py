@@ -1,8 +1,7 @@
 """The PROXY protocol's header, versions 1 and 2: who connected to the proxy that connected to us.
 
 Pure: no sockets, no clock. Follows the specification that comes with HAProxy (``proxy-protocol.txt``). Of version 2's
-additional fields none is needed, so they are skipped, the checksum among them: the bytes came over TCP from a peer
-that the operator named.
+additional fields the checksum is verified where there is one; the others are not needed.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from offload.exceptions import ProtocolError
+from offload.protocol.crc32c import crc32c
 
 V1, V2, AUTO = "v1", "v2", "auto"
 
@@ -23,6 +23,9 @@ _V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V2_FIXED = struct.Struct(">12sBBH")
 _INET = struct.Struct(">4s4sHH")
 _INET6 = struct.Struct(">16s16sHH")
+_UNIX_BYTES = 216
+_FIELD = struct.Struct(">BH")
+_CHECKSUM = 0x03
 _LOCAL, _PROXY = 0x20, 0x21
 _UNSPECIFIED, _TCP4, _TCP6, _UNIX_STREAM = 0x00, 0x11, 0x21, 0x31
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
@@ -117,23 +120,45 @@ def _read_v2(data: bytes) -> tuple[ProxyHeader, bytes] | None:
     end = _V2_FIXED.size + length
     if len(data) < end:
         return None
-    return (_UNKNOWN if command == _LOCAL else _v2_addresses(family, data[_V2_FIXED.size : end])), data[end:]
+    if command == _LOCAL or family == _UNSPECIFIED:
+        # What stands behind this is to be ignored, whatever it is.
+        return _UNKNOWN, data[end:]
+    return _read_v2_block(family, data[:end]), data[end:]
 
 
-def _v2_addresses(family: int, block: bytes) -> ProxyHeader:
-    if family == _UNSPECIFIED:
-        return _UNKNOWN
-    if family == _UNIX_STREAM:
+def _read_v2_block(family: int, header: bytes) -> ProxyHeader:
+    layout = {_TCP4: _INET, _TCP6: _INET6}.get(family)
+    if layout is None and family != _UNIX_STREAM:
+        raise ProtocolError(f"a PROXY header has the address family and protocol 0x{family:02x}, which is not TCP")
+    fields = _V2_FIXED.size + (_UNIX_BYTES if layout is None else layout.size)
+    if len(header) < fields:
+        raise ProtocolError("a PROXY header is too short for its addresses")
+    _check_fields(header, fields)
+    if layout is None:
         # Paths on the proxy's machine: there is no address to tell.
         return ProxyHeader("UNIX")
-    layout = {_TCP4: _INET, _TCP6: _INET6}.get(family)
-    if layout is None:
-        raise ProtocolError(f"a PROXY header has the address family and protocol 0x{family:02x}, which is not TCP")
-    if len(block) < layout.size:
-        raise ProtocolError("a PROXY header is too short for its addresses")
-    source, destination, source_port, destination_port = layout.unpack_from(block)
+    source, destination, source_port, destination_port = layout.unpack_from(header, _V2_FIXED.size)
     return ProxyHeader(
         "TCP4" if family == _TCP4 else "TCP6",
         (str(ipaddress.ip_address(source)), source_port),
         (str(ipaddress.ip_address(destination)), destination_port),
+    )
+
+
+def _check_fields(header: bytes, at: int) -> None:
+    """Verify the checksum, if one of the fields from `at` on is one."""
+    while at < len(header):
+        begin = at + _FIELD.size
+        kind, size = _FIELD.unpack_from(header, at) if begin <= len(header) else (0, len(header))
+        at = begin + size
+        if at > len(header):
+            raise ProtocolError("a PROXY header's last field is longer than the header")
+        if kind == _CHECKSUM and not _is_right(header, begin, at):
+            raise ProtocolError("a PROXY header's checksum is wrong")
+
+
+def _is_right(header: bytes, begin: int, end: int) -> bool:
+    """Whether a checksum is that of the whole header with zeros in its own place."""
+    return end - begin == 4 and int.from_bytes(header[begin:end], "big") == crc32c(
+        header[:begin] + bytes(4) + header[end:]
     )

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.exceptions import ProtocolError
+from offload.protocol.crc32c import crc32c
 from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, read_proxy_header
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -24,6 +25,13 @@ def version_2(command: int, family: int, block: bytes) -> bytes:
 def tcp4(source: str = "192.0.2.7", destination: str = "198.51.100.1", extra: bytes = b"") -> bytes:
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
     return version_2(0x21, 0x11, addresses + struct.pack(">HH", 4711, 443) + extra)
+
+
+def summed(header: bytes, before: bytes = b"", behind: bytes = b"") -> bytes:
+    """The header with a checksum among its further fields."""
+    size = struct.pack(">H", len(header) - 16 + len(before) + 7 + len(behind))
+    start = header[:14] + size + header[16:] + before + b"\x03\x00\x04"
+    return start + struct.pack(">I", crc32c(start + bytes(4) + behind)) + behind
 
 
 def tcp6() -> bytes:
@@ -47,11 +55,24 @@ VALID = {
     ),
     "v2 tcp4": (tcp4(), FROM_7),
     "v2 tcp4 with fields": (tcp4(extra=b"\x04\x00\x01\x00" + b"\x01\x00\x02h2"), FROM_7),
+    "v2 checksum": (summed(tcp4()), FROM_7),
+    "v2 checksum among fields": (summed(tcp4(), b"\x04\x00\x03abc", b"\x02\x00\x09a.example"), FROM_7),
+    "v2 checksum in numbers": (
+        # Summed bit by bit, elsewhere.
+        SIGNATURE + bytes.fromhex("21110013 c0000207 c6336401 1267 01bb 030004 6acdf61c"),
+        FROM_7,
+    ),
+    "v2 tcp6 with a checksum": (
+        summed(tcp6()),
+        ProxyHeader("TCP6", ("2001:db8::7", 4711), ("2001:db8::1", 443)),
+    ),
     "v2 tcp6": (tcp6(), ProxyHeader("TCP6", ("2001:db8::7", 4711), ("2001:db8::1", 443))),
     "v2 local": (version_2(0x20, 0x00, b""), UNKNOWN),
     "v2 local with addresses": (version_2(0x20, 0x11, bytes(12)), UNKNOWN),
     "v2 unspecified": (version_2(0x21, 0x00, bytes(7)), UNKNOWN),
     "v2 unix": (version_2(0x21, 0x31, bytes(216)), ProxyHeader("UNIX")),
+    "v2 unix with a checksum": (summed(version_2(0x21, 0x31, bytes(216))), ProxyHeader("UNIX")),
+    "v2 local with a wrong checksum": (version_2(0x20, 0x00, b"\x03\x00\x04abcd"), UNKNOWN),
 }
 INVALID = {
     "no addresses": b"PROXY TCP4\r\n",
@@ -79,7 +100,46 @@ INVALID = {
     "an unknown family": version_2(0x21, 0x41, bytes(12)),
     "a short block": version_2(0x21, 0x11, bytes(11)),
     "a short block of IPv6": version_2(0x21, 0x21, bytes(35)),
+    "a short block of Unix sockets": version_2(0x21, 0x31, bytes(215)),
+    "a wrong checksum": tcp4(extra=b"\x03\x00\x04\x00\x00\x00\x00"),
+    "a short checksum": tcp4(extra=b"\x03\x00\x03abc"),
+    "a second checksum that is wrong": summed(tcp4(), behind=b"\x03\x00\x04abcd"),
+    "a field longer than the header": tcp4(extra=b"\x04\x00\x02a"),
+    "a field without its size": tcp4(extra=b"\x04\x00"),
 }
+SUMS = {
+    "32 zeros": (bytes(32), 0x8A9136AA),
+    "32 ones": (b"\xff" * 32, 0x62A8AB43),
+    "rising": (bytes(range(32)), 0x46DD794E),
+    "falling": (bytes(reversed(range(32))), 0x113FDB5C),
+    "an order to read": (
+        bytes.fromhex(
+            "01c00000 00000000 00000000 00000000 14000000 00000400 00000014 00000018 28000000 00000000 02000000"
+        )
+        + bytes(4),
+        0xD9963A56,
+    ),
+    "nothing": (b"", 0),
+}
+"""The examples of RFC 3720, appendix B.4; its bytes stand there the other way round."""
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_checksum_is_that_of_the_standard(name: str) -> None:
+    data, crc = SUMS[name]
+    assert crc32c(data) == crc
+
+
+def test_checksum_tells_every_flipped_bit() -> None:
+    header = summed(tcp4(), b"\x04\x00\x03abc")
+    assert read_proxy_header(header) == (FROM_7, b"")
+    # The addresses, the value of a field, and the checksum itself; other bytes say what is to be read.
+    for byte in (*range(16, 28), *range(31, 34), *range(37, 41)):
+        for bit in range(8):
+            flipped = bytearray(header)
+            flipped[byte] ^= 1 << bit
+            with pytest.raises(ProtocolError, match="a PROXY header's checksum is wrong"):
+                read_proxy_header(bytes(flipped))
 
 
 @pytest.mark.parametrize("name", VALID)

@@ -138,6 +138,15 @@ def test_malformed_proxy_header_is_refused(proxied: Server) -> None:
     proxied.wait_for("400 from .*a PROXY header's address is not one of its protocol")
 
 
+def test_checksum_of_a_proxy_header_is_verified(proxied: Server) -> None:
+    right = b"\r\n\r\n\x00\r\nQUIT\n" + bytes.fromhex("21110013 c0000207 c6336401 1267 01bb 030004 6acdf61c")
+    assert environ_of(proxied.ask(right + REQUEST % b""))["REMOTE_ADDR"] == "192.0.2.7"
+    wrong = right[:-1] + b"\x1d"
+    assert code_of(proxied.ask(wrong + REQUEST % b"")) == 400
+    proxied.wait_for("400 from .*a PROXY header's checksum is wrong")
+    assert proxied.log.count("checksum") == 1
+
+
 def test_slow_proxy_header_ends_with_the_header_timeout(proxied: Server) -> None:
     with proxied.connect() as sock:
         began = time.monotonic()
