@@ -8,6 +8,9 @@ from typing import Any, Protocol
 Content = dict[str, Any]
 """What a message carries: str keys to None, bool, int, float, str, bytes, list and dict (nested likewise)."""
 
+DECIDES_KEY = "__decides__"
+"""In a reply: the connect consumer itself says it, from another process, so that it decides over the handshake."""
+
 
 class Delivery:
     """One content on its way to receivers of this process.

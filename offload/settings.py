@@ -13,6 +13,10 @@ from typing import Any
 from offload.exceptions import ConfigurationError
 from offload.origins import parse_allowed
 
+MEMORY_DISPATCH = (
+    "--dispatch layer needs a layer that workers share, and the memory layer is one process's own; "
+    "use --layer ipc: on one machine, redis://HOST:PORT/DB on several"
+)
 DRAINED_SECONDS = 2.0
 """How long the last client that is sent away may take to answer."""
 
@@ -197,6 +201,14 @@ class Settings:
         (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"
     )
     exclude_channels: tuple[str, ...] = _setting(
+    dispatch: str = _setting(
+        "local", "--dispatch", "where the consumers of WebSockets run: local, in the process that holds the socket; "
+        "layer, in `offload worker` processes, on any machine", choices=("local", "layer"), metavar="WHERE",
+    )  # fmt: skip
+    dispatch_timeout: float = _setting(
+        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, after which a "
+        "handshake is answered 503 and a WebSocket closed", low=2, metavar="S",
+    )  # fmt: skip
         (), "--exclude-channels", "globs of channels that a worker leaves to others", metavar="GLOB"
     )
     log_level: str = _setting(
@@ -219,6 +231,10 @@ class Settings:
         """What `drain_timeout` comes to: who wants a short stop need not set both times."""
         if "drain_timeout" in self.explicit:
             return self.drain_timeout
+    def __post_init__(self) -> None:
+        if self.dispatch == "layer" and any(url.strip().lower().startswith("memory:") for url in self.layer):
+            raise ConfigurationError(MEMORY_DISPATCH)
+
         return min(self.drain_timeout, 0.9 * self.graceful_timeout)
 
     @property

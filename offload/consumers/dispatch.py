@@ -12,13 +12,12 @@ from typing import Any
 from offload.consumers import configuration
 from offload.consumers.channel import Channel
 from offload.consumers.message import Message
-from offload.consumers.routing import Consumer, Router
+from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
 from offload.exceptions import ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Content, Layer
 
 log = logging.getLogger("offload.consumer")
 
-CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
 LATER_TRIES = 10
 LATER_PAUSE = 0.1
 """Seconds before the first further try of a message whose consumer raised `ConsumeLater`; each pause is longer."""

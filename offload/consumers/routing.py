@@ -18,7 +18,7 @@ from offload.interfaces import Content
 from offload.layers.names import check_channel
 
 Consumer = Callable[..., Any]
-WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
+CONNECT, RECEIVE, DISCONNECT = WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
 _DEEPEST = 20
 _DOTTED = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")
 
@@ -70,6 +70,22 @@ def include(routing: str | Sequence[Any], **filters: str) -> Include:
     return Include(routing, filters)
 
 
+class Named:
+    """A consumer, or class of consumers, that is known by its dotted path alone, because it runs elsewhere."""
+
+    # What a class consumes cannot be known without importing it; one that is routed by a path is a WebSocket's.
+    method_mapping = dict.fromkeys(WEBSOCKET_CHANNELS, "")
+
+    def __init__(self, path: str, what: str) -> None:
+        _check_dotted(path, what)
+        self.path = path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Nothing of this process calls it."""
+        raise OffloadError(f"the consumer {self.path!r} is not imported here; it runs in workers")
+
+
+_Find = Callable[[str, str], Any]
 _Stage = tuple[tuple[str, "re.Pattern[str]"], ...]
 
 
@@ -109,15 +125,17 @@ class Router:
 
     Args:
         routing: a list of entries, or the dotted path of one.
+        imports: whether consumers given by dotted paths are imported. Without them it can tell what is routed, and
+            their consumers cannot be called. Routings given by dotted paths are always imported.
 
     Raises:
         ConfigurationError: an entry is wrong; the message names the entry and what to write instead.
     """
 
-    def __init__(self, routing: str | Sequence[Any]) -> None:
+    def __init__(self, routing: str | Sequence[Any], imports: bool = True) -> None:
         self._rules: dict[str, list[_Rule]] = {}
         where = routing if isinstance(routing, str) else "channel_routing"
-        for channel, rule in _flatten(routing, where, ()):
+        for channel, rule in _flatten(routing, where, (), import_dotted if imports else Named):
             self._rules.setdefault(channel, []).append(rule)
         self._keys = {channel: set().union(*(r.keys() for r in rules)) for channel, rules in self._rules.items()}
 
@@ -152,7 +170,9 @@ class Router:
         return False
 
 
-def _flatten(routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
+def _flatten(
+    routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...], find: _Find
+) -> Iterator[tuple[str, _Rule]]:
     entries = import_dotted(routing, "the routing") if isinstance(routing, str) else routing
     if len(outer) > _DEEPEST:
         raise ConfigurationError(f"{where} is included {_DEEPEST} levels deep; does it include itself?")
@@ -165,14 +185,14 @@ def _flatten(routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...]
     for number, entry in enumerate(entries):
         place = f"{where}[{number}]"
         if isinstance(entry, (list, tuple)):
-            yield from _flatten(entry, place, outer)
+            yield from _flatten(entry, place, outer, find)
         elif isinstance(entry, Include):
             inner = entry.routing if isinstance(entry.routing, str) else place
-            yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)))
+            yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)), find)
         elif isinstance(entry, Route):
-            yield _checked_channel(entry.channel, place), _rule(entry.consumer, entry.filters, place, outer)
+            yield _checked_channel(entry.channel, place), _rule(entry.consumer, entry.filters, place, outer, find)
         elif isinstance(entry, ClassRoute):
-            yield from _class_rules(entry, place, outer)
+            yield from _class_rules(entry, place, outer, find)
         else:
             raise ConfigurationError(
                 f"{place} is {entry!r}, not a routing entry; write route(channel, consumer, path=...), "
@@ -193,23 +213,23 @@ def _checked_channel(channel: object, place: str) -> str:
     return channel
 
 
-def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stage, ...]) -> _Rule:
+def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stage, ...], find: _Find) -> _Rule:
     if isinstance(consumer, str):
-        consumer = import_dotted(consumer, f"the consumer of {place}")
+        consumer = find(consumer, f"the consumer of {place}")
     if not callable(consumer):
         raise ConfigurationError(f"the consumer of {place} is {consumer!r}, which cannot be called")
     return _Rule((*outer, _stage(filters, place)), consumer)
 
 
-def _class_rules(entry: ClassRoute, place: str, outer: tuple[_Stage, ...]) -> Iterator[tuple[str, _Rule]]:
-    cls = import_dotted(entry.consumer, f"the class of {place}") if isinstance(entry.consumer, str) else entry.consumer
+def _class_rules(entry: ClassRoute, place: str, outer: tuple[_Stage, ...], find: _Find) -> Iterator[tuple[str, _Rule]]:
+    cls = find(entry.consumer, f"the class of {place}") if isinstance(entry.consumer, str) else entry.consumer
     mapping = getattr(cls, "method_mapping", None)
     if not callable(cls) or not isinstance(mapping, dict):
         raise ConfigurationError(
             f"the class of {place} is {cls!r}, without a method_mapping; derive it from offload.consumers.BaseConsumer"
         )
     for channel in cls.channel_names() if hasattr(cls, "channel_names") else mapping:
-        yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer)
+        yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer, find)
 
 
 def _stage(filters: dict[str, str], place: str) -> _Stage:
@@ -224,14 +244,18 @@ def _stage(filters: dict[str, str], place: str) -> _Stage:
     return tuple(stage)
 
 
+def _check_dotted(path: str, what: str) -> None:
+    if not _DOTTED.match(path):
+        raise ConfigurationError(f"{what} is {path!r}; write it as package.module.name")
+
+
 def import_dotted(path: str, what: str) -> Any:
     """The object at ``package.module.name``.
 
     Raises:
         ConfigurationError: there is no such module or name. An error inside the module comes through as it is.
     """
-    if not _DOTTED.match(path):
-        raise ConfigurationError(f"{what} is {path!r}; write it as package.module.name")
+    _check_dotted(path, what)
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent, greenlet
 
-from offload.exceptions import DenyConnection, LayerUnavailable
+from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
 from offload.gateway.reply import Reply
-from offload.interfaces import Content, Delivery, WebSocketConsumers
+from offload.interfaces import DECIDES_KEY, Content, Delivery, WebSocketConsumers
 from offload.protocol.handshake import Handshake
 from offload.protocol.response import plain_answer
-from offload.protocol.websocket import INTERNAL_ERROR, NORMAL
+from offload.protocol.websocket import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
     from offload.gateway.websocket_handler import WebSocketHandler
@@ -32,6 +32,8 @@ _REFUSALS = {
     500: "the server failed to open the WebSocket",
     503: "the server cannot open WebSockets now",
 }
+_CLOSES = {403: NORMAL, 500: INTERNAL_ERROR, 503: TRY_AGAIN_LATER}
+"""The same, for a consumer that had accepted by hand."""
 
 
 class _Outcome(Enum):
@@ -122,7 +124,7 @@ class Opening:
                 self._accept(None)
             elif self._outcome is _Outcome.ACCEPTED:
                 # By hand, before the consumer failed.
-                handler.close(INTERNAL_ERROR if status == 500 else NORMAL)
+                handler.close(_CLOSES[status])
             else:
                 self.refuse(status)
             if self._outcome is _Outcome.REFUSED:
@@ -144,7 +146,7 @@ class Opening:
             self._consumers.connect(content)
         except DenyConnection:
             return 403
-        except LayerUnavailable as error:
+        except (LayerUnavailable, WorkersUnavailable) as error:
             log.error("the handshake at %s failed: %s", ascii(handler.path), error)
             return 503
         except Exception:  # noqa: BLE001 -- the consumers have put it into the log, with its traceback
@@ -187,7 +189,7 @@ class Opening:
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
-        is_own = getcurrent() is self._decider
+        is_own = self._is_own(delivery)
         if isinstance(reply, Reply):
             is_data, accept, subprotocol, closes = (
                 reply.has_data,
@@ -210,7 +212,11 @@ class Opening:
         else:
             log.warning("a message for %s was dropped: its handshake takes too long", self._handler.peer)
 
-    def misspoken(self) -> None:
+    def misspoken(self, delivery: Delivery) -> None:
         """A reply was no reply. If the connect consumer meant to refuse by it, accepting would let the client in."""
-        if getcurrent() is self._decider:
+        if self._is_own(delivery):
             self.refuse(500)
+
+    def _is_own(self, delivery: Delivery) -> bool:
+        """Whether the connect consumer says it: in the greenlet that runs it, or in a worker, which says so."""
+        return getcurrent() is self._decider or delivery.content.get(DECIDES_KEY) is True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offload.interfaces import Content
+from offload.interfaces import DECIDES_KEY, Content
 from offload.protocol.deflate import SMALLEST_BYTES, Deflate
 from offload.protocol.websocket import (
     BINARY,
@@ -15,7 +15,7 @@ from offload.protocol.websocket import (
     text_frame,
 )
 
-_KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol"))
+_KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol", DECIDES_KEY))
 
 
 class Reply:

@@ -240,6 +240,6 @@ class WebSocketHandler(FrameHandler):
             log.error("a reply at %s was dropped: %s", ascii(self.path), error)
             prepared = b""
             if self._opening is not None:
-                self._opening.misspoken()
+                self._opening.misspoken(delivery)
         delivery.prepared = prepared
         return prepared

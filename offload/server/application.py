@@ -53,17 +53,23 @@ def load_module(spec: str) -> ModuleType:
         raise ConfigurationError(f"{spec!r} is not MODULE:CALLABLE, for instance project.wsgi:application") from error
 
 
-def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
+def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleType, Callable[..., Any]]:
     """Import ``MODULE[:CALLABLE]``.
 
+    Args:
+        spec: as the command line has it.
+        may_be_routing: whether the module need not have a WSGI callable, where a ``channel_routing`` is in it.
+
     Returns:
-        The module and its WSGI callable.
+        The module and its WSGI callable; without one, what answers every request with 404.
 
     Raises:
         ConfigurationError: as `load_module`, and when the module has no such callable.
     """
     module = load_module(spec)
     module_name, _, name = spec.partition(":")
+    if may_be_routing and not name and not hasattr(module, DEFAULT_CALLABLE) and hasattr(module, "channel_routing"):
+        return module, websockets_only
     name = name or DEFAULT_CALLABLE
     target: Any = module
     for part in name.split("."):
@@ -76,6 +82,13 @@ def load_application(spec: str) -> tuple[ModuleType, Callable[..., Any]]:
     if not callable(target):
         raise ConfigurationError(f"{module_name}:{name} is a {type(target).__name__}, not a WSGI callable")
     return module, target
+
+
+def websockets_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """The WSGI application of a server that has none."""
+    body = b"this server has WebSockets only\n"
+    start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _callables(target: Any) -> list[str]:

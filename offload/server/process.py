@@ -18,6 +18,9 @@ from gevent.event import Event
 
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
+from offload.consumers.layer_dispatch import LayerDispatch
+from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
+from offload.exceptions import ConfigurationError
 from offload.gateway.access import AccessLog, LogFile
 from offload.gateway.admission import Admission
 from offload.gateway.application_socket import ApplicationSockets
@@ -30,13 +33,15 @@ from offload.gateway.http import HttpGateway
 from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
+from offload.interfaces import WebSocketRouting
+from offload.layers.memory import MemoryLayer
 from offload.protocol.request import HttpLimits
 from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
 from offload.server.application import load_application
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
 from offload.server.load import LoadSlot
-from offload.settings import Settings
+from offload.settings import MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
@@ -58,6 +63,7 @@ class ServerProcess:
     _drained: Event | None = None
     _look_is_due: bool = False
     _access_file: LogFile | None = None
+    _remote: LayerDispatch | None = None
 
     def boot(self) -> None:
         """Import the application, connect the layer, wire everything.
@@ -68,9 +74,10 @@ class ServerProcess:
         settings = self.settings
         self._stopped = Event()
         self._loop = gevent.get_hub().loop
-        module, application = load_application(settings.app)
+        is_remote = settings.dispatch == "layer"
+        module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
-        router = configuration.router_for()
+        router = _names_of_routes() if is_remote else configuration.router_for()
         self._pool = Pool(settings.pool_size)
         self._access = self._access_log()
         origins = Origins(settings.ws_origins, configuration.origin_policy())
@@ -82,8 +89,11 @@ class ServerProcess:
             layer = configuration.layer_for()
             # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
             layer.new_channel(REPLY_PREFIX)
+            routing: WebSocketRouting = Dispatch(router, layer)
+            if is_remote:
+                routing = self._remote = LayerDispatch(router, layer, settings.dispatch_timeout)
             self._websockets = WebSocketGateway(
-                Dispatch(router, layer), layer, self._pool, origins, limits, counters, admission, self._access
+                routing, layer, self._pool, origins, limits, counters, admission, self._access
             )  # fmt: skip
         self._sockets = ApplicationSockets(
             application, origins, limits, counters, admission, settings.send_timeout
@@ -228,6 +238,8 @@ class ServerProcess:
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
         self._drained = Event()
+        if self._remote is not None:
+            self._remote.stop()
         self._pool.rested = self._sockets.members.left = self._look_again
         if self._websockets is not None:
             self._websockets.members.left = self._look_again
@@ -258,6 +270,24 @@ def main(settings: Settings, listening: list[socket.socket], control: Control, l
         listening: bound sockets, shared with the other server processes.
         control: to the supervisor.
         load: this process's counter.
+def _names_of_routes() -> Router:
+    """What is routed, where the consumers run elsewhere.
+
+    Raises:
+        ConfigurationError: no WebSocket is routed, or the layer reaches no worker.
+    """
+    router = Router(configuration.router_source() or [], imports=False)
+    if not set(router.channels) & set(WEBSOCKET_CHANNELS):
+        raise ConfigurationError(
+            "--dispatch layer needs routes of WebSockets; name them with --routing MODULE:NAME, "
+            "or as channel_routing in the module of APP"
+        )
+    if isinstance(configuration.layer_for(), MemoryLayer):
+        raise ConfigurationError(MEMORY_DISPATCH)
+    log.info("consumers of WebSockets run in workers (--dispatch layer); start some by: offload worker APP")
+    return router
+
+
 
     Returns:
         The process's exit status.

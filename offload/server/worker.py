@@ -1,4 +1,7 @@
-"""A worker process: takes messages of named channels from the layer and runs their consumers. It serves no sockets."""
+"""A worker process: takes messages of named channels from the layer and runs their consumers. It serves no sockets.
+
+Among them are the channels of WebSockets, on which servers with ``--dispatch layer`` put their messages.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from gevent.lock import BoundedSemaphore
 from offload.consumers import configuration
 from offload.consumers.dispatch import LATER_PAUSE, LATER_TRIES, Dispatch, name_of
 from offload.consumers.routing import WEBSOCKET_CHANNELS
+from offload.consumers.turns import ANNOUNCE_SECONDS
+from offload.consumers.worker_turns import WorkerTurns
 from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
 from offload.interfaces import Content
 from offload.server.application import load_module
@@ -45,6 +50,9 @@ def wanted_channels(routed: list[str], only: tuple[str, ...], exclude: tuple[str
         ConfigurationError: none is left.
     """
     named = [channel for channel in routed if channel not in WEBSOCKET_CHANNELS]
+    if len(named) < len(routed):
+        # A handshake has an answer, and a session its end, also where no consumer is routed for them.
+        named += WEBSOCKET_CHANNELS
     wanted = [
         channel
         for channel in named
@@ -80,6 +88,7 @@ class WorkerProcess:
         self._layer = configuration.layer_for(settings.alias)
         self._channels = wanted_channels(router.channels, settings.only_channels, settings.exclude_channels)
         self._dispatch = Dispatch(router, self._layer)
+        self._turns = WorkerTurns(self._dispatch, self._layer)
         self._pool = Pool(settings.pool_size)
         # A message is taken only when a greenlet is free for it: what waits, waits in the layer, for other workers.
         self._free = BoundedSemaphore(settings.pool_size)
@@ -93,6 +102,7 @@ class WorkerProcess:
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         takers = [gevent.spawn(self._take) for _ in range(min(TAKERS, self.settings.pool_size))]
+        announcer = gevent.spawn(self._announce)
         log.info("serving %s", ", ".join(self._channels))
         self.control.tell(ready=True)
         self._stopped.wait()
@@ -107,6 +117,7 @@ class WorkerProcess:
                 self._pool.busy,
                 self.settings.graceful_timeout,
             )
+        announcer.kill()
         self._layer.close()
         return 0
 
@@ -117,6 +128,12 @@ class WorkerProcess:
         elif not alive:
             log.warning("the supervisor is gone; stopping")
             self._stopped.set()
+
+    def _announce(self) -> None:
+        # Also while it stops: the owners wait for what runs yet.
+        while True:
+            gevent.sleep(ANNOUNCE_SECONDS)
+            self._turns.announce()
 
     def _take(self) -> None:
         while not self._stopped.is_set():
@@ -143,6 +160,9 @@ class WorkerProcess:
             self._free.release()
 
     def _run(self, channel: str, content: Content) -> None:
+        if channel in WEBSOCKET_CHANNELS:
+            self._turns.run(channel, content)
+            return
         tried = content.pop(TRIES_KEY, 0)
         if not isinstance(tried, int):
             # Somebody else's key: it does not count anything.

@@ -111,7 +111,8 @@ def test_no_channel_to_serve_is_an_error(site: Site) -> None:
     )  # fmt: skip
     assert result.returncode == 3
     assert (
-        "offload: error: there is no channel to serve (routed: jobs, other.fail, other.later, other.wait; "
+        "offload: error: there is no channel to serve (routed: jobs, other.fail, other.later, other.wait, "
+        "websocket.connect, websocket.receive, websocket.disconnect; "
         "--only-channels: nothing.*; --exclude-channels: none)"
     ) in result.stderr
 

@@ -1,0 +1,123 @@
+"""The dispatch through the layer, in a worker: runs the consumers of WebSockets whose sockets other processes own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+
+from offload.consumers.channel import Channel
+from offload.consumers.dispatch import BoundConsumers, Dispatch
+from offload.consumers.routing import CONNECT, RECEIVE
+from offload.consumers.turns import DENIED, FAILED, RAN, UNAVAILABLE, Note, announcement, report
+from offload.exceptions import DenyConnection, LayerUnavailable, OffloadError
+from offload.interfaces import DECIDES_KEY, Content, Layer
+
+log = logging.getLogger("offload.consumer")
+
+REPORT_TRIES = 10
+REPORT_PAUSE_SECONDS = 0.5
+"""How often a report is tried while the layer is away, and the pause in between."""
+
+
+class DecidingChannel(Channel):
+    """The reply channel as a connect consumer has it: what it says decides over the handshake."""
+
+    __slots__ = ()
+
+    def send(self, content: Content, immediately: bool = True) -> None:
+        """See `Channel.send`."""
+        super().send({**content, DECIDES_KEY: True} if isinstance(content, dict) else content)
+
+
+class WorkerTurns:
+    """The turns that one worker has in hand.
+
+    Args:
+        dispatch: runs consumers here.
+        layer: where messages come from, and reports go to.
+    """
+
+    def __init__(self, dispatch: Dispatch, layer: Layer) -> None:
+        self._dispatch = dispatch
+        self._layer = layer
+        self._in_hand: set[Note] = set()
+
+    def run(self, channel: str, content: Content) -> None:
+        """Run the consumer for one message of a WebSocket, and report to its owner.
+
+        Args:
+            channel: ``websocket.connect``, ``websocket.receive`` or ``websocket.disconnect``.
+            content: the message, as its owner sent it.
+        """
+        note = Note.take_from(content)
+        reply, path = content.get("reply_channel"), content.get("path")
+        if not isinstance(reply, str) or not isinstance(path, str):
+            log.error("a message on %s is dropped: it has no reply_channel or no path", channel)
+            return
+        kind = DecidingChannel if channel == CONNECT else Channel
+        consumers = BoundConsumers(self._dispatch, kind(reply, channel_layer=self._layer))
+        consumers.session_saved = note.saved
+        consumers.latency = note.latency
+        outcome = FAILED
+        if note.turn is not None:
+            self._in_hand.add(note)
+        try:
+            outcome = self._outcome(consumers, channel, content)
+        finally:
+            # Also when the consumer raised what is no Exception.
+            if note.turn is not None:
+                self._report(note.reports, report(note.turn, outcome, consumers.session_saved))
+            self._in_hand.discard(note)
+
+    def announce(self) -> None:
+        """Tell the owners that the turns in hand go on."""
+        turns: dict[str, list[int]] = defaultdict(list)
+        for note in self._in_hand:
+            assert note.turn is not None
+            turns[note.reports].append(note.turn)
+        for reports, numbers in turns.items():
+            try:
+                self._layer.send(reports, announcement(numbers))
+            except LayerUnavailable as error:
+                log.warning("the owners of sockets cannot be told that their consumers run: %s", error)
+                return
+            except OffloadError as error:
+                # A message that no server sent names no channel for reports.
+                log.warning("nobody hears at %s: %s", ascii(reports), error)
+
+    def _outcome(self, consumers: BoundConsumers, channel: str, content: Content) -> str:
+        if channel == RECEIVE:
+            consumers.receive(content)
+        elif channel != CONNECT:
+            consumers.disconnect(content)
+        elif not self._dispatch.router.accepts_websocket(content):
+            log.error(
+                "no WebSocket route matches %s here, so it is refused; does this worker have the servers' routing?",
+                ascii(content["path"]),
+            )
+            return DENIED
+        else:
+            try:
+                consumers.connect(content)
+            except DenyConnection:
+                return DENIED
+            except LayerUnavailable:
+                return UNAVAILABLE
+            except Exception:  # noqa: BLE001 -- it is in the log, with its traceback
+                return FAILED
+        return RAN
+
+    def _report(self, reports: str, content: Content) -> None:
+        for tried in range(REPORT_TRIES):
+            if tried:
+                time.sleep(REPORT_PAUSE_SECONDS)
+            try:
+                self._layer.send(reports, content)
+                return
+            except LayerUnavailable as error:
+                failure: OffloadError = error
+            except OffloadError as error:
+                failure = error
+                break
+        log.error("the owner of a socket cannot be told that its consumer has run: %s", failure)
