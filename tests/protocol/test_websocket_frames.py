@@ -22,7 +22,20 @@ from offload.protocol.websocket import (
     text_frame,
 )
 from tests.protocol import frames
-from tests.protocol.frames import CLOSE, CONT, PING, PONG, close, codes, frame, message, octets, read, theirs
+from tests.protocol.frames import (
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    check_not_laxer,
+    close,
+    codes,
+    frame,
+    message,
+    octets,
+    read,
+    theirs,
+)
 
 SIZES = [0, 1, 125, 126, 127, 128, 65535, 65536, 65537]
 
@@ -351,3 +364,11 @@ def test_close_frame_of_no_code_is_empty() -> None:
 def test_helper_makes_the_frames_it_is_asked_for() -> None:
     assert frames.frame(3)[0] == 0x83
     assert frames.frame(PING, b"x" * 126)[1] == 0x80 | 126
+
+
+def test_length_over_the_limit_is_judged_as_soon_as_the_header_is_whole() -> None:
+    header = b"\x82\xff" + (1 << 40).to_bytes(8, "big") + b"mask"
+    assert read(header[:-1]) == []
+    assert theirs(header[:-1]) == [Failure(1009, "")]
+    check_not_laxer(header[:-1], read(header[:-1]), theirs(header[:-1]))
+    assert codes(read(header)) == [Failure(1009, "")]
