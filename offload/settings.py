@@ -196,11 +196,6 @@ class Settings:
         "SCHEME://HOST, separated by commas; * for all; default: those of the host that is asked", check=_check_origin,
         metavar="ORIGINS",
     )  # fmt: skip
-    alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
-    only_channels: tuple[str, ...] = _setting(
-        (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"
-    )
-    exclude_channels: tuple[str, ...] = _setting(
     dispatch: str = _setting(
         "local", "--dispatch", "where the consumers of WebSockets run: local, in the process that holds the socket; "
         "layer, in `offload worker` processes, on any machine", choices=("local", "layer"), metavar="WHERE",
@@ -209,6 +204,11 @@ class Settings:
         10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, after which a "
         "handshake is answered 503 and a WebSocket closed", low=2, metavar="S",
     )  # fmt: skip
+    alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
+    only_channels: tuple[str, ...] = _setting(
+        (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"
+    )
+    exclude_channels: tuple[str, ...] = _setting(
         (), "--exclude-channels", "globs of channels that a worker leaves to others", metavar="GLOB"
     )
     log_level: str = _setting(
@@ -226,15 +226,15 @@ class Settings:
     explicit: frozenset[str] = frozenset()
     """Names of the fields that were set by somebody, rather than left at their default."""
 
+    def __post_init__(self) -> None:
+        if self.dispatch == "layer" and any(url.strip().lower().startswith("memory:") for url in self.layer):
+            raise ConfigurationError(MEMORY_DISPATCH)
+
     @property
     def drain_seconds(self) -> float:
         """What `drain_timeout` comes to: who wants a short stop need not set both times."""
         if "drain_timeout" in self.explicit:
             return self.drain_timeout
-    def __post_init__(self) -> None:
-        if self.dispatch == "layer" and any(url.strip().lower().startswith("memory:") for url in self.layer):
-            raise ConfigurationError(MEMORY_DISPATCH)
-
         return min(self.drain_timeout, 0.9 * self.graceful_timeout)
 
     @property

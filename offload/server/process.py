@@ -230,6 +230,8 @@ class ServerProcess:
                 self._pool.busy + self._pool.waiting,
                 self.settings.stop_seconds,
             )
+        if self._remote is not None:
+            self._remote.stop()
         for alias in configuration.aliases():
             configuration.close(alias)
         if self._access_file is not None:
@@ -238,8 +240,6 @@ class ServerProcess:
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
         self._drained = Event()
-        if self._remote is not None:
-            self._remote.stop()
         self._pool.rested = self._sockets.members.left = self._look_again
         if self._websockets is not None:
             self._websockets.members.left = self._look_again
@@ -262,14 +262,6 @@ class ServerProcess:
             self._drained.set()
 
 
-def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
-    """Serve until told to stop.
-
-    Args:
-        settings: the server's.
-        listening: bound sockets, shared with the other server processes.
-        control: to the supervisor.
-        load: this process's counter.
 def _names_of_routes() -> Router:
     """What is routed, where the consumers run elsewhere.
 
@@ -288,6 +280,14 @@ def _names_of_routes() -> Router:
     return router
 
 
+def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+    """Serve until told to stop.
+
+    Args:
+        settings: the server's.
+        listening: bound sockets, shared with the other server processes.
+        control: to the supervisor.
+        load: this process's counter.
 
     Returns:
         The process's exit status.
