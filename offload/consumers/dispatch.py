@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from offload.consumers import configuration
@@ -26,6 +28,10 @@ LATER_PAUSE = 0.1
 _FIXED = frozenset({"path", "reply_channel"})
 
 Bound = tuple[Consumer, dict[str, Any]]
+Field = tuple[bytes, bytes]
+
+_KEPT_FIELDS = 1024
+"""Header fields that many clients send alike are kept once; those of one client alone soon give their place up."""
 
 
 class Dispatch:
@@ -47,7 +53,8 @@ class Dispatch:
         """The consumers of one WebSocket, or None when no route wants this handshake."""
         if not self.router.accepts_websocket(content):
             return None
-        return BoundConsumers(self, Channel(content["reply_channel"], channel_layer=self.layer))
+        reply_channel = Channel(content["reply_channel"], channel_layer=self.layer)
+        return BoundConsumers(self, reply_channel, content.get("headers"))
 
     def consumer_of(self, channel: str, content: Content) -> Bound | None:
         """The consumer for a message of a named channel, with its keyword arguments; None when no filters match."""
@@ -97,14 +104,22 @@ class Dispatch:
 class BoundConsumers:
     """One WebSocket's consumers. The gateway calls one method at a time, in order."""
 
-    __slots__ = ("_dispatch", "_receive", "latency", "reply_channel", "session_saved")
+    __slots__ = ("_dispatch", "_fields", "_receive", "latency", "reply_channel", "session_saved")
 
-    def __init__(self, dispatch: Dispatch, reply_channel: Channel) -> None:
+    def __init__(
+        self, dispatch: Dispatch, reply_channel: Channel, headers: Iterable[list[bytes]] | None = None
+    ) -> None:
         self._dispatch = dispatch
+        self._fields = None if headers is None else _kept(headers)
         self._receive: Bound | None = None
         self.reply_channel = reply_channel
         self.session_saved = False
         self.latency: float | None = None
+
+    @property
+    def headers(self) -> list[list[bytes]] | None:
+        """The handshake's header fields; None where they were not given."""
+        return None if self._fields is None else [list(field) for field in self._fields]
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer; without one the connection is accepted. Exceptions come through."""
@@ -176,6 +191,16 @@ class BoundConsumers:
                 name_of(found[0]),
                 message.get("path"),
             )
+
+
+def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
+    # The key has been answered, and no other client has the same.
+    return tuple(_shared_field(name, value) for name, value in headers if name != b"sec-websocket-key")
+
+
+@lru_cache(_KEPT_FIELDS)
+def _shared_field(name: bytes, value: bytes) -> Field:
+    return name, value
 
 
 def name_of(consumer: Consumer) -> str:

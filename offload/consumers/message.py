@@ -48,6 +48,16 @@ class Message(Mapping[str, Any]):
         """Seconds that the client's last pong took; None before the first one, and where no client is."""
         return getattr(self._connection, "latency", None)
 
+    @property
+    def headers(self) -> list[list[bytes]] | None:
+        """The handshake's header fields, ``[name, value]`` pairs with names in lower case, on all messages of a client.
+
+        Later messages' are without the Sec-WebSocket-Key. None where no client is; and in `offload worker` processes
+        (``--dispatch layer``) on all but connect messages.
+        """
+        headers: list[list[bytes]] | None = self.content.get("headers")
+        return headers if headers is not None else getattr(self._connection, "headers", None)
+
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
 

@@ -53,6 +53,52 @@ def echo(message: Message) -> None:
     message.reply_channel.send({"text": message["text"]})
 
 
+def test_each_message_of_a_connection_knows_the_headers_of_its_handshake(layer: MemoryLayer) -> None:
+    seen: list[Any] = []
+
+    def note(message: Message) -> None:
+        seen.append(message.headers)
+
+    given = [[b"host", b"a"], [b"cookie", b"a=1"], [b"sec-websocket-key", b"k"], [b"cookie", b"b=2"]]
+    kept = [pair for pair in given if pair[0] != b"sec-websocket-key"]
+    channels = ("connect", "receive", "disconnect")
+    bound = Dispatch(Router([route(f"websocket.{name}", note) for name in channels]), layer).bind(
+        {"reply_channel": "a!b", "path": "/", "headers": given}
+    )
+    assert bound is not None
+    bound.connect({"reply_channel": "a!b", "path": "/", "headers": given})
+    bound.receive({"reply_channel": "a!b", "path": "/", "text": "hi"})
+    bound.receive({"reply_channel": "a!b", "path": "/", "text": "hi"})
+    bound.disconnect({"reply_channel": "a!b", "path": "/", "code": 1000})
+    assert seen == [given, kept, kept, kept]
+    # What a consumer does to its list is nobody else's matter.
+    assert seen[1] is not seen[2]
+    assert Message({}, "thumbnails", layer).headers is None
+
+
+def test_headers_that_many_clients_send_alike_are_kept_once(layer: MemoryLayer) -> None:
+    import tracemalloc
+
+    dispatch = Dispatch(Router([route("websocket.receive", echo)]), layer)
+
+    def bind(number: int) -> BoundConsumers | None:
+        # As they come from the wire: equal, and not the same.
+        agent = [[b"field-%d" % name, bytes(bytearray(b"x" * 100))] for name in range(12)]
+        headers = [*agent, [b"cookie", b"session=%032d" % number], [b"sec-websocket-key", b"%024d" % number]]
+        return dispatch.bind({"reply_channel": f"a!{number}", "path": "/", "headers": headers})
+
+    warm = [bind(number) for number in range(2000)]
+    tracemalloc.start()
+    try:
+        bound = [bind(number) for number in range(2000, 4000)]
+        each = tracemalloc.get_traced_memory()[0] / len(bound)
+    finally:
+        tracemalloc.stop()
+    assert len(warm) == len(bound)
+    # The fields alone are over 1,400 bytes.
+    assert each < 900
+
+
 def test_a_consumer_gets_a_message_that_is_a_mapping(layer: MemoryLayer) -> None:
     seen: list[Message] = []
     client = Client(layer, route("websocket.receive", seen.append))
