@@ -31,8 +31,9 @@ demo: $(BIN)/.installed  ## serve the chat: make demo PORT=9000 WORKERS=4 LAYER=
 	@echo "Starting the chat: open http://127.0.0.1:$(PORT)/ in two windows. Ctrl-C ends it."
 	@cd examples/chat && OFFLOAD_LAYER='$(LAYER)' exec $(OFFLOAD) project.wsgi --bind 127.0.0.1:$(PORT) --workers $(WORKERS)
 
-services:  # what the tests talk to, where the system's packages may be installed
+services: $(BIN)/.installed-test  # what the tests talk to, where the system's packages may be installed
 	@sh tests/install-services.sh
+	@sh tests/install-other-servers.sh $(BIN)/python
 
 test: $(BIN)/.installed-test services  ## run the tests; PYTEST_ARGS are passed on
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

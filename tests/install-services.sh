@@ -11,6 +11,7 @@ need redis-server redis-server
 need chromium chromium
 need chromedriver chromium-driver
 need openssl openssl
+need ip iproute2
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

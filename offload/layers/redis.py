@@ -12,6 +12,7 @@ from typing import Any
 
 from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.base import LayerBase
+from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
 from offload.layers.redis_cluster import Cluster
 from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
@@ -49,13 +50,15 @@ class RedisLayer(LayerBase):
 
     Args:
         hosts: where it is: a URL (``redis://user:password@host:6379/0``, ``rediss://``, ``redis+unix:///path``,
-            ``redis+sentinel://h1,h2/0?service=name``, ``redis+cluster://h1,h2``), a pair of host and port, or a list
-            of those. Several in a list are shards; all processes must name the same, in any order.
+            ``redis+sentinel://h1,h2/0?service=name``, ``redis+cluster://h1,h2``, ``rediss+sentinel://``,
+            ``rediss+cluster://``), a pair of host and port, or a list of those. Several in a list are shards; all
+            processes must name the same, in any order.
         timeout: seconds after which a server that does not answer counts as unreachable.
         connect_timeout: seconds for opening a connection; by default two, but not more than `timeout`.
         db: the database, where the address names none.
-        ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname: for ``rediss://``.
-        sentinel_username, sentinel_password: for the Sentinels; the address's own are for the master.
+        ssl_cert_reqs, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname: for TLS; see `Access`.
+        sentinel_ssl, sentinel_username, sentinel_password: for the Sentinels; see `Access`. The address's own user and
+            password are for the master.
         settings: see ``offload.layers.settings.LayerSettings``.
     """
 
@@ -64,10 +67,12 @@ class RedisLayer(LayerBase):
         "timeout": _seconds,
         "connect_timeout": _seconds,
         "db": int,
+        "ssl_cert_reqs": verification,
         "ssl_ca_certs": str,
         "ssl_certfile": str,
         "ssl_keyfile": str,
         "ssl_check_hostname": _boolean,
+        "sentinel_ssl": _boolean,
         "sentinel_username": str,
         "sentinel_password": str,
     }
@@ -79,10 +84,12 @@ class RedisLayer(LayerBase):
         timeout: float = 5.0,
         connect_timeout: float | None = None,
         db: int | None = None,
+        ssl_cert_reqs: str | None = None,
         ssl_ca_certs: str | None = None,
         ssl_certfile: str | None = None,
         ssl_keyfile: str | None = None,
-        ssl_check_hostname: bool = True,
+        ssl_check_hostname: bool | None = None,
+        sentinel_ssl: bool | None = None,
         sentinel_username: str | None = None,
         sentinel_password: str | None = None,
         **settings: Any,
@@ -91,14 +98,17 @@ class RedisLayer(LayerBase):
         self._addresses = parse_hosts(hosts, db)
         self._timeout = timeout
         self._connect_timeout = min(2.0, timeout) if connect_timeout is None else connect_timeout
-        self._tls = {
-            "ssl_cert_reqs": "required",
-            "ssl_ca_certs": ssl_ca_certs,
-            "ssl_certfile": ssl_certfile,
-            "ssl_keyfile": ssl_keyfile,
-            "ssl_check_hostname": ssl_check_hostname,
-        }
-        self._sentinel = {"username": sentinel_username, "password": sentinel_password}
+        self._access = Access(
+            cert_reqs=ssl_cert_reqs,
+            ca_certs=ssl_ca_certs,
+            certfile=ssl_certfile,
+            keyfile=ssl_keyfile,
+            check_hostname=ssl_check_hostname,
+            sentinel_ssl=sentinel_ssl,
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
+        )
+        self._access.check(self._addresses)
         prefix = self.settings.prefix
         self._group_prefix = f"{prefix}group:"
         self._members_prefix = f"{prefix}members:"
@@ -113,7 +123,7 @@ class RedisLayer(LayerBase):
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
         first = self._addresses[0]
         self._ring = (
-            Cluster(first, self._shard, self._connect_timeout)
+            Cluster(first, self._shard, self._connect_timeout, self._access)
             if first.nodes
             else Ring([self._shard(address) for address in self._addresses])
         )
@@ -124,9 +134,9 @@ class RedisLayer(LayerBase):
             self._publish_to_process, self.deliver_payload, self.add_local, self.discard_local, self._timeout
         )
 
-    def _shard(self, address: RedisAddress, owners: Owners | None = None) -> Shard:
-        server = Server(address, self._connect_timeout, self._timeout, self._tls, self._sentinel)
-        return Shard(server, self._deliver, lambda: self.count("reconnects"), owners)
+    def _shard(self, address: RedisAddress, owners: Owners | None = None, sharded: bool = False) -> Shard:
+        server = Server(address, self._connect_timeout, self._timeout, self._access)
+        return Shard(server, self._deliver, lambda: self.count("reconnects"), owners, sharded)
 
     # What the server sends
 
@@ -162,8 +172,7 @@ class RedisLayer(LayerBase):
 
     def _publish_to_process(self, process: str, frame: bytes) -> int:
         inbox = self._inbox_prefix + process
-        listening: int = self._ring.run(inbox, self._ring.publish_command, inbox, frame)
-        return listening
+        return self._ring.publish(inbox, frame)
 
     def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix

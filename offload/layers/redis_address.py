@@ -24,6 +24,9 @@ except ModuleNotFoundError:
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 _DEFAULT_PORT = 6379
 _SENTINEL_PORT = 26379
+_SENTINEL = ("redis+sentinel", "rediss+sentinel")
+_CLUSTER = ("redis+cluster", "rediss+cluster")
+_SCHEMES = ("redis", "rediss", "redis+unix", *_SENTINEL, *_CLUSTER)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class RedisAddress:
         service: the name by which Sentinel knows the master; then the `sentinels` are hosts and ports.
         sentinels: see `service`.
         nodes: hosts and ports of nodes of a cluster; then `arguments` are for all of its nodes.
+        encrypted: whether it is spoken to over TLS.
     """
 
     shown: str
@@ -43,6 +47,7 @@ class RedisAddress:
     service: str = ""
     sentinels: tuple[tuple[str, int], ...] = ()
     nodes: tuple[tuple[str, int], ...] = ()
+    encrypted: bool = False
 
 
 def parse_hosts(hosts: Any, database: int | None = None) -> list[RedisAddress]:
@@ -89,21 +94,19 @@ def _parse(host: Any, database: int) -> RedisAddress:
     parts = urlsplit(host)
     query = dict(parse_qsl(parts.query))
     service = query.pop("service", "")
-    if query or parts.fragment or (service and parts.scheme != "redis+sentinel"):
+    if query or parts.fragment or (service and parts.scheme not in _SENTINEL):
         raise ConfigurationError(f"layer address {shown} has settings in its query; here they are keyword arguments")
-    if parts.scheme not in ("redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster"):
-        raise ConfigurationError(
-            f"layer address {shown} is none of 'redis://', 'rediss://', 'redis+unix://', 'redis+sentinel://' and"
-            " 'redis+cluster://'"
-        )
+    if parts.scheme not in _SCHEMES:
+        known = ", ".join(f"'{scheme}://'" for scheme in _SCHEMES)
+        raise ConfigurationError(f"layer address {shown} is none of {known}")
     if parts.scheme == "redis+unix":
         if not parts.path.strip("/"):
             raise ConfigurationError(
                 f"layer address {shown} has no socket path; it looks like 'redis+unix:///path/to.sock'"
             )
         return _address("unix", _arguments(f"unix://{_user(parts)}{parts.path}"), database)
-    several = parts.scheme in ("redis+sentinel", "redis+cluster")
-    default_port = _SENTINEL_PORT if parts.scheme == "redis+sentinel" else _DEFAULT_PORT
+    several = parts.scheme in (*_SENTINEL, *_CLUSTER)
+    default_port = _SENTINEL_PORT if parts.scheme in _SENTINEL else _DEFAULT_PORT
     hosts = [_host(item, shown, default_port) for item in parts.netloc.rpartition("@")[2].split(",")]
     if len(hosts) > 1 and not several:
         raise ConfigurationError(
@@ -113,23 +116,27 @@ def _parse(host: Any, database: int) -> RedisAddress:
     number = parts.path.strip("/")
     if number and not number.isdecimal():
         raise ConfigurationError(f"layer address {shown} has the database {number!r}, not a number")
-    scheme = "redis" if several else parts.scheme
+    scheme = parts.scheme.partition("+")[0]
     arguments = _arguments(f"{scheme}://{_user(parts)}{_named(*hosts[0])}/{number}")
     if not several:
         return _address(scheme, arguments, database)
     del arguments["host"], arguments["port"]
     arguments = {"db": database, **arguments}
     shown = f"{parts.scheme}://{','.join(_named(*item) for item in hosts)}"
-    if parts.scheme == "redis+cluster":
+    if parts.scheme in _CLUSTER:
         if arguments["db"]:
             raise ConfigurationError(f"layer address {shown!r} is a cluster, which has database 0 only")
-        return RedisAddress(shown, arguments, nodes=tuple(hosts))
+        return RedisAddress(shown, arguments, nodes=tuple(hosts), encrypted=scheme == "rediss")
     if not service:
         raise ConfigurationError(
             f"layer address {shown!r} names no service; add '?service=NAME', as Sentinel knows the master"
         )
     return RedisAddress(
-        f"{shown}/{arguments['db']}?service={service}", arguments, service=service, sentinels=tuple(hosts)
+        f"{shown}/{arguments['db']}?service={service}",
+        arguments,
+        service=service,
+        sentinels=tuple(hosts),
+        encrypted=scheme == "rediss",
     )
 
 
@@ -162,4 +169,5 @@ def _address(scheme: str, arguments: dict[str, Any], database: int) -> RedisAddr
     arguments = {"db": database, **arguments}
     if "path" in arguments:
         return RedisAddress(f"redis+unix://{arguments['path']}", arguments)
-    return RedisAddress(f"{scheme}://{_named(arguments['host'], arguments['port'])}/{arguments['db']}", arguments)
+    shown = f"{scheme}://{_named(arguments['host'], arguments['port'])}/{arguments['db']}"
+    return RedisAddress(shown, arguments, encrypted=scheme == "rediss")

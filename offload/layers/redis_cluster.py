@@ -1,5 +1,7 @@
 """A Redis Cluster: its masters as shards, each with the keys and the sharded pub/sub channels of its slots.
 
+Where a master has no sharded pub/sub (before Redis 7), channels are plain ones, which reach all nodes.
+
 redis-py finds the nodes and knows the slots. Commands go to the nodes through the layer's own connections, as with
 other shards, which share round trips. A node that answers that a slot is elsewhere has not executed the command: it is
 sent there. After such an answer, and after a failure, the slots are asked for anew.
@@ -7,6 +9,7 @@ sent there. After such an answer, and after a failure, the slots are asked for a
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from _thread import RLock
@@ -19,12 +22,15 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_commands import Argument, Commands
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import SlotMoved
 from offload.layers.redis_shards import Ring, Shard
 from offload.layers.redis_subscriber import Subscriber
+
+logger = logging.getLogger("offload.layer")
 
 _REDIRECTIONS = 5
 _PAUSE = 0.2  # seconds between questions for the slots while a node is gone
@@ -36,27 +42,42 @@ class Cluster(Ring):
     """
     Args:
         address: its ``nodes`` are asked first.
-        make_shard: makes one of a node's address and of what tells the owners of names.
+        make_shard: makes one of a node's address, of what tells the owners of names, and of whether it has sharded
+            pub/sub.
         timeout: seconds for a question to one node.
+        access: certificates.
     """
-
-    publish_command = "SPUBLISH"
 
     def __init__(
         self,
         address: RedisAddress,
-        make_shard: Callable[[RedisAddress, Any], Shard],
+        make_shard: Callable[[RedisAddress, Any, bool], Shard],
         timeout: float,
+        access: Access,
     ) -> None:
         super().__init__([])
         self._address = address
         self._make_shard = make_shard
         self._timeout = timeout
+        self._access = access
         self._lock = RLock()
         self._asking: threading.Lock | None = None  # made when first needed
         self._client: Any = None
         self._asked = 0.0  # when
         self._stale = False
+        self._sharded = True
+
+    @property
+    def publish_command(self) -> str:
+        self._look()
+        return "SPUBLISH" if self._sharded else "PUBLISH"
+
+    def publish(self, name: str, payload: bytes) -> int:
+        listening = super().publish(name, payload)
+        if not listening and not self._sharded:
+            # Who subscribed before the slot moved hears it from another node, which this one has not counted.
+            return sum(int(shard.commands.run("PUBSUB", "NUMSUB", name)[1]) for shard in self.shards())
+        return listening
 
     def shards(self) -> list[Shard]:
         self._look()
@@ -117,14 +138,16 @@ class Cluster(Ring):
         return [(name, self._find(name).subscriber) for name in names]
 
     def _shard_at(self, host: str, port: int) -> Shard:
-        shown = f"redis://{f'[{host}]' if ':' in host else host}:{port}/0"
+        scheme = "rediss" if self._address.encrypted else "redis"
+        shown = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/0"
         shard = self._shards.get(shown)
         if shard is None:
             with self._lock:
                 shard = self._shards.get(shown)
                 if shard is None:
-                    address = RedisAddress(shown, {**self._address.arguments, "host": host, "port": port})
-                    shard = self._shards[shown] = self._make_shard(address, self._owners)
+                    arguments = {**self._address.arguments, "host": host, "port": port}
+                    address = RedisAddress(shown, arguments, encrypted=self._address.encrypted)
+                    shard = self._shards[shown] = self._make_shard(address, self._owners, self._sharded)
         return shard
 
     def _look(self) -> None:
@@ -142,7 +165,9 @@ class Cluster(Ring):
                 return
             try:
                 if self._client is None:
-                    self._client = self._ask()
+                    client = self._ask()
+                    self._sharded = self._has_sharded_pubsub(client)
+                    self._client = client
                 else:
                     self._client.nodes_manager.initialize()
                 self._stale = False
@@ -158,6 +183,8 @@ class Cluster(Ring):
     def _ask(self) -> RedisCluster:
         arguments: dict[str, Any] = {**self._address.arguments}
         arguments.pop("db", None)
+        if arguments.pop("connection_class", None):
+            arguments.update(ssl=True, **self._access.tls)
         return RedisCluster(
             startup_nodes=[_node(*host) for host in self._address.nodes],
             require_full_coverage=False,
@@ -167,6 +194,26 @@ class Cluster(Ring):
             protocol=2,
             **arguments,
         )
+
+    def _has_sharded_pubsub(self, client: RedisCluster) -> bool:
+        """Whether all masters have it: those of a cluster that is just being brought up to Redis 7 have not, and all
+        processes must publish and subscribe alike."""
+        nodes: Any = client
+        for node in nodes.get_primaries():
+            try:
+                (known,) = nodes.execute_command("COMMAND INFO", "SSUBSCRIBE", target_nodes=node)
+            except (RedisError, RedisClusterException):
+                continue  # gone, or not allowed to tell
+            if known is None:
+                logger.warning(
+                    "layer 'redis': %s:%s has no sharded pub/sub, which Redis 7 brought; every message to a group"
+                    " goes to all nodes of %s",
+                    node.host,
+                    node.port,
+                    self._address.shown,
+                )
+                return False
+        return True
 
     def _failure(self, error: Exception) -> LayerUnavailable:
         reason = str(error.__cause__ or error).rstrip(".")

@@ -13,13 +13,14 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection, ConnectionPool, SSLConnection
+from redis.client import Redis
+from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -32,9 +33,16 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
 
 UNKNOWN = "it is unknown whether the command was executed"
@@ -104,8 +112,7 @@ class Server:
     Args:
         connect_timeout: seconds for opening a connection.
         timeout: seconds after which a server that does not answer counts as unreachable.
-        tls: redis-py's arguments for TLS.
-        sentinel: redis-py's arguments for connections to the Sentinels.
+        access: certificates, and the Sentinels' user.
     """
 
     def __init__(
@@ -113,8 +120,7 @@ class Server:
         address: RedisAddress,
         connect_timeout: float,
         timeout: float,
-        tls: Mapping[str, Any],
-        sentinel: Mapping[str, Any],
+        access: Access,
     ) -> None:
         self.shown = address.shown
         self.timeout = timeout
@@ -122,11 +128,15 @@ class Server:
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
         self._address = address
-        self._sentinel = sentinel
-        plain = SentinelManagedConnection if address.service else Connection
-        connection_class: type[Any] = self._arguments.pop("connection_class", plain)
-        if issubclass(connection_class, SSLConnection):
-            self._arguments.update(tls)
+        self._access = access
+        connection_class: type[Any]
+        if address.encrypted:
+            connection_class = SentinelManagedSSLConnection if address.service else SSLConnection
+            self._arguments.update(access.tls)
+        elif "path" in self._arguments:
+            connection_class = UnixDomainSocketConnection
+        else:
+            connection_class = SentinelManagedConnection if address.service else Connection
         if "path" not in self._arguments:
             self._arguments["socket_keepalive"] = True
         self._arguments["connection_class"] = _telling(connection_class, self)
@@ -137,8 +147,6 @@ class Server:
             duty: is part of what ``CLIENT LIST`` shows.
             read_timeout: seconds without progress.
         """
-        # As `CLIENT LIST` shows it, where a space may not be.
-        name = f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
         return self._kind()(
             max_connections=_CONNECTIONS,
             socket_connect_timeout=self._connect_timeout,
@@ -147,7 +155,7 @@ class Server:
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
-            redis_connect_func=_greeting(name),
+            redis_connect_func=_greeting(self._name(duty)),
             **self._arguments,
         )
 
@@ -155,14 +163,18 @@ class Server:
         if not self._address.service:
             return ConnectionPool
         arguments = {
-            **self._sentinel,
+            **self._access.to_sentinels(self._address.encrypted),
             "socket_connect_timeout": self._connect_timeout,
             "socket_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
+            "redis_connect_func": _greeting(self._name("sentinel")),
         }
-        sentinel = Sentinel(self._address.sentinels, sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]
-        return partial(SentinelConnectionPool, self._address.service, sentinel)
+        return partial(SentinelConnectionPool, self._address.service, _Watchers(self._address.sentinels, arguments))
+
+    def _name(self, duty: str) -> str:
+        """As `CLIENT LIST` shows it, where a space may not be."""
+        return f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
 
     def drop(self) -> None:
         """In a forked child: give the descriptors back, and leave the parent's connections as they are.
@@ -232,6 +244,49 @@ class _Telling:
 
 def _telling(connection_class: type[Any], server: Server) -> type[Any]:
     return type(connection_class.__name__, (_Telling, connection_class), {"server": server})
+
+
+class _Watchers(Sentinel):
+    """The Sentinels; tells why none of them names a master, which redis-py keeps to itself.
+
+    Args:
+        hosts: and their ports.
+        arguments: redis-py's, for connections to them.
+    """
+
+    def __init__(self, hosts: Iterable[tuple[str, int]], arguments: Mapping[str, Any]) -> None:
+        super().__init__([])  # type: ignore[no-untyped-call]
+        arguments = dict(arguments)
+        connection_class = SSLConnection if arguments.pop("ssl", False) else Connection
+        self._reasons: dict[str, str] = {}
+        arguments["connection_class"] = type("SentinelConnection", (_Noting, connection_class), {"watchers": self})
+        self.sentinels = [
+            Redis(connection_pool=ConnectionPool(host=host, port=port, **arguments)) for host, port in hosts
+        ]
+
+    def note(self, place: str, error: RedisError) -> None:
+        self._reasons[place] = _reason(error, str(error)).rstrip(".")
+
+    def discover_master(self, service_name: str) -> Any:
+        self._reasons.clear()
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:
+            reasons = "".join(f"; {place}: {reason}" for place, reason in self._reasons.items())
+            raise MasterNotFoundError(f"no master found for {service_name!r}{reasons}") from None
+
+
+class _Noting:
+    """A connection to a Sentinel that keeps why it could not be opened."""
+
+    watchers: _Watchers
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except RedisError as error:
+            self.watchers.note(f"{self.host}:{self.port}", error)  # type: ignore[attr-defined]
+            raise
 
 
 def _greeting(name: str) -> Callable[[Any], None]:

@@ -24,16 +24,21 @@ class Shard:
     """One server, and this process's connections to it; each is opened when it is needed.
 
     Args:
-        deliver, returned, owners: as of `Subscriber`.
+        deliver, returned, owners, sharded: as of `Subscriber`.
     """
 
     def __init__(
-        self, server: Server, deliver: Deliver, returned: Callable[[], None], owners: Owners | None = None
+        self,
+        server: Server,
+        deliver: Deliver,
+        returned: Callable[[], None],
+        owners: Owners | None = None,
+        sharded: bool = False,
     ) -> None:
         self.shown = server.shown
         self.commands = Commands(server)
         self.waits = Waits(server, self.commands)
-        self.subscriber = Subscriber(server, deliver, returned, owners)
+        self.subscriber = Subscriber(server, deliver, returned, owners, sharded)
         self._server = server
 
     def close(self) -> None:
@@ -49,17 +54,21 @@ class Shard:
 
 
 class Ring:
-    """The shards of a layer, one or more.
-
-    Attributes:
-        publish_command: what publishes.
-    """
-
-    publish_command = "PUBLISH"
+    """The shards of a layer, one or more."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self._shards = {shard.shown: shard for shard in shards}
         self._only = next(iter(self._shards.values())) if len(self._shards) == 1 else None
+
+    @property
+    def publish_command(self) -> str:
+        """What publishes. Raises ``LayerUnavailable`` when that cannot be found out."""
+        return "PUBLISH"
+
+    def publish(self, name: str, payload: bytes) -> int:
+        """Returns how many are subscribed, or at least whether anybody is."""
+        listening: int = self.run(name, self.publish_command, name, payload)
+        return listening
 
     def shards(self) -> list[Shard]:
         """Those there are now. Raises ``LayerUnavailable`` when that cannot be found out."""

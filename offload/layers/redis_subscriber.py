@@ -66,8 +66,9 @@ class Subscriber:
     Args:
         deliver: is called with a batch of pairs of pub/sub channel and payload; must neither wait nor raise.
         returned: called when a connection that was lost is back.
-        owners: of names, when they may be another subscriber's after a connection was lost: the nodes of a cluster
-            have channels of their own slots only, which are subscribed to by other commands (SSUBSCRIBE).
+        owners: of names, when they may be another subscriber's after a connection was lost: in a cluster.
+        sharded: whether the server has channels of its own slots only, which are subscribed to by other commands
+            (SSUBSCRIBE).
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class Subscriber:
         deliver: Callable[[list[tuple[bytes, bytes]]], None],
         returned: Callable[[], None],
         owners: Owners | None = None,
+        sharded: bool = False,
     ) -> None:
         self._server = server
         self._deliver = deliver
         self._returned = returned
         self._owners = owners
+        self._sharded = sharded
         self._timeout = server.timeout  # of a subscription, and of silence after which a connection counts as dead
         self._lock = RLock()
         self._names: set[str] = set()  # confirmed, and not given up since
@@ -212,13 +215,13 @@ class Subscriber:
         while start < len(notes):
             command = notes[start].command
             end = start + 1
-            most = 1 if command == _PING or self._owners else _NAMES  # names in one command must be of one slot
+            most = 1 if command == _PING or self._sharded else _NAMES  # names in one command must be of one slot
             while end < len(notes) and notes[end].command == command and end - start < most:
                 end += 1
             self._commands += 1
             for note in notes[start:end]:
                 note.number = self._commands
-            sharded = "S" if self._owners and command != _PING else ""
+            sharded = "S" if self._sharded and command != _PING else ""
             commands.append((sharded + command, *(note.name for note in notes[start:end] if note.name)))
             start = end
         return commands

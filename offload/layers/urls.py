@@ -26,6 +26,8 @@ SCHEMES = {
     "redis+unix": "redis",
     "redis+sentinel": "redis",
     "redis+cluster": "redis",
+    "rediss+sentinel": "redis",
+    "rediss+cluster": "redis",
 }
 
 _BACKENDS = {

@@ -197,7 +197,8 @@ def test_a_layer_that_nobody_shares_is_an_error() -> None:
          "layer address is empty; an address looks like 'memory://', 'ipc:' or 'redis://host:6379/0'"),
         (["send", "--layer", "localhost:6379", "jobs", HELLO], 2,
          "layer address 'localhost:6379' has the unknown scheme 'localhost';"
-         " known are memory, ipc, redis, rediss, redis+unix, redis+sentinel, redis+cluster"),
+         " known are memory, ipc, redis, rediss, redis+unix, redis+sentinel, redis+cluster,"
+         " rediss+sentinel, rediss+cluster"),
         (["send", "--layer", "ipc:?capcity=3", "jobs", HELLO], 2,
          "layer 'ipc' has no setting 'capcity'; did you mean 'capacity'?"),
     ],

@@ -74,7 +74,7 @@ def test_url_gives_a_backend_its_arguments(url, arguments):
         (
             "amqp://u:p@h",
             "layer address 'amqp://***@h' has the unknown scheme 'amqp'; known are memory, ipc, redis, rediss,"
-            " redis+unix, redis+sentinel, redis+cluster",
+            " redis+unix, redis+sentinel, redis+cluster, rediss+sentinel, rediss+cluster",
         ),
         ("redis://h?capasity=3", "layer 'redis' has no setting 'capasity'; did you mean 'capacity'?"),
         ("redis://h?timeot=3", "layer 'redis' has no setting 'timeot'; did you mean 'timeout'?"),

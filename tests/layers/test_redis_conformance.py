@@ -1,5 +1,5 @@
-"""The Redis layer against the conformance suite: on one server, three shards, Sentinel and a Cluster; once more under
-gevent.
+"""The Redis layer against the conformance suite: on one server, three shards, Sentinel and a Cluster; on other versions
+and on Valkey; once more under gevent.
 """
 
 import contextlib
@@ -11,7 +11,14 @@ import pytest
 
 from offload.layers.redis import RedisLayer
 from offload.testing.conformance import LayerConformance
-from tests.redis_server import RedisCluster, SentinelSet, running_redis, shared_redis_server  # noqa: F401  # a fixture
+from tests.redis_server import (
+    OTHER_PROGRAMS,
+    RedisCluster,
+    SentinelSet,
+    require_other_program,
+    running_redis,
+    shared_redis_server,  # noqa: F401  # a fixture
+)
 
 
 class TestRedisLayer(LayerConformance):
@@ -58,6 +65,38 @@ class TestRedisLayerOnCluster(LayerConformance):
 
     def make_layer(self, **settings):
         return RedisLayer(self.url, **settings)
+
+
+class TestRedisLayerOnOtherVersions(LayerConformance):
+    @pytest.fixture(autouse=True)
+    def _on(self, other_redis_server):
+        self.url = other_redis_server.url
+
+    def make_layer(self, **settings):
+        return RedisLayer(self.url, **settings)
+
+
+class TestRedisLayerOnClusterOfOtherVersions(LayerConformance):
+    @pytest.fixture(autouse=True)
+    def _on(self, other_redis_cluster):
+        self.url = other_redis_cluster.url
+
+    def make_layer(self, **settings):
+        return RedisLayer(self.url, **{"timeout": 15, **settings})
+
+
+@pytest.fixture(scope="module", params=OTHER_PROGRAMS)
+def other_redis_server(request, tmp_path_factory):
+    with running_redis(tmp_path_factory.mktemp("other"), program=require_other_program(request.param)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=OTHER_PROGRAMS)
+def other_redis_cluster(request, tmp_path_factory):
+    program = require_other_program(request.param)
+    cluster = RedisCluster(tmp_path_factory.mktemp("other-cluster"), program=program)
+    yield cluster
+    cluster.kill()
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,8 @@ def test_sentinels_may_have_a_password_of_their_own(tmp_path, redis_server, redi
         layer.close()
         with pytest.raises(LayerUnavailable) as caught:
             redis_layers(url).check()
-        assert f"cannot reach {url}: no master found for 'mymaster'" in str(caught.value)
+        assert f"cannot reach {url}: no master found for 'mymaster'; 127.0.0.1:{sentinel.port}: " in str(caught.value)
+        assert "authentication required" in str(caught.value).lower()
 
 
 # Cluster
