@@ -16,9 +16,12 @@ from tests.websocket.test_cases import (  # noqa: F401 -- collected here, for th
     test_group_and_large_echo_are_compressed_on_the_wire,
     test_large_message_is_echoed,
     test_many_round_trips_keep_their_order,
+    test_many_round_trips_of_a_size_take_seconds,
     test_message_in_many_segments_is_echoed,
     test_message_in_very_many_fragments_is_echoed,
     test_nothing_of_all_that_was_an_error_to_the_server,
+    test_pings_between_fragments_are_answered_before_the_message_is_whole,
+    test_wrong_text_is_refused_at_its_first_wrong_part_and_not_before,
     test_wrong_text_is_refused_while_its_frame_is_still_coming,
 )
 

@@ -5,17 +5,23 @@ What came before a fault is answered first, then the close frame comes, then the
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from tests.protocol.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, close, frame, message
 from tests.protocol.test_websocket_frames import BAD, GOOD, INVALID, KOSME, VALID
-from tests.serving import Server, serving
+from tests.serving import ROOT, Server, serving
 from tests.websocket.raw import ROUTED, RawClient
+from tests.websocket.sockets import is_silent
 
 FULL_SIZE = bool(os.environ.get("OFFLOAD_TEST_FULL"))
 """OFFLOAD_TEST_FULL=1 sends messages up to 16 MiB, and hundreds of each compressed size."""
@@ -29,6 +35,10 @@ def server() -> Iterator[Server]:
 
 def text(payload: str = "Hello", *pieces: int) -> list[bytes]:
     return message(payload, pieces)
+
+
+def split(data: bytes, first: int, second: int) -> list[bytes]:
+    return [data[:first], data[first : first + second]]
 
 
 Case = tuple[str, list[bytes], list[str | bytes], int]
@@ -128,6 +138,43 @@ def test_wrong_text_is_refused_while_its_frame_is_still_coming(server: Server) -
     assert client.code == 1007
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [frame(TEXT, KOSME_BYTES, fin=False), frame(CONT, b"\xf4\x90\x80\x80", fin=False)],
+        [frame(TEXT, KOSME_BYTES + b"\xf4", fin=False), frame(CONT, b"\x90", fin=False)],
+        split(frame(TEXT, KOSME_BYTES + b"\xf4\x90\x80\x80edited"), 6 + len(KOSME_BYTES), 4),
+        split(frame(TEXT, KOSME_BYTES + b"\xf4\x90\x80\x80edited"), 6 + len(KOSME_BYTES) + 1, 1),
+    ],
+)
+def test_wrong_text_is_refused_at_its_first_wrong_part_and_not_before(server: Server, parts: list[bytes]) -> None:
+    client = RawClient(server)
+    client.send(parts[0])
+    # What was right so far is waited for: the connection lives.
+    other = RawClient(server)
+    other.send(frame(PING, b"!") + close(1000))
+    assert other.rest() == [b"pong:!"]
+    assert is_silent(client.sock)
+    client.send(parts[1])
+    assert client.rest() == []
+    assert client.code == 1007
+
+
+def test_pings_between_fragments_are_answered_before_the_message_is_whole(server: Server) -> None:
+    one, two, three, four, five = message("fragment" * 5, (8, 8, 8, 8))
+    client = RawClient(server)
+    client.send(one + two + frame(PING, b"1"))
+    answer = client.next_frame()
+    assert answer is not None
+    assert (answer.opcode, bytes(answer.data)) == (PONG, b"1")
+    client.send(three + four + frame(PING, b"2"))
+    answer = client.next_frame()
+    assert answer is not None
+    assert (answer.opcode, bytes(answer.data)) == (PONG, b"2")
+    client.send(five + close(1000))
+    assert client.rest() == ["fragment" * 5]
+
+
 SIZES = [65536, 262144, 1 << 20, 4 << 20] + ([8 << 20, 16 << 20] if FULL_SIZE else [])
 
 
@@ -164,6 +211,21 @@ def test_message_in_many_segments_is_echoed(server: Server, chop: int) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("size", [0, 16, 64, 256, 1024, 4096])
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_many_round_trips_of_a_size_take_seconds(server: Server, size: int, kind: type) -> None:
+    payload = "*" * size if kind is str else b"\xfe" * size
+    (sent,) = message(payload)
+    client = RawClient(server)
+    began = time.monotonic()
+    for _ in range(1000 if FULL_SIZE else 200):
+        client.send(sent)
+        assert client.receive() == payload
+    assert time.monotonic() - began < 20
+    client.send(close(1000))
+    assert client.rest() == []
+
+
 def test_many_round_trips_keep_their_order(server: Server) -> None:
     client = RawClient(server)
     for number in range(500):
@@ -176,6 +238,23 @@ def test_many_round_trips_keep_their_order(server: Server) -> None:
 OFFERS = {
     "plain": ("permessage-deflate", 15),
     "client bits": ("permessage-deflate; client_max_window_bits", 15),
+    # As the fuzzing client of Autobahn makes them: what it would accept, then what it asks for.
+    "hints": ("permessage-deflate; client_no_context_takeover; client_max_window_bits", 15),
+    "hints, no takeover, window 8": (
+        "permessage-deflate; client_no_context_takeover; client_max_window_bits; server_no_context_takeover; "
+        "server_max_window_bits=8",
+        8,
+    ),
+    "hints, window 15": (
+        "permessage-deflate; client_no_context_takeover; client_max_window_bits; server_max_window_bits=15",
+        15,
+    ),
+    "hints, three offers": (
+        "permessage-deflate; client_no_context_takeover; client_max_window_bits; server_no_context_takeover; "
+        "server_max_window_bits=8, permessage-deflate; client_no_context_takeover; client_max_window_bits; "
+        "server_no_context_takeover, permessage-deflate; client_no_context_takeover; client_max_window_bits",
+        8,
+    ),
     "no takeover": ("permessage-deflate; server_no_context_takeover; client_max_window_bits", 15),
     "window 8": ("permessage-deflate; server_max_window_bits=8", 8),
     "window 9": ("permessage-deflate; client_max_window_bits; server_max_window_bits=9", 9),
@@ -243,6 +322,20 @@ def test_damaged_compressed_message_is_refused_with_1007(server: Server) -> None
 def test_nothing_of_all_that_was_an_error_to_the_server(server: Server) -> None:
     assert "ERROR" not in server.log
     assert "Traceback" not in server.log
+
+
+def test_configuration_of_the_fuzzing_client_names_served_paths() -> None:
+    """``CONTRIBUTING.md`` tells how to run Autobahn's own suite with it."""
+    configuration = json.loads((Path(__file__).parent / "autobahn" / "fuzzingclient.json").read_text())
+    commands = (ROOT / "CONTRIBUTING.md").read_text()
+    for wanted in configuration["servers"]:
+        url = urlsplit(wanted["url"])
+        (command,) = re.findall(rf"offload (\S+) -b {url.netloc} (.+)", commands)
+        with serving(command[0], *command[1].split()) as started:
+            client = RawClient(started, url.path)
+            client.send(b"".join(message(b"x" * (2 << 20))))
+            assert client.receive() == b"x" * (2 << 20)
+            client.close()
 
 
 def test_opcodes_are_those_of_the_library() -> None:
