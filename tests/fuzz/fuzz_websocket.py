@@ -32,7 +32,7 @@ def one_input(data: bytes) -> None:
         return
     # With more behind it, so that whoever looks closer at a header that is not whole has no advantage.
     step, raw = data[0] or 1, _masked(data[1:]) + frame(PING) * 5
-    began = time.perf_counter()
+    began = time.process_time()
     cuts = range(step, len(raw), step)
     for deflate in (None, _PLAIN):
         events = read(raw, deflate=deflate, max_size=MAX_SIZE)
@@ -45,7 +45,7 @@ def one_input(data: bytes) -> None:
         negotiate([data])
     except ValueError:
         pass
-    assert time.perf_counter() - began < SLOW_SECONDS, "too slow"
+    assert time.process_time() - began < SLOW_SECONDS, "too slow"
 
 
 def _masked(data: bytes) -> bytes:
