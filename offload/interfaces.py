@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import get_native_id
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -21,14 +22,16 @@ class Delivery:
             output back until the end of this turn of the loop, and join what it has for one socket.
         prepared: None, or what the first receiver made of the content (for instance an encoded frame), kept so
             that other receivers of the same delivery need not make it again.
+        thread: the system's number of the thread that delivers, for receivers that belong to another.
     """
 
-    __slots__ = ("content", "more", "prepared")
+    __slots__ = ("content", "more", "prepared", "thread")
 
     def __init__(self, content: Content, more: bool = False) -> None:
         self.content = content
         self.more = more
         self.prepared: Any = None
+        self.thread = get_native_id()
 
 
 Deliver = Callable[[Delivery], None]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from _thread import get_native_id
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
 import gevent
-from gevent import monkey
 
 from offload.gateway.access import AccessLog
 from offload.gateway.admission import Admission
@@ -60,9 +59,7 @@ class WebSocketGateway(FrameGateway):
         self.access = access
         self.date = Date()
         self.loop = gevent.get_hub().loop
-        # The real one: gevent's own tells greenlets apart, not threads.
-        self.thread_id: Callable[[], int] = monkey.get_original("_thread", "get_ident")
-        self.thread = self.thread_id()
+        self.thread = get_native_id()
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
         """See `offload.gateway.http.Upgrades`."""

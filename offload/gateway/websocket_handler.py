@@ -87,7 +87,7 @@ class WebSocketHandler(FrameHandler):
         self.gateway.counters.opened += 1
         self.connection.write(answer)
         for delivery in held:
-            self.deliver(delivery)
+            self._deliver(delivery)
         self.connection.resume_reading()
         if early:
             self.data_received(early)
@@ -211,9 +211,20 @@ class WebSocketHandler(FrameHandler):
     def deliver(self, delivery: Delivery) -> None:
         """Send to the client. Called by the layer in any greenlet, or thread."""
         gateway = self.gateway
-        if gateway.thread_id() != gateway.thread:
-            gateway.loop.run_callback_threadsafe(self.deliver, delivery)
+        if delivery.thread != gateway.thread:
+            gateway.loop.run_callback_threadsafe(self._deliver, delivery)
             return
+        prepared = delivery.prepared
+        # The shortest way for what is sent most, a small message to many.
+        if type(prepared) is bytes and prepared and not delivery.more and self._state is _OPEN and not self._mailbox:
+            connection = self.connection
+            connection.write(prepared)
+            if connection.unsent_bytes:
+                self._relieve()
+            return
+        self._deliver(delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
         state = self._state
         if state is _OPEN or state is _ENDING:
             prepared = delivery.prepared
@@ -221,10 +232,10 @@ class WebSocketHandler(FrameHandler):
                 prepared = self._prepare(delivery)
             if type(prepared) is bytes:
                 if prepared:
-                    self.send(prepared, delivery.more, gateway)
+                    self.send(prepared, delivery.more, self.gateway)
             else:
                 if prepared.has_data:
-                    self.send(prepared.frames(self._protocol.deflate), delivery.more, gateway)
+                    self.send(prepared.frames(self._protocol.deflate), delivery.more, self.gateway)
                 if prepared.close is not None:
                     self.close(prepared.close)
         elif state is _UNDECIDED and self._opening is not None:

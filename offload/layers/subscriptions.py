@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from _thread import RLock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from offload.interfaces import Content, Deliver, Delivery
 
@@ -36,18 +36,21 @@ class Subscriptions:
         self._groups_of: dict[str, str | set[str]] = {}
         # Group to member to end of membership. Adding again moves a member to the end, so the oldest come first.
         self._members: dict[str, dict[str, float]] = {}
+        # The receivers of a group's members, kept from one message to the next as long as nobody comes or goes.
+        self._audiences: dict[str, list[Deliver]] = {}
 
     def attach(self, channel: str, deliver: Deliver) -> None:
         """Also replaces the receiver of an attached channel."""
         with self._lock:
             self._receivers[channel] = deliver
+            for group in _names(self._groups_of.get(channel)):
+                self._audiences.pop(group, None)
 
     def detach(self, channel: str) -> list[str]:
         """Forget the channel. Returns the groups that lost their last member by it."""
         with self._lock:
             self._receivers.pop(channel, None)
-            found = self._groups_of.pop(channel, ())
-            groups = (found,) if isinstance(found, str) else found
+            groups = _names(self._groups_of.pop(channel, None))
             return [group for group in groups if self._drop_member(group, channel)]
 
     def receiver(self, channel: str) -> Deliver | None:
@@ -65,6 +68,7 @@ class Subscriptions:
             members = self._members.setdefault(group, {})
             members.pop(channel, None)
             members[channel] = self._clock() + self._group_expiry
+            self._audiences.pop(group, None)
             groups = self._groups_of.get(channel)
             if groups is None:
                 self._groups_of[channel] = group
@@ -86,6 +90,7 @@ class Subscriptions:
             groups = list(self._members)
             self._members.clear()
             self._groups_of.clear()
+            self._audiences.clear()
             return groups
 
     def has_members(self, group: str) -> bool:
@@ -109,28 +114,36 @@ class Subscriptions:
         return True
 
     def fan_out(self, group: str, content: Content, more: bool = False) -> int:
-        """Hand one `Delivery` to every member's receiver; members may come and go meanwhile.
+        """Hand one `Delivery` to every member's receiver.
+
+        Members may come and go meanwhile; who leaves before its turn may be called once all the same.
 
         Returns:
             How many receivers were called. Memberships that had expired ended first, so after 0 the caller sees to it
             that the group is given up upstream.
         """
         self._expire(group)
-        members = self._members.get(group)
-        if members is None:
-            return 0
+        audience = self._audiences.get(group)
+        if audience is None:
+            audience = self._audience(group)
         delivery = Delivery(content, more)
-        reached = 0
-        find = self._receivers.get
-        for channel in list(members):
-            receiver = find(channel)
-            if receiver is not None:
-                reached += 1
-                try:
-                    receiver(delivery)
-                except Exception:
-                    logger.exception("receiver of channel %s raised; the other members are not affected", channel)
-        return reached
+        for receiver in audience:
+            try:
+                receiver(delivery)
+            except Exception:
+                channel = self._channel_of(receiver)
+                logger.exception("receiver of channel %s raised; the other members are not affected", channel)
+        return len(audience)
+
+    def _channel_of(self, receiver: Deliver) -> str | None:
+        return next((channel for channel, found in self._receivers.copy().items() if found is receiver), None)
+
+    def _audience(self, group: str) -> list[Deliver]:
+        with self._lock:
+            audience = [self._receivers[channel] for channel in self._members.get(group, ())]
+            if audience:
+                self._audiences[group] = audience
+            return audience
 
     def _expire(self, group: str) -> None:
         now = self._clock()
@@ -147,6 +160,7 @@ class Subscriptions:
         members = self._members.get(group)
         if members is None or members.pop(channel, None) is None:
             return False
+        self._audiences.pop(group, None)
         if members:
             return False
         del self._members[group]
@@ -160,6 +174,12 @@ class Subscriptions:
                 del self._groups_of[channel]
         elif groups == group:
             del self._groups_of[channel]
+
+
+def _names(groups: str | set[str] | None) -> Iterable[str]:
+    if groups is None:
+        return ()
+    return (groups,) if isinstance(groups, str) else groups
 
 
 def _hand_over(receiver: Deliver, delivery: Delivery, channel: str) -> None:

@@ -66,22 +66,57 @@ def test_fan_out_hands_one_delivery_to_each_member():
 
 
 def test_fan_out_survives_members_that_leave_and_raise_meanwhile(caplog):
-    subscriptions, got, _ = make("last")
+    subscriptions, got, _ = make("last", "new")
 
     def leave(delivery):
-        subscriptions.detach("leaver")
         subscriptions.detach("next")
+        subscriptions.add("g", "new")
         raise RuntimeError("boom")
 
     subscriptions.attach("leaver", leave)
     subscriptions.attach("next", got["last"].append)
     for channel in ("leaver", "next", "last"):
         subscriptions.add("g", channel)
-    assert subscriptions.fan_out("g", {}) == 2
-    assert len(got["last"]) == 1
+    # Who was there when the message came is reached, and nobody else.
+    assert subscriptions.fan_out("g", {}) == 3
+    assert (len(got["last"]), len(got["new"])) == (2, 0)
     [record] = caplog.records
     assert (record.name, record.levelname, record.exc_info[0]) == ("offload.layer", "ERROR", RuntimeError)
     assert record.message == "receiver of channel leaver raised; the other members are not affected"
+    # "next" has left, "new" has come.
+    assert subscriptions.fan_out("g", {}) == 3
+    assert (len(got["last"]), len(got["new"])) == (3, 1)
+
+
+def test_the_receivers_of_a_group_follow_every_change():
+    subscriptions, got, clock = make("a", "b", "c")
+    again = []
+
+    def reached():
+        before = {channel: len(inbox) for channel, inbox in {**got, "again": again}.items()}
+        subscriptions.fan_out("g", {})
+        return {channel for channel, inbox in {**got, "again": again}.items() if len(inbox) > before[channel]}
+
+    assert reached() == set()
+    subscriptions.add("g", "a")
+    assert reached() == {"a"}
+    subscriptions.add("g", "b")
+    assert reached() == {"a", "b"}
+    subscriptions.discard("g", "a")
+    assert reached() == {"b"}
+    subscriptions.attach("b", again.append)
+    assert reached() == {"again"}
+    clock.now = 60
+    subscriptions.add("g", "c")
+    assert reached() == {"again", "c"}
+    clock.now = 110
+    assert reached() == {"c"}
+    subscriptions.detach("c")
+    assert reached() == set()
+    subscriptions.add("g", "a")
+    assert reached() == {"a"}
+    subscriptions.clear_groups()
+    assert reached() == set()
 
 
 def test_memberships_expire_unless_added_again():
