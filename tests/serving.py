@@ -29,10 +29,16 @@ class Server:
         arguments: what follows ``offload`` on the command line; without ``--bind`` it listens on a free port.
         workers: how many server processes to wait for.
         cwd, env: where and with what it runs.
+        namespace: a network namespace to run in, as ``ip netns`` names it; see ``tests.namespaces``.
     """
 
     def __init__(
-        self, *arguments: str, workers: int = 1, cwd: Path | str = ROOT, env: dict[str, str] | None = None
+        self,
+        *arguments: str,
+        workers: int = 1,
+        cwd: Path | str = ROOT,
+        env: dict[str, str] | None = None,
+        namespace: str | None = None,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="offload-test-")
         self.environ = {
@@ -45,9 +51,16 @@ class Server:
         }
         # Told by the server itself when it is ready, whatever it writes into its log.
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notices.bind("")
-        self.environ["NOTIFY_SOCKET"] = f"@{self._notices.getsockname()[1:].decode()}"
+        if namespace is None:
+            self._notices.bind("")
+            self.environ["NOTIFY_SOCKET"] = f"@{self._notices.getsockname()[1:].decode()}"
+        else:
+            # Abstract names are each namespace's own.
+            self.environ["NOTIFY_SOCKET"] = os.path.join(self._directory.name, "notify")
+            self._notices.bind(self.environ["NOTIFY_SOCKET"])
         command = [sys.executable, "-m", "offload", *arguments]
+        if namespace is not None:
+            command = ["ip", "netns", "exec", namespace, *command]
         if not {"-b", "--bind", "worker"} & set(arguments):
             command += ["--bind", "127.0.0.1:0"]
         if workers != 1:
