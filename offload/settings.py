@@ -137,6 +137,11 @@ class Settings:
     ciphers: str | None = _setting(
         None, "--ciphers", "ciphers for TLS 1.2, as OpenSSL writes them; default: Python's", metavar="LIST"
     )
+    strict_sni: str = _setting(
+        "auto", "--strict-sni", "answer requests for hosts that their connection's certificate is not for with 421: "
+        "off, auto (where the client named a host to choose among several certificates) or on (always)",
+        choices=("off", "auto", "on"), words={"true": "on", "false": "off"}, alone="on", metavar="MODE",
+    )  # fmt: skip
     tls_handshake_timeout: float | None = _setting(
         10.0, "--tls-handshake-timeout", "seconds for a TLS handshake; 0 for no limit", low=0, metavar="S"
     )

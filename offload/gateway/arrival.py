@@ -10,8 +10,9 @@ from typing import Any
 from offload.exceptions import ProtocolError
 from offload.gateway.forwarded import TrustedPeers
 from offload.gateway.http import PARTING_SECONDS, Environ, HttpGateway
+from offload.gateway.misdirected import HostCheck
 from offload.protocol.proxy import ProxyHeader, read_proxy_header
-from offload.protocol.response import plain_answer
+from offload.protocol.request import HttpError
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection
@@ -28,6 +29,9 @@ class Arrivals:
         proxy_mode: the PROXY protocol's versions to look for (see `read_proxy_header`); None for none.
         proxies: peers that may send such a header.
         timeout: seconds for the header; None for no limit.
+        strict_sni: which requests over TLS are held to the hosts of their certificate: "off" for none; "auto" for
+            those of connections that named a host to choose among several certificates; "on" for all.
+        gateways: peers that are not, since they bring requests of many clients.
     """
 
     def __init__(
@@ -37,8 +41,12 @@ class Arrivals:
         proxy_mode: str | None,
         proxies: TrustedPeers,
         timeout: float | None,
+        strict_sni: str,
+        gateways: TrustedPeers,
     ) -> None:
         self.http = http
+        self.strict_sni = strict_sni
+        self.gateways = gateways
         self.tls = tls
         self.proxy_mode = proxy_mode
         self.proxies = proxies
@@ -65,7 +73,7 @@ class Arrivals:
     def introduced(self, connection: Connection, base: Environ, rest: bytes) -> None:
         """What comes now, `rest` first, is TLS or HTTP."""
         if isinstance(connection, TlsConnection):
-            connection.begin_tls(partial(self._secured, base), rest)
+            connection.begin_tls(partial(self._secured, base), partial(self._not_secured, base), rest)
             return
         self.http.accepted(connection, base)
         if rest and connection.handler is not None:
@@ -75,7 +83,21 @@ class Arrivals:
         certificate = connection.certificate
         if certificate is not None:
             base = {**base, **_client_certificate(certificate, connection.certificate_bytes or b"")}
-        self.http.accepted(connection, base)
+        self.http.accepted(connection, base, self._host_check(connection))
+
+    def _host_check(self, connection: TlsConnection) -> HostCheck | None:
+        asked_for = connection.asked_for
+        if self.strict_sni == "off" or (self.strict_sni == "auto" and asked_for is None):
+            return None
+        if self.gateways(_address_of(connection)):
+            return None
+        # Where all is demanded, the name in the handshake excuses nothing: the certificate may not be for it, either.
+        return HostCheck(connection.hosts, asked_for if self.strict_sni == "auto" else None)
+
+    def _not_secured(self, base: Environ, connection: TlsConnection) -> None:
+        self.http.refused(
+            connection, base, HttpError(400, "this port speaks TLS, and the request came without; use https")
+        )
 
     def stop(self) -> None:
         """Give those on their way as long as an idle connection has; what they then ask is answered."""
@@ -98,28 +120,30 @@ def _client_certificate(certificate: dict[str, Any], der: bytes) -> Environ:
     }
 
 
+def _address_of(connection: Connection) -> str:
+    """The client's; "" at a Unix socket."""
+    peer = connection.peer
+    return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
 class _Introduction:
     """A connection whose PROXY header is awaited."""
 
-    __slots__ = ("_arrivals", "_base", "_connection", "_data", "_refused")
+    __slots__ = ("_arrivals", "_base", "_connection", "_data")
 
     def __init__(self, arrivals: Arrivals, connection: Connection, base: Environ) -> None:
         self._arrivals = arrivals
         self._connection = connection
         self._base = base
         self._data = b""
-        self._refused = False
         arrivals.waiting.add(self)
         arrivals.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, until the header is whole or it is clear that there is none."""
-        if self._refused:
-            return
         self._data += data
         arrivals = self._arrivals
         assert arrivals.proxy_mode is not None
-        peer = self._connection.peer
         try:
             found = read_proxy_header(self._data, arrivals.proxy_mode)
         except ProtocolError as error:
@@ -129,8 +153,7 @@ class _Introduction:
             return
         header, rest = found
         if header is not None:
-            host = peer[0] if isinstance(peer, tuple) else ""
-            if not arrivals.proxies(host):
+            if not arrivals.proxies(_address_of(self._connection)):
                 self._refuse(403, "a PROXY header is taken only from the addresses that --proxy-allow-from names")
                 return
             self._apply(header)
@@ -145,23 +168,21 @@ class _Introduction:
             self._base["PROXY_PORT"] = str(header.destination[1])
 
     def _refuse(self, status: int, text: str) -> None:
-        log.warning("%d from %s: %s", status, self._connection.peer, text)
-        self._refused = True
         connection = self._connection
         if isinstance(connection, TlsConnection):
             # It waits for TLS, and would not understand plain words.
+            log.info("%d from %s: %s", status, connection.peer, text)
             connection.abort()
         else:
-            connection.write(plain_answer(status, text, self._arrivals.http.date().encode("ascii")))
-            connection.finish()
-            self._arrivals.deadlines.add(self)
+            self._leave()
+            self._arrivals.http.refused(connection, self._base, HttpError(status, text))
 
     def _leave(self) -> None:
         self._arrivals.waiting.discard(self)
         self._arrivals.deadlines.discard(self)
 
     def eof_received(self) -> None:
-        """It ended before it began, or has its refusal."""
+        """It ended before it began."""
         self._connection.abort()
 
     def connection_lost(self) -> None:
@@ -169,5 +190,5 @@ class _Introduction:
         self._leave()
 
     def expired(self) -> None:
-        """The header did not come in time, or the client did not leave after its refusal."""
+        """The header did not come in time."""
         self._connection.abort()

@@ -23,7 +23,7 @@ from offload.protocol.response import plain_answer
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:
-    from offload.gateway.http import Environ, HttpGateway
+    from offload.gateway.http import Check, Environ, HttpGateway
 
 log = logging.getLogger("offload.http")
 
@@ -60,11 +60,13 @@ class HttpHandler:
         "_unsent",
     )
 
-    def __init__(self, gateway: HttpGateway, connection: Connection, base: Environ) -> None:
+    def __init__(
+        self, gateway: HttpGateway, connection: Connection, base: Environ, check: Check | None = None
+    ) -> None:
         self._gateway = gateway
         self._connection = connection
         self._base = base
-        self._protocol = HttpProtocol(gateway.limits)
+        self._protocol = HttpProtocol(gateway.limits, check)
         self._body: RequestBody | None = None
         # The time for the first head begins with the connection.
         self._state = _HEAD

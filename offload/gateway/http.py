@@ -32,6 +32,8 @@ class Upgrades(Protocol):
 
 
 Refuse = Callable[[HttpError, bytes], None]
+Check = Callable[[Request], None]
+"""Refuses a request by raising `HttpError`."""
 
 
 class Sockets(Protocol):
@@ -110,12 +112,19 @@ class HttpGateway:
         self.sending: Timeouts[HttpHandler] = Timeouts(send_timeout, HttpHandler.send_expired)
         self.lingering: Timeouts[HttpHandler] = Timeouts(linger_timeout, HttpHandler.linger_expired)
 
-    def accepted(self, connection: Connection, base: Environ) -> None:
-        """Serve a new connection; `base` is its listener's part of the environ."""
-        handler = HttpHandler(self, connection, base)
+    def accepted(self, connection: Connection, base: Environ, check: Check | None = None) -> None:
+        """Serve a new connection; `base` is its listener's part of the environ, and `check` sees each request."""
+        handler = HttpHandler(self, connection, base, check)
         self.handlers.add(handler)
         self.heads.add(handler)
         connection.start(handler)
+
+    def refused(self, connection: Connection, base: Environ, error: HttpError) -> None:
+        """Tell a connection that serves nothing why, and end it."""
+        handler = HttpHandler(self, connection, base)
+        self.handlers.add(handler)
+        connection.start(handler)
+        handler.refuse(error)
 
     def stop(self) -> None:
         """Answer what has arrived, or may be on its way, and end each connection after that."""

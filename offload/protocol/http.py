@@ -5,6 +5,7 @@ One request at a time: bytes of the next one wait until `next_request`. Pure: no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from offload.protocol.body import BodyDecoder, Chunked, FixedLength
@@ -24,14 +25,19 @@ Event = Request | bytes | End
 class HttpProtocol:
     """Reads requests from what a client sends.
 
+    Args:
+        limits: bounds on each request.
+        check: None, or called with each head; it refuses one by raising `HttpError`.
+
     Attributes:
         rest: bytes that arrived and are not used yet: a head's beginning, or what follows the request.
     """
 
-    __slots__ = ("_body", "_complete", "_skipped", "limits", "rest")
+    __slots__ = ("_body", "_check", "_complete", "_skipped", "limits", "rest")
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, check: Callable[[Request], None] | None = None) -> None:
         self.limits = limits
+        self._check = check
         self.rest = b""
         self._body: BodyDecoder | None = None
         self._complete = False
@@ -71,6 +77,8 @@ class HttpProtocol:
             return []
         head = data[: end + 4] if end + 4 < len(data) else data
         request = parse_request(head, limits)
+        if self._check is not None:
+            self._check(request)
         data = data[end + 4 :]
         length = request.content_length
         if request.chunked:

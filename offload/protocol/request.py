@@ -124,6 +124,9 @@ def check_beginning(data: bytes, limits: HttpLimits) -> None:
     Raises:
         HttpError: as `parse_request` would.
     """
+    if data[:1] == b"\x16":
+        # The type of the record that every TLS handshake begins with.
+        raise HttpError(400, "this port speaks plain HTTP, and the client TLS")
     end = data.find(b"\n", 0, limits.line_bytes + 2)
     if end >= 0:
         if data[end - 1 : end] != b"\r":

@@ -98,6 +98,7 @@ class ServerProcess:
         self._sockets = ApplicationSockets(
             application, origins, limits, counters, admission, settings.send_timeout
         )  # fmt: skip
+        gateways = TrustedPeers(settings.forwarded_allow_ips)
         self._http = HttpGateway(
             application,
             self._pool,
@@ -108,7 +109,7 @@ class ServerProcess:
                 settings.limit_request_head,
                 settings.limit_request_body or None,
             ),
-            EnvironBuilder(Forwarders(TrustedPeers(settings.forwarded_allow_ips), settings.forwarder_headers)),
+            EnvironBuilder(Forwarders(gateways, settings.forwarder_headers)),
             header_timeout=settings.header_timeout,
             body_timeout=settings.body_timeout,
             send_timeout=settings.send_timeout,
@@ -124,7 +125,12 @@ class ServerProcess:
         self._tls: TlsAcceptor | None = None
         if wants_tls:
             context = make_context(
-                settings.certfile, settings.keyfile, settings.ca_certs, settings.cert_reqs, settings.ciphers
+                settings.certfile,
+                settings.keyfile,
+                settings.ca_certs,
+                settings.cert_reqs,
+                settings.ciphers,
+                knows_hosts=settings.strict_sni == "on",
             )
             self._tls = TlsAcceptor(context, settings.tls_handshake_timeout)
         self._arrivals = Arrivals(
@@ -133,6 +139,8 @@ class ServerProcess:
             settings.proxy_protocol if settings.proxy_protocol != "off" else None,
             TrustedPeers(settings.proxy_allow_ips),
             settings.header_timeout,
+            settings.strict_sni,
+            gateways,
         )
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()

@@ -135,6 +135,11 @@ class Connection:
         except OSError:
             self.abort()
             return
+        except Exception:
+            # A TLS connection reads to the end of its handshake and into the gateway.
+            log.exception("a connection failed before it had a handler; it is closed")
+            self.abort()
+            return
         handler = self.handler
         if handler is None:
             return

@@ -31,6 +31,9 @@ _PIECE_BYTES = 65536
 
 
 class _Object(ssl.SSLObject):
+    asked_for: str | None = None
+    """The host that the client named, where there are several certificates to choose from."""
+
     def _sslsock(self) -> _Object:
         # gevent's contexts hand their callbacks what this returns: they expect one of gevent's sockets.
         return self
@@ -38,6 +41,8 @@ class _Object(ssl.SSLObject):
 
 class _Context(ssl.SSLContext):
     sslobject_class = _Object
+    hosts: frozenset[str] = frozenset()
+    """Those that the certificate is for, lower case, where anybody has to know."""
 
 
 def make_context(
@@ -46,6 +51,8 @@ def make_context(
     ca_certs: str | None = None,
     cert_reqs: int = 0,
     ciphers: str | None = None,
+    *,
+    knows_hosts: bool = False,
 ) -> ssl.SSLContext:
     """A server's context: TLS 1.2 and up, without renegotiation, HTTP/1.1 by ALPN.
 
@@ -56,9 +63,12 @@ def make_context(
         ca_certs: PEM file of those who vouch for clients.
         cert_reqs: 0 asks clients for no certificate, 1 takes one, 2 demands one.
         ciphers: OpenSSL's cipher list for TLS 1.2.
+        knows_hosts: whether connections are to tell the hosts of their certificate, though there is only one. With
+            several they always do.
 
     Raises:
-        ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches.
+        ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches; or the hosts are to
+            be known, and the only certificate names none.
     """
     if not certfiles:
         raise ConfigurationError("TLS needs a certificate; give --certfile")
@@ -71,38 +81,42 @@ def make_context(
         for certfile, keyfile in zip(certfiles, keyfiles or certfiles, strict=True)
     ]
     first = contexts[0]
+    if len(contexts) > 1 or knows_hosts:
+        for context, certfile in zip(contexts, certfiles, strict=True):
+            context.hosts = _hosts_of(certfile)
+    if knows_hosts and len(contexts) == 1 and not first.hosts:
+        raise ConfigurationError(f"the certificate {certfiles[0]!r} names no host (subjectAltName)")
     if len(contexts) > 1:
-        hosts = {
-            name: context
-            for certfile, context in zip(reversed(certfiles), reversed(contexts), strict=True)
-            for name in _host_names(certfile)
-        }
+        certificates = {host: context for context in reversed(contexts) for host in context.hosts}
 
-        def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        def choose(tls: _Object, name: str | None, _: ssl.SSLContext) -> None:
+            tls.asked_for = name
             host = (name or "").lower()
-            tls.context = hosts.get(host) or hosts.get("*." + host.partition(".")[2]) or first
+            tls.context = certificates.get(host) or certificates.get("*." + host.partition(".")[2]) or first
 
-        first.sni_callback = choose
+        # The type shed knows of no contexts that make objects of another class.
+        first.sni_callback = choose  # type: ignore[assignment]
     return first
 
 
-def _host_names(certfile: str) -> list[str]:
+def _hosts_of(certfile: str) -> frozenset[str]:
     """The hosts that a certificate is for, lower case."""
     try:
         from cryptography import x509
     except ImportError as error:
         raise ConfigurationError(
-            "several certificates need the cryptography package; run: pip install 'django-offload[tls]'"
+            "to tell certificates' hosts needs the cryptography package; run: pip install 'django-offload[tls]'"
         ) from error
     certificate = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return []
-    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+        return frozenset()
+    addresses = (str(address) for address in names.get_values_for_type(x509.IPAddress))
+    return frozenset((*(name.lower() for name in names.get_values_for_type(x509.DNSName)), *addresses))
 
 
-def _context(certfile: str, keyfile: str, ca_certs: str | None, cert_reqs: int, ciphers: str | None) -> ssl.SSLContext:
+def _context(certfile: str, keyfile: str, ca_certs: str | None, cert_reqs: int, ciphers: str | None) -> _Context:
     context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -169,7 +183,7 @@ class TlsConnection(Connection):
 
     sends_files = False
 
-    __slots__ = ("_acceptor", "_established", "_incoming", "_outgoing", "_ready", "_soon", "_tls")
+    __slots__ = ("_acceptor", "_established", "_incoming", "_outgoing", "_plain", "_ready", "_soon", "_tls")
 
     def __init__(
         self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None], acceptor: TlsAcceptor
@@ -177,6 +191,8 @@ class TlsConnection(Connection):
         super().__init__(loop, sock, peer, left)
         self._acceptor = acceptor
         self._ready: Callable[[TlsConnection], None] | None = None
+        # Until the client's first bytes have come.
+        self._plain: Callable[[TlsConnection], None] | None = None
         self._established = False
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -194,23 +210,60 @@ class TlsConnection(Connection):
         """The client's certificate, in DER form; None without one."""
         return self._tls.getpeercert(binary_form=True) if self._tls is not None else None
 
-    def begin_tls(self, ready: Callable[[TlsConnection], None], early: bytes = b"") -> None:
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Those that the certificate in use is for; none where `make_context` was not asked to know them."""
+        context = self._tls.context if self._tls is not None else None
+        return context.hosts if isinstance(context, _Context) else frozenset()
+
+    @property
+    def asked_for(self) -> str | None:
+        """The host that the client named for the choice among several certificates."""
+        return self._tls.asked_for if isinstance(self._tls, _Object) else None
+
+    def begin_tls(
+        self,
+        ready: Callable[[TlsConnection], None],
+        plain: Callable[[TlsConnection], None],
+        early: bytes = b"",
+    ) -> None:
         """Begin the handshake.
 
         Args:
             ready: called once the handshake is done; it gives the connection its handler.
+            plain: called instead where the client began with a plain request; what it sent is dropped, and the
+                connection speaks plainly, as before.
             early: what was read from the socket already.
         """
         self.handler = None
         self._ready = ready
+        self._plain = plain
         self._recv = self._receive
         self._tls = self._acceptor.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._acceptor.shaking_hands.add(self)
         self._acceptor.deadlines.add(self)
         self.resume_reading()
         if early:
-            self._incoming.write(early)
+            self._begin(early)
+
+    def _begin(self, data: bytes) -> None:
+        """Take bytes of the handshake, if that is what they are."""
+        plain, self._plain = self._plain, None
+        if plain is not None and data[:1].isupper():
+            # A method's first letter, which is no type of a TLS record.
+            self._leave_handshake()
+            self._tls = None
+            plain(self)
+        else:
+            self._incoming.write(data)
             self._shake_hands()
+
+    def _leave_handshake(self) -> None:
+        self._acceptor.shaking_hands.discard(self)
+        self._acceptor.deadlines.discard(self)
+        self._ready = self._plain = None
+        # Held by the connection, it would hold the connection.
+        self._recv = self._sock.recv
 
     def handshake_expired(self) -> None:
         """The client took too long."""
@@ -234,10 +287,11 @@ class TlsConnection(Connection):
         self._established = True
         self._acceptor.shaking_hands.discard(self)
         self._acceptor.deadlines.discard(self)
-        # Tickets for the client's next visits.
-        self._send_outgoing()
         ready, self._ready = self._ready, None
-        ready(self)
+        # Tickets for the client's next visits; it may be gone already.
+        self._send_outgoing()
+        if not self.closed:
+            ready(self)
 
     def _receive(self, size: int) -> bytes:
         """In the place of a socket's ``recv``: all that can be decrypted now, b"" at the end."""
@@ -250,9 +304,10 @@ class TlsConnection(Connection):
                 raise BlockingIOError
             return data
         incoming = self._incoming
-        incoming.write(data)
-        if not self._established:
-            self._shake_hands()
+        if self._established:
+            incoming.write(data)
+        else:
+            self._begin(data)
             if not self._established or self.closed:
                 raise BlockingIOError
         assert self._tls is not None
@@ -284,6 +339,8 @@ class TlsConnection(Connection):
     def write(self, data: bytes) -> None:
         """See `Connection.write`."""
         if self.closed or self._end is not None or not self._established:
+            if self._tls is None:
+                super().write(data)
             return
         if self._soon is not None:
             self._encrypt_soon()
@@ -373,9 +430,5 @@ class TlsConnection(Connection):
         """See `Connection.abort`."""
         if self.closed:
             return
-        self._acceptor.shaking_hands.discard(self)
-        self._acceptor.deadlines.discard(self)
-        self._ready = None
-        # Held by the connection, it would hold the connection.
-        self._recv = self._sock.recv
+        self._leave_handshake()
         super().abort()

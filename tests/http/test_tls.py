@@ -20,6 +20,7 @@ from websockets.sync.client import connect
 
 from tests.http.tls_client import GET, LAST, MIRROR, Files, Wire, ask, body_of, environ_of, read_all, tls
 from tests.serving import DEADLINE, Server, serving
+from tests.serving import read_all as read_plain
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,25 @@ def test_client_that_leaves_without_a_goodbye_harms_nobody(server: Server, files
     assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
 
 
+def test_client_that_resets_behind_its_handshake_harms_nobody(server: Server, files: Files) -> None:
+    for _ in range(20):
+        wire = Wire(server, files.client())
+        while True:
+            try:
+                wire.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                wire.send()
+                wire.receive()
+            else:
+                break
+        # Its last word and the reset come together.
+        wire.send()
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wire.sock.close()
+    assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
+    assert "Traceback" not in server.log
+
+
 def test_refusal_is_read_though_the_client_goes_on_sending(server: Server, files: Files) -> None:
     with tls(server, files.client()) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n" + b"x" * 100_000)
@@ -196,10 +216,48 @@ def test_slow_handshake_ends_with_its_timeout(server: Server, files: Files) -> N
     server.wait_for("the TLS handshake with .* took too long", times=2)
 
 
-def test_plain_http_is_refused_and_logged(server: Server, files: Files) -> None:
-    server.ask(GET % b"/")
-    server.wait_for(r"the TLS handshake with \('127.0.0.1', \d+\) failed: HTTP_REQUEST")
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT"])
+def test_plain_http_is_refused_in_plain_words(server: Server, files: Files, method: bytes) -> None:
+    sentence = "this port speaks TLS, and the request came without; use https"
+    before = server.log.count(sentence)
+    answer = server.ask(method + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nConnection: close\r\n" in head
+    assert body.decode() == f"400 Bad Request: {sentence}\n"
+    server.wait_for(rf"400 from \('127.0.0.1', \d+\): {sentence}", times=before + 1)
+    assert server.log.count(sentence) == before + 1
     assert ask(server, files.client())
+
+
+def test_client_reads_that_refusal_although_it_goes_on_sending(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(50):
+            sock.sendall(b"x" * 10_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_plain(sock).startswith(b"HTTP/1.1 400 ")
+
+
+def test_plain_http_behind_a_proxy_header_is_refused_in_plain_words(files: Files) -> None:
+    with serving(MIRROR, "--certfile", files.pair, "--proxy-protocol", "v1") as server:
+        answer = server.ask(b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n" + GET % b"/")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        server.wait_for(r"400 from \('203.0.113.9', 4711\): this port speaks TLS")
+
+
+def test_tls_to_a_plain_port_is_refused_and_logged_as_what_it_is(files: Files) -> None:
+    with serving(MIRROR) as server:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = files.client()
+            context.minimum_version = context.maximum_version = version
+            with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer failure"):
+                ask(server, context)
+        sentence = "this port speaks plain HTTP, and the client TLS"
+        server.wait_for(rf"400 from \('127.0.0.1', \d+\): {sentence}", times=2)
+        answer = server.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n")
+        assert answer.endswith(f"\r\n\r\n400 Bad Request: {sentence}\n".encode())
+        assert server.log.count(sentence) == 3
 
 
 @pytest.mark.parametrize(
