@@ -145,9 +145,10 @@ def test_bytes_that_are_no_frames_end_in_a_close_code() -> None:
             stream = damaged(rng)
             expected = close_code(read(stream + close(1000), max_size=100_000, deflate=PLAIN if number % 2 else None))
             was_cut = False
-            for at in range(0, len(stream), rng.choice([1, 7, 1000]) if len(stream) < 300 else 1000):
+            step = rng.choice([1, 7, 1000]) if len(stream) < 300 else 1000
+            for at in range(0, len(stream), step):
                 try:
-                    client.send(stream[at : at + 1000])
+                    client.send(stream[at : at + step])
                 except (BrokenPipeError, ConnectionResetError):
                     was_cut = True
                     break
