@@ -105,6 +105,18 @@ def test_slow_client_holds_up_only_its_own_sender(server: Server) -> None:
     server.wait_for("poured")
 
 
+def test_pings_are_answered_while_the_application_sends_without_a_pause(server: Server) -> None:
+    with open_by_hand(server, "/pour") as sock:
+        sock.sendall(frame(Opcode.TEXT, b"64"))
+        received = sock.recv(MIB)
+        for number in range(20):
+            sock.sendall(frame(Opcode.PING, b"ping-%02d" % number))
+        # No message has such a byte.
+        while b"\x8a\x07ping-19" not in received:
+            received += sock.recv(MIB)
+            assert len(received) < 16 * MIB, "the last of them waits behind everything"
+
+
 def test_client_that_takes_nothing_is_cut_off_after_the_send_timeout() -> None:
     with serving(APP, "--send-timeout", "0.2", cwd=ROOT) as server, open_by_hand(server, "/pour") as sock:
         sock.sendall(frame(Opcode.TEXT, b"64"))
