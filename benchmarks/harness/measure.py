@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from benchmarks.harness import BUILD, SUITE, VENV
 from benchmarks.harness.environments import Environments
 from benchmarks.harness.machine import Pinning, describe
-from benchmarks.harness.model import BenchmarkError, Comparison, Contender, Entry, Result, Sample, Target
+from benchmarks.harness.model import BenchmarkError, Comparison, Contender, Entry, Result, Sample, Target, figure
 from benchmarks.harness.native import run_timed
+from benchmarks.harness.postgres import Postgres
 from benchmarks.harness.processes import Server, free_port, redis_server
 
 
@@ -30,19 +31,20 @@ class Bench:
 
     @contextlib.contextmanager
     def serving(self, contender: Contender) -> Iterator[Server]:
-        """The contender's server, and a Redis if it needs one, both new."""
+        """The contender's server, and the Redis or PostgreSQL that it needs, all new."""
         with self.servers(contender, 1) as servers:
             yield servers[0]
 
     @contextlib.contextmanager
     def servers(self, contender: Contender, count: int) -> Iterator[list[Server]]:
-        """As many servers of the contender, which share a Redis if they need one, all new."""
+        """As many servers of the contender, which share the Redis or PostgreSQL that they need, all new."""
         self.environments.check(contender)
         with contextlib.ExitStack() as stack:
             redis_port = stack.enter_context(redis_server(self.pinning.client)).port if contender.redis else 0
-            yield [stack.enter_context(self.server(contender, redis_port)) for _ in range(count)]
+            database = stack.enter_context(Postgres(self.pinning.client)).directory if contender.postgres else ""
+            yield [stack.enter_context(self.server(contender, redis_port, database)) for _ in range(count)]
 
-    def server(self, contender: Contender, redis_port: int) -> Server:
+    def server(self, contender: Contender, redis_port: int, database: str = "") -> Server:
         """One server of the contender, not started yet."""
         port = free_port()
         values = {
@@ -53,6 +55,7 @@ class Bench:
             "node": shutil.which("node"),
             "suite": SUITE,
             "build": BUILD,
+            "postgres": database,
         }
         command = [part.format(**values) for part in contender.command]
         environment = {key: value.format(**values) for key, value in contender.environment.items()}
@@ -83,6 +86,10 @@ def measure(bench: Bench, target: Target, wanted: Sequence[str]) -> Result:
     bench.environments.prepare([target.ours, *peers])
     ours = _entry(bench, target.ours)
     entries, comparisons = [ours], []
+    if not target.peers:
+        # Only against itself, at another size.
+        for number in range(1, bench.rounds + 1):
+            _sample(bench, target, target.ours, ours, number)
     for peer in peers:
         theirs = _entry(bench, peer)
         comparison = Comparison(peer.name)
@@ -130,6 +137,7 @@ def _sample(bench: Bench, target: Target, contender: Contender, entry: Entry, nu
     entry.samples.append(sample)
     remark = f" ({sample.note})" if sample.note else ""
     print(
-        f"{target.name} round {number}: {contender.label}: {sample.value:,.0f} {target.unit}{remark}", file=sys.stderr
+        f"{target.name} round {number}: {contender.label}: {figure(sample.value)} {target.unit}{remark}",
+        file=sys.stderr,
     )
     return sample

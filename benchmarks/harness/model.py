@@ -17,11 +17,17 @@ class BenchmarkError(Exception):
     """Something that a contender, a tool or the machine did wrong; its text goes into the table."""
 
 
+def figure(value: float) -> str:
+    """A figure as people read it: small ones, which are ratios, not rounded away."""
+    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Contender:
     """A server that can be started, and where its work is.
 
-    `command` and `environment` are formatted with `port`, `redis_port`, `redis_url`, `bin` (of the Python peers'
+    `command` and `environment` are formatted with `port`, `redis_port`, `redis_url`, `postgres`
+    (the directory of its socket), `bin` (of the Python peers'
     virtual environment), `node`, `suite` (the benchmarks directory) and `build` (what the C compiler made).
     """
 
@@ -37,6 +43,7 @@ class Contender:
     runtime: str = "python"
     """"python", "node" or "native"."""
     redis: bool = False
+    postgres: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

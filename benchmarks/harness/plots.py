@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from benchmarks.harness.model import OURS, Result
+from benchmarks.harness.model import figure as figure_of
 from benchmarks.harness.report import read_json
 
 OURS_COLOUR, LIMIT_COLOUR, PEER_COLOUR, INK = "#1b6ca8", "#c9c9c9", "#8fb3cc", "#333333"
@@ -37,7 +38,7 @@ def draw(result: Result, path: Path) -> None:
     )
     for position, (median, high) in enumerate(zip(medians, above, strict=True)):
         axes.annotate(
-            f"{median:,.0f}",
+            figure_of(median),
             (median + high, position),
             xytext=(5, 0),
             textcoords="offset points",
@@ -47,7 +48,7 @@ def draw(result: Result, path: Path) -> None:
     better = "higher" if result.higher_is_better else "lower"
     axes.set_title(result.title, loc="left", fontsize=11)
     axes.set_xlabel(f"{result.unit} ({better} is better)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: figure_of(value) if value % 1 else f"{value:,.0f}")
     axes.margins(x=0.15)
     axes.set_xlim(left=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -60,8 +60,13 @@ def start_child(
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
+    cwd: Path = ROOT,
+    user: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a process group of its own, pinned to `cpu`; the kernel ends it if the harness dies."""
+    """Start `command` in a process group of its own, pinned to `cpu`; the kernel ends it if the harness dies.
+
+    `user` is whom it runs as, None for whoever runs the harness.
+    """
     parent = os.getpid()
 
     def in_child() -> None:
@@ -75,7 +80,8 @@ def start_child(
     try:
         return subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
+            user=user,
             env={**inherited, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=stdin,
             stdout=stdout,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.model import Comparison, Entry, Result, Sample
+from benchmarks.harness.model import Comparison, Entry, Result, Sample, figure
 
 
 def write_json(result: Result, folder: Path) -> None:
@@ -60,8 +60,8 @@ def _section(result: Result) -> str:
     lines = [
         f"## {result.target.upper()}: {result.title}",
         "",
-        f"{result.work[0].upper()}{result.work[1:]}. Median (min to max) of {rounds} with each peer"
-        f"{length}; {better}; {result.pinned}; {result.when}.",
+        f"{result.work[0].upper()}{result.work[1:]}. Median (min to max) of {rounds}"
+        f"{' with each peer' if len(result.entries) > 1 else ''}{length}; {better}; {result.pinned}; {result.when}.",
         "",
         f"| server | {result.unit} | offload ÷ it | must reach | reached | p99 | CPU server, client | remarks |",
         "| --- | ---: | ---: | --- | --- | ---: | ---: | --- |",
@@ -83,8 +83,8 @@ def _row(result: Result, entry: Entry, comparison: Comparison | None) -> str:
         remarks.append(f"**failed:** {entry.error}")
     cells = [
         f"**{entry.label}**" if comparison is None else entry.label,
-        spread(entry.values, "{:,.0f}"),
-        spread(comparison.ratios, "{:.2f}") if comparison else "",
+        spread(entry.values, figure),
+        spread(comparison.ratios, "{:.2f}".format) if comparison else "",
         must,
         reached,
         _detail(entry, lambda detail: detail["latency_us"]["p99"] / 1000, "{:.2f} ms"),
@@ -94,14 +94,14 @@ def _row(result: Result, entry: Entry, comparison: Comparison | None) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def spread(figures: list[float], form: str) -> str:
+def spread(figures: list[float], form: Callable[[float], str]) -> str:
     """Median, and in brackets the least and the most of several figures."""
     if not figures:
         return "-"
-    median = form.format(statistics.median(figures))
+    median = form(statistics.median(figures))
     if len(figures) == 1:
         return median
-    return f"{median} ({form.format(min(figures))} to {form.format(max(figures))})"
+    return f"{median} ({form(min(figures))} to {form(max(figures))})"
 
 
 def _detail(entry: Entry, read: Callable[[Any], float], form: str) -> str:

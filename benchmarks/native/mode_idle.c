@@ -1,6 +1,8 @@
 /* Idle: open the connections, say so, hold them, and do what stdin says.
  *
  *     probe   the first connection sends one message; every connection of its group must get it, or the answer says how many did
+ *     listen  from now on others send; their messages are counted, whatever they say
+ *     report  say how many came since
  *     quit    (or the end of stdin) leave
  *
  * Lost connections do not end the run: how many a server holds is the result.
@@ -11,6 +13,7 @@ static char first_reason[512];
 static uint64_t probe_ends;
 static uint32_t probe_number;
 static long probe_count;
+static bool listening;
 
 static void lost(struct connection *connection, const char *why)
 {
@@ -34,6 +37,10 @@ static void report_open(const char *event)
 
 static void message(struct connection *connection, int opcode, const uint8_t *data, size_t size)
 {
+    if (listening) {
+        probe_count++;
+        return;
+    }
     if (!probe_ends) {
         connection_lost(connection, "a message that nobody sent");
         return;
@@ -45,6 +52,15 @@ static void message(struct connection *connection, int opcode, const uint8_t *da
 static void command(const char *line)
 {
     if (!strcmp(line, "quit")) exit(0);
+    if (!strcmp(line, "report")) {
+        report_open("report");
+        return;
+    }
+    listening = !strcmp(line, "listen");
+    if (listening) {
+        probe_count = 0;
+        return;
+    }
     if (strcmp(line, "probe")) fail("unknown command: %s", line);
     probe_count = 0;
     probe_ends = now_ns() + (uint64_t)(options.timeout * 1e9);

@@ -8,8 +8,10 @@ from benchmarks.targets import (
     p4_django,
     p5_memory,
     p6_storm,
+    p7_database,
     p8_direct,
     p9_worker,
+    p10_scale,
     p11_large,
 )
 
@@ -25,8 +27,12 @@ TARGETS: dict[str, Target] = {
         p5_memory.TARGET,
         p6_storm.TARGET,
         p6_storm.IPC,
+        p7_database.TARGET,
         p8_direct.TARGET,
         p9_worker.TARGET,
+        p10_scale.SENDER,
+        p10_scale.COMMANDS,
+        p10_scale.MEMORY,
         p11_large.ECHO,
         p11_large.BODIES,
         p11_large.FILE,

@@ -38,9 +38,7 @@ def measure(bench: Bench, contender: Contender) -> Sample:
 
 def _measure(bench: Bench, contender: Contender, server: Server, count: int) -> Sample:
     load = ["idle", "--port", str(server.port), "--path", contender.path, "--browser-headers", "--timeout", "30"]
-    with Client([*load, "--connections", str(WARM_UP_CONNECTIONS)], bench.pinning.client) as warm_up:
-        warm_up.answer(OPEN_TIMEOUT)
-    _wait_until_closed(server)
+    warm_up(bench, server, load)
     before = {pid: resident_bytes(pid) for pid in server.pids()}
     with Client([*load, "--connections", str(count)], bench.pinning.client) as client:
         opened = client.answer(OPEN_TIMEOUT)
@@ -50,7 +48,7 @@ def _measure(bench: Bench, contender: Contender, server: Server, count: int) -> 
         held = descriptors(holder)
         if held < count:
             raise BenchmarkError(f"no process holds all connections: {held:,} descriptors in the fullest")
-        after = _settled_resident_bytes(holder)
+        after = settled_resident_bytes(holder)
         # Only now, so that what delivery allocates is not counted: is each connection really in the group?
         client.command("probe")
         probe = client.answer(60)
@@ -62,7 +60,10 @@ def _measure(bench: Bench, contender: Contender, server: Server, count: int) -> 
     return Sample((after - before[holder]) / count, detail)
 
 
-def _wait_until_closed(server: Server) -> None:
+def warm_up(bench: Bench, server: Server, load: list[str]) -> None:
+    """Open some connections, and wait until the server has closed them all again."""
+    with Client([*load, "--connections", str(WARM_UP_CONNECTIONS)], bench.pinning.client) as client:
+        client.answer(OPEN_TIMEOUT)
     deadline = time.monotonic() + SETTLE_TIMEOUT
     while kept := open_connections(server.port):
         if time.monotonic() > deadline:
@@ -70,7 +71,7 @@ def _wait_until_closed(server: Server) -> None:
         time.sleep(0.05)
 
 
-def _settled_resident_bytes(pid: int) -> int:
+def settled_resident_bytes(pid: int) -> int:
     """RSS once it has stayed within 0.1 % for a second, or at the end of the time for that."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
     figures = [resident_bytes(pid)]

@@ -1,0 +1,1 @@
+"""P7: a Django project for offload, whose consumer waits for the database."""

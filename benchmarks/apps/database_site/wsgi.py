@@ -1,0 +1,9 @@
+"""The project for a server of WSGI."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.apps.database_site.settings")
+
+application = get_wsgi_application()
