@@ -11,6 +11,7 @@ need redis-server redis-server
 need chromium chromium
 need chromedriver chromium-driver
 need openssl openssl
+need logrotate logrotate
 need ip iproute2
 [ -n "$missing" ] || exit 0
 

@@ -102,6 +102,8 @@ class Server:
         return notice
 
     def _is_quiet(self, arguments: tuple[str, ...]) -> bool:
+        if "--error-logfile" in arguments:
+            return True
         level = self.environ.get("OFFLOAD_LOG_LEVEL", "info")
         if "--log-level" in arguments:
             level = arguments[arguments.index("--log-level") + 1]

@@ -1,14 +1,42 @@
-"""Logging of a server, in gunicorn's form."""
+"""Logging of a server, in gunicorn's form; a file can be begun anew when the old one was moved away."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 
 from offload.exceptions import ConfigurationError
 
 FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
+
+
+class _File(logging.FileHandler):
+    """The log in a file, which other processes share."""
+
+    # Whether the next line is to begin a new file.
+    is_stale = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.is_stale:
+            self.reopen()
+        super().emit(record)
+
+    def reopen(self) -> None:
+        """Begin a new file of that name; where that cannot be, go on with the old one."""
+        self.is_stale = False
+        try:
+            stream = self._open()
+        except OSError as error:
+            # In this very file, and not once for each of its lines.
+            logging.getLogger("offload.server").error(
+                "cannot write the log %r: %s; the old one goes on", self.baseFilename, error.strerror
+            )
+            return
+        old = self.setStream(stream)
+        if old is not None:
+            old.close()
 
 
 def set_up(level: str, file: str) -> None:
@@ -19,7 +47,7 @@ def set_up(level: str, file: str) -> None:
     """
     handler: logging.Handler
     try:
-        handler = logging.StreamHandler(sys.stderr) if file == "-" else logging.FileHandler(file)
+        handler = logging.StreamHandler(sys.stderr) if file == "-" else _File(file)
     except OSError as error:
         raise ConfigurationError(f"cannot write the log {file!r}: {error.strerror}") from error
     handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
@@ -27,3 +55,20 @@ def set_up(level: str, file: str) -> None:
     log.setLevel(level.upper())
     log.handlers = [handler]
     log.propagate = False
+
+
+def _files() -> Iterator[_File]:
+    return (handler for handler in logging.getLogger("offload").handlers if isinstance(handler, _File))
+
+
+def reopen() -> None:
+    """Begin new files of the same names, for when the old ones were moved away. Not for a signal's handler, which may
+    interrupt a line."""
+    for handler in _files():
+        handler.reopen()
+
+
+def reopen_later() -> None:
+    """`reopen` before the next line; for a signal's handler."""
+    for handler in _files():
+        handler.is_stale = True

@@ -37,6 +37,7 @@ from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
 from offload.protocol.request import HttpLimits
 from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
+from offload.server import logs
 from offload.server.application import load_application
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
@@ -74,6 +75,9 @@ class ServerProcess:
         settings = self.settings
         self._stopped = Event()
         self._loop = gevent.get_hub().loop
+        # Before any file is open, so that each is reopened whenever the signal comes.
+        self._moved = self._loop.signal(signal.SIGUSR1, ref=False)
+        self._moved.start(self._reopen_logs)
         is_remote = settings.dispatch == "layer"
         module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
@@ -152,6 +156,14 @@ class ServerProcess:
             return None
         self._access_file = LogFile(settings.access_logfile, self._loop.run_callback)
         return AccessLog(settings.access_logformat, self._access_file.write)
+
+    def _reopen_logs(self) -> None:
+        logs.reopen()
+        if self._access_file is not None:
+            try:
+                self._access_file.reopen()
+            except ConfigurationError as error:
+                log.error("%s; the old one goes on", error)
 
     def _websocket_limits(self) -> WebSocketLimits:
         settings = self.settings

@@ -16,7 +16,7 @@ from enum import Enum
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
-from offload.server import parent, sockets
+from offload.server import logs, parent, sockets
 from offload.server.control import BootError, Control, pair
 from offload.server.load import SharedLoad
 from offload.server.pid_file import PidFile
@@ -33,7 +33,7 @@ SETTLED_SECONDS = 5.0
 """A child that lived this long was not failing at start."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_HANDLED = (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP)
+_HANDLED = (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1)
 
 
 class _Stage(Enum):
@@ -89,6 +89,7 @@ class Supervisor:
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
     _stop_signal: int | None = None
     _hung_up: bool = False
+    _logs_moved: bool = False
     _to_replace: list[Child] = field(default_factory=list)
     _deadline: float | None = None
     _served: bool = False
@@ -159,6 +160,8 @@ class Supervisor:
             self._stop_signal = signal.SIGQUIT if quick else number
         elif number == signal.SIGHUP:
             self._hung_up = True
+        elif number == signal.SIGUSR1:
+            self._logs_moved = True
 
     def _watch(self) -> None:
         while self._children or self._restarts:
@@ -168,11 +171,19 @@ class Supervisor:
                 else:
                     self._hear(key.data)
             self._reap()
+            if self._logs_moved:
+                self._reopen_logs()
             if self._stop_signal is not None or self._error is not None:
                 self._stop()
             else:
                 self._restart_due()
                 self._reload_due()
+
+    def _reopen_logs(self) -> None:
+        self._logs_moved = False
+        logs.reopen()
+        log.info("reopening the logs: SIGUSR1")
+        self._signal(list(self._children.values()), signal.SIGUSR1)
 
     # Reload: each server process stays until its replacement is ready, one after the other.
 
@@ -307,6 +318,8 @@ class Supervisor:
         # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # It may come at any time, and would end a process that does nothing about it.
+        signal.signal(signal.SIGUSR1, lambda *_: logs.reopen_later())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._selector.close()
         os.close(self._wake_reader)

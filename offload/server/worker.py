@@ -23,6 +23,7 @@ from offload.consumers.turns import ANNOUNCE_SECONDS
 from offload.consumers.worker_turns import WorkerTurns
 from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
 from offload.interfaces import Content
+from offload.server import logs
 from offload.server.application import load_module
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
@@ -99,6 +100,7 @@ class WorkerProcess:
         loop = gevent.get_hub().loop
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.signal(number, ref=False).start(self._stopped.set)
+        loop.signal(signal.SIGUSR1, ref=False).start(logs.reopen)
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         takers = [gevent.spawn(self._take) for _ in range(min(TAKERS, self.settings.pool_size))]
