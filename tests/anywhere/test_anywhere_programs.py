@@ -69,16 +69,6 @@ tell(before=before)
 """
 
 
-def test_ten_thousand_short_lived_threads_share_one_connection(meeting: Place) -> None:
-    with meeting.listener() as listener, meeting.peak() as most:
-        before = most[0]
-        told = run_program(THREADS, meeting.url)
-        assert numbers(listener.wait_for(SENDS)) == list(range(SENDS))
-    assert told["connects"] == 1
-    assert {key: told[key] for key in told["before"]} == told["before"]
-    assert most[0] <= before + 1
-
-
 FORKS = """
 import threading, traceback
 
@@ -245,10 +235,11 @@ tell(before=before)
 """
 
 
-def test_ten_thousand_sends_from_asyncio_share_one_connection(meeting: Place) -> None:
+@pytest.mark.parametrize("program", [THREADS, ASYNCIO], ids=["short-lived threads", "asyncio"])
+def test_ten_thousand_sends_share_one_connection(meeting: Place, program: str) -> None:
     with meeting.listener() as listener, meeting.peak() as most:
         before = most[0]
-        told = run_program(ASYNCIO, meeting.url)
+        told = run_program(program, meeting.url)
         assert numbers(listener.wait_for(SENDS)) == list(range(SENDS))
     assert told["connects"] == 1
     assert {key: told[key] for key in told["before"]} == told["before"]

@@ -416,6 +416,20 @@ def test_fork_while_the_server_is_frozen_leaves_the_child_usable(redis_server, r
     assert layer.statistics()["sent"] == 5
 
 
+def run_beside(server, program):
+    """Run a program that is given the server's address and process id, and may stop it."""
+    pid = server.process.pid
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, server.url, str(pid)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.kill(pid, signal.SIGCONT)
+    assert run.returncode == 0, run.stderr
+
+
 def test_interrupted_sender_leaves_the_others_unharmed(redis_server):  # noqa: F811
     program = """
 import os, signal, sys, threading
@@ -457,16 +471,7 @@ assert sorted(ended) == ["interrupted", *["sent"] * 5], ended
 layer.check()
 layer.close()
 """
-    server = redis_server.process.pid
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, redis_server.url, str(server)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    os.kill(server, signal.SIGCONT)
-    assert run.returncode == 0, run.stderr
+    run_beside(redis_server, program)
 
 
 # Under gevent only
@@ -506,13 +511,4 @@ with gevent.Timeout(20):
     layer.check()
 layer.close()
 """
-    server = redis_server.process.pid
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, redis_server.url, str(server)],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    os.kill(server, signal.SIGCONT)
-    assert run.returncode == 0, run.stderr
+    run_beside(redis_server, program)

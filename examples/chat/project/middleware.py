@@ -1,4 +1,7 @@
-"""Headers of every page."""
+"""Headers of every page.
+
+A copy stands in each example, so that any of them can be taken as it is.
+"""
 
 from collections.abc import Callable
 

@@ -1,4 +1,7 @@
-"""A secret key that all server processes share, and that a restart keeps, without anyone having to choose one."""
+"""A secret key that all server processes share, and that a restart keeps, without anyone having to choose one.
+
+A copy stands in each example, so that any of them can be taken as it is.
+"""
 
 import os
 import secrets
