@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.server.children import begin_waiting, is_running, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
@@ -62,26 +62,6 @@ def start(project: Path, *arguments: str, workers: int = 1) -> Server:
 def get(server: Server, path: str = "/") -> str:
     with urllib.request.urlopen(server.url(path), timeout=DEADLINE) as answer:
         return str(answer.read().decode())
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_gone(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        ready, _, _ = select.select([pidfd], [], [], DEADLINE)
-        assert ready, f"process {pid} still runs"
-    finally:
-        os.close(pidfd)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -150,9 +130,7 @@ def test_a_running_request_is_finished_before_the_stop(project: Path) -> None:
     server = start(project)
     try:
         with server.connect() as sock:
-            sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
-            # The application has begun to read.
-            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            begin_waiting(sock)
             server.signal(signal.SIGTERM)
             server.wait_for("stopping: SIGTERM")
             sock.sendall(b"x")
@@ -184,8 +162,7 @@ def test_a_second_signal_does_not_wait(project: Path) -> None:
     server = start(project, "--graceful-timeout", "60")
     try:
         with server.connect() as sock:
-            sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
-            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            begin_waiting(sock)
             server.signal(signal.SIGTERM)
             server.wait_for("stopping: SIGTERM")
             server.signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.server.children import begin_waiting, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
@@ -83,18 +83,6 @@ def start(project: Path, *arguments: str) -> Server:
     return Server("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
 
 
-def wait_gone(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        ready, _, _ = select.select([pidfd], [], [], DEADLINE)
-        assert ready, f"process {pid} still runs"
-    finally:
-        os.close(pidfd)
-
-
 def ask(server: Server, path: str) -> None:
     assert server.ask(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()).startswith(
         b"HTTP/1.1 200"
@@ -124,8 +112,7 @@ def test_a_process_that_serves_is_told_of_its_supervisors_end_and_finishes(proje
     server = start(project)
     try:
         with server.connect() as sock:
-            sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
-            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            begin_waiting(sock)
             server.signal(signal.SIGKILL)
             server.wait_for("the supervisor is gone; stopping")
             sock.sendall(b"x")
@@ -193,8 +180,7 @@ def test_a_stopping_process_does_not_poll_for_its_end(project: Path) -> None:
         ) as server,
         server.connect() as sock,
     ):
-        sock.sendall(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
-        assert sock.recv(100).startswith(b"HTTP/1.1 100")
+        begin_waiting(sock)
         server.signal(signal.SIGTERM)
         server.wait_for("stopping: SIGTERM")
         status = Path(f"/proc/{server.pids[0]}/status")
