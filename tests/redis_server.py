@@ -242,6 +242,16 @@ class RedisServer:
         return True
 
 
+_CLUSTER_OPTIONS: dict[str, Option] = {
+    "cluster_enabled": "yes",
+    "cluster_config_file": "nodes.conf",
+    "cluster_node_timeout": "2000",  # a busy machine must not look like a dead node
+    "cluster_replica_validity_factor": "0",
+    "cluster_require_full_coverage": "no",
+    "repl_diskless_sync_delay": "0",
+}
+
+
 class RedisCluster:
     """Masters that share the slots, each with its replica if so asked.
 
@@ -275,13 +285,9 @@ class RedisCluster:
                         port=_cluster_port(),
                         tls=tls,
                         program=program,
-                        cluster_enabled="yes",
-                        cluster_config_file="nodes.conf",
-                        cluster_node_timeout="1000",
-                        cluster_replica_validity_factor="0",
-                        cluster_require_full_coverage="no",
-                        repl_diskless_sync_delay="0",
-                        **{**options, **(first if first and not number else {})},
+                        **_CLUSTER_OPTIONS,
+                        **options,
+                        **(first if first and not number else {}),
                     )
                 )
             cli = shutil.which("redis-cli")
@@ -395,6 +401,8 @@ class SentinelSet:
         sentinel.run("SENTINEL", "MONITOR", self.service, "127.0.0.1", str(master.port), "2")
         sentinel.run("SENTINEL", "SET", self.service, "down-after-milliseconds", "500")
         sentinel.run("SENTINEL", "SET", self.service, "failover-timeout", "3000")
+        # One that did not get the processor for two seconds would do nothing for thirty.
+        sentinel.run("SENTINEL", "DEBUG", "tilt-trigger", "30000")
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         fields = sentinel.run("SENTINEL", "MASTER", self.service)

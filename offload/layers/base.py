@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from offload.exceptions import ChannelFull, InvalidChannelName
+from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.codec import Codec, UndecodableMessage, check_content
 from offload.layers.kept import KeptChannels
@@ -86,13 +86,21 @@ class LayerBase(abc.ABC):
             except ChannelFull:
                 self._count["full"] += 1
                 raise
+            except LayerUnavailable:
+                self._count["lost"] += 1
+                raise
         elif owner(channel) == self.process:
             check_content(content, self.codec.max_size)
             if self._kept.keep_if_fresh(channel):
                 self.subscriptions.deliver(channel, content)
                 self._count["received"] += 1
         else:
-            self._send_to_process(owner(channel), channel, self.codec.encode(content))
+            payload = self.codec.encode(content)
+            try:
+                self._send_to_process(owner(channel), channel, payload)
+            except LayerUnavailable:
+                self._count["lost"] += 1
+                raise
         self._count["sent"] += 1
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
@@ -178,7 +186,12 @@ class LayerBase(abc.ABC):
 
     def group_send(self, group: str, content: Content) -> None:
         check_group(group)
-        self._count["full"] += self._group_send(group, self.codec.encode(content))
+        payload = self.codec.encode(content)
+        try:
+            self._count["full"] += self._group_send(group, payload)
+        except LayerUnavailable:
+            self._count["lost"] += 1
+            raise
         self._count["sent"] += 1
 
     def session_load(self, key: str) -> Content | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from offload.exceptions import ChannelFull, LayerUnavailable
+from offload.exceptions import ChannelFull
 from offload.layers.base import LayerBase
 from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
@@ -157,18 +157,14 @@ class RedisLayer(LayerBase):
 
     def _send(self, channel: str, payload: bytes) -> None:
         capacity = self.settings.capacity_of(channel)
-        with _Counting(self):
-            full, expired = self._ring.run_script(
-                SEND, [self._queue_prefix + channel], payload, self._lifetime, capacity
-            )
+        full, expired = self._ring.run_script(SEND, [self._queue_prefix + channel], payload, self._lifetime, capacity)
         if expired:
             self.count("expired", expired)
         if full:
             raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
 
     def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        with _Counting(self):
-            self._publish_to_process(process, message_frame(channel, payload))
+        self._publish_to_process(process, message_frame(channel, payload))
 
     def _publish_to_process(self, process: str, frame: bytes) -> int:
         inbox = self._inbox_prefix + process
@@ -211,19 +207,16 @@ class RedisLayer(LayerBase):
     def _group_send(self, group: str, payload: bytes) -> int:
         name = self._group_prefix + group
         full = 0
-        with _Counting(self):
-            channels = self._ring.run_script(
-                GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload
-            )
-            if channels is None:
-                return 0
-            prefix = self._queue_prefix
-            for _, keys in self._ring.parts([prefix + channel.decode() for channel in channels]):
-                capacities = [self.settings.capacity_of(key[len(prefix) :]) for key in keys]
-                passed, expired = self._ring.run_script(SEND, keys, payload, self._lifetime, *capacities)
-                full += passed
-                if expired:
-                    self.count("expired", expired)
+        channels = self._ring.run_script(GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload)
+        if channels is None:
+            return 0
+        prefix = self._queue_prefix
+        for _, keys in self._ring.parts([prefix + channel.decode() for channel in channels]):
+            capacities = [self.settings.capacity_of(key[len(prefix) :]) for key in keys]
+            passed, expired = self._ring.run_script(SEND, keys, payload, self._lifetime, *capacities)
+            full += passed
+            if expired:
+                self.count("expired", expired)
         return full
 
     def _session_load(self, key: str) -> bytes | None:
@@ -260,17 +253,3 @@ class RedisLayer(LayerBase):
     def _forked(self) -> None:
         self._ring.drop()
         self._set_out()
-
-
-class _Counting:
-    """Counts a message that the layer took and could not bring to the server."""
-
-    def __init__(self, layer: LayerBase) -> None:
-        self._layer = layer
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is LayerUnavailable:
-            self._layer.count("lost")
