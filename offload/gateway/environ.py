@@ -64,7 +64,8 @@ class EnvironBuilder:
             body: what becomes ``wsgi.input``.
 
         Raises:
-            HttpError: a proxy's fields contradict each other, or the path is outside of ``SCRIPT_NAME``.
+            HttpError: a proxy's fields contradict each other, the target has another scheme than the connection, or
+                the path is outside of ``SCRIPT_NAME``.
         """
         environ = base.copy()
         environ["REQUEST_METHOD"] = request.method
@@ -100,6 +101,8 @@ class EnvironBuilder:
             if "HTTP_HOST" in environ:
                 # Pages are checked against the host that their browser asked for, too (see `Origins`).
                 request.host = environ["HTTP_HOST"].encode("latin-1")
+        if request.scheme is not None and request.scheme != environ["wsgi.url_scheme"].encode("ascii"):
+            raise HttpError(421, "the target's scheme is not this connection's")
         if environ["SCRIPT_NAME"]:
             _split_path(environ)
         if not environ["SERVER_PORT"]:

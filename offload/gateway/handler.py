@@ -60,9 +60,7 @@ class HttpHandler:
         "_unsent",
     )
 
-    def __init__(
-        self, gateway: HttpGateway, connection: Connection, base: Environ, check: Check | None = None
-    ) -> None:
+    def __init__(self, gateway: HttpGateway, connection: Connection, base: Environ, check: Check | None = None) -> None:
         self._gateway = gateway
         self._connection = connection
         self._base = base
@@ -314,8 +312,6 @@ class HttpHandler:
             environ["wsgi.early_hints"] = response.early_hints
             if upgrade is not None and gateway.sockets is not None:
                 gateway.sockets.offer(self, connection, request, environ, upgrade)
-            if request.scheme is not None and request.scheme != environ["wsgi.url_scheme"].encode("ascii"):
-                raise HttpError(421, "the target's scheme is not this connection's")
             result = gateway.application(environ, response.start_response)
             try:
                 response.send_result(result)

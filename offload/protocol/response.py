@@ -24,6 +24,8 @@ HOP_BY_HOP = frozenset(
     )
 )
 _OURS = frozenset(("content-length", "date", "server"))
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+"""RFC 9110's names, which Python has from 3.13 on."""
 _MAX_CACHED_NAMES = 1024
 
 Headers = list[tuple[str, str]]
@@ -105,10 +107,7 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodil
         fields: further header lines, each ending in CR LF.
         bodiless: leave the body out, as for HEAD.
     """
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Error"
+    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
     body = f"{status} {phrase}: {text}\n".encode("latin-1", "replace")
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: close\r\n"

@@ -62,7 +62,7 @@ def test_request_line_is_limited(strict: Server) -> None:
     assert _answer_to(strict, "GET /" + "a" * 86 + head)[0] == 200
     assert _answer_to(strict, "GET /" + "a" * 87 + head) == (
         414,
-        "414 Request-URI Too Long: the request line has over 100 bytes\n",
+        "414 URI Too Long: the request line has over 100 bytes\n",
     )
 
 
@@ -96,7 +96,7 @@ def test_body_of_a_known_length_is_limited(strict: Server, expect: str) -> None:
     # Refused before the client has sent it, or even been told to.
     assert _answer_to(strict, f"POST /sums HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 1001\r\n\r\n") == (
         413,
-        "413 Request Entity Too Large: the body has over 1000 bytes\n",
+        "413 Content Too Large: the body has over 1000 bytes\n",
     )
 
 

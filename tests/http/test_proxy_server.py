@@ -74,6 +74,24 @@ def test_contradictory_schemes_are_refused_for_requests_and_handshakes() -> None
         assert code_of(server.ask(upgrade)) == 400
 
 
+def test_scheme_of_a_target_is_held_to_the_connections_for_requests_and_handshakes() -> None:
+    upgrade = (
+        b"GET %b://a/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%b\r\n"
+    )
+    request = b"GET %b://a/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%b\r\n"
+    secure = b"X-Forwarded-Proto: https\r\n"
+    with serving(MIRROR, "--layer", "memory://") as server:
+        for wrong in ((b"https", b""), (b"http", secure)):
+            assert code_of(server.ask(request % wrong)) == 421
+            assert code_of(server.ask(upgrade % wrong)) == 421
+        for right in ((b"http", b""), (b"https", secure)):
+            assert code_of(server.ask(request % right)) == 200
+            with server.connect() as sock:
+                sock.sendall(upgrade % right)
+                assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
 @pytest.mark.parametrize("allowed", ["10.0.0.0/8,192.0.2.1", ""])
 def test_forwarding_fields_of_others_are_not_believed(allowed: str) -> None:
     lines = b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nRemote_User: root\r\n"
