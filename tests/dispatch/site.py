@@ -116,7 +116,7 @@ def wait(message):
 
 def run_long(message):
     # Longer than it takes until the owner is told that it runs.
-    time.sleep(2.5)
+    time.sleep(4)
     wait(message)
 
 def record(message):

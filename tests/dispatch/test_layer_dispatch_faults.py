@@ -18,7 +18,7 @@ from tests.dispatch.site import Site, take, text
 from tests.redis_server import RedisServer, redis_server  # noqa: F401  # a fixture
 from tests.serving import DEADLINE, ROOT
 
-SOON = ("--dispatch-timeout", "2")
+SOON = ("--dispatch-timeout", "3")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_without_workers_a_handshake_is_answered_503_and_the_log_says_what_to_st
         site.open(server, "/decide/ok")
     assert refusal.value.response.status_code == 503
     server.wait_for(
-        "the handshake at '/decide/ok' failed: no worker took a message on websocket.connect within 2 s "
+        "the handshake at '/decide/ok' failed: no worker took a message on websocket.connect within 3 s "
         r"\(--dispatch-timeout\); start workers by: offload worker APP"
     )
     # The message waits yet, and what connects is disconnected.
@@ -117,7 +117,7 @@ def test_a_full_channel_closes_with_1013_and_each_disconnect_follows_its_receive
     assert [close_code(client) for client in clients] == [1013] * 4
     server.wait_for(
         "closing the WebSocket at /record with 1013: the workers do not keep up: channel 'websocket.receive' holds 2 "
-        r"messages, which is its capacity, and no place was free within 2 s \(--dispatch-timeout\)",
+        r"messages, which is its capacity, and no place was free within 3 s \(--dispatch-timeout\)",
         times=2,
     )
     server.wait_for(
