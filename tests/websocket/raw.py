@@ -77,6 +77,11 @@ class RawClient:
         for at in range(len(data)):
             self.sock.send(data[at : at + 1])
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether a frame has been read, and not been asked for."""
+        return bool(self._frames)
+
     def next_frame(self) -> Frame | None:
         """The server's next frame; None at the end of the connection."""
         while not self._frames:

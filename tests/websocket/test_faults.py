@@ -27,49 +27,60 @@ FULL_SIZE = bool(os.environ.get("OFFLOAD_TEST_FULL"))
 MEMORY = ("--layer", "memory://")
 
 
-def latencies(server: Server, clients: list[RawClient], rounds: int, size: int = 2000) -> list[float]:
-    """Seconds from a group send to each member's receipt."""
+def latencies(server: Server, clients: list[RawClient], group: str = "group/1/2000") -> list[float]:
+    """Seconds from one group send to each member's receipt of all its messages."""
+    count = int(group.split("/")[1])
     found = []
     with selectors.DefaultSelector() as selector:
         for client in clients:
             selector.register(client.sock, selectors.EVENT_READ, client)
-        for _ in range(rounds):
-            began = time.perf_counter()
-            with urllib.request.urlopen(server.url(f"/group/1/{size}"), timeout=DEADLINE):
-                pass
-            waiting = set(map(id, clients))
-            while waiting:
-                ready = selector.select(DEADLINE)
-                assert ready, f"{len(waiting)} members got nothing"
-                for key, _ in ready:
-                    if key.data.receive():
-                        waiting.discard(id(key.data))
-                        found.append(time.perf_counter() - began)
-    return sorted(found)
+        began = time.perf_counter()
+        with urllib.request.urlopen(server.url(f"/{group}"), timeout=DEADLINE):
+            pass
+        waiting = {id(client): count for client in clients}
+        while waiting:
+            ready = selector.select(DEADLINE)
+            assert ready, f"{len(waiting)} members got nothing"
+            for key, _ in ready:
+                if key.data.receive():
+                    waiting[id(key.data)] -= 1
+                    while waiting[id(key.data)] and key.data.has_frames:
+                        key.data.receive()
+                        waiting[id(key.data)] -= 1
+                if not waiting[id(key.data)]:
+                    del waiting[id(key.data)]
+                    selector.unregister(key.data.sock)
+                    found.append(time.perf_counter() - began)
+    return found
 
 
 def test_member_that_stops_reading_does_not_slow_the_others() -> None:
     """R6."""
-    members, rounds = (500, 1500) if FULL_SIZE else (40, 60)
+    members, rounds = (500, 400) if FULL_SIZE else (40, 60)
     limits = ("--ws-compression", "off", "--ws-send-buffer", "50000", "--ws-ping-interval", "0")
     with serving(ROUTED, *MEMORY, *limits) as server:
-        clients = [RawClient(server, "/group") for _ in range(members)]
-        latencies(server, clients, 5)
-        before = latencies(server, clients, rounds)
+        clients = [RawClient(server, "/both") for _ in range(members)]
         stuck = RawClient(server, "/group", receive_buffer=4096)
         stuck.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        latencies(server, clients)
         memory = resident_bytes(server.pids[-1])
-        with_stuck = latencies(server, clients, rounds)
-        p99 = int(len(before) * 0.99)
-        # In the suite with room for what other work on the same machine may cost at any time.
-        assert with_stuck[p99] < max(2 * before[p99], before[p99] + (0.01 if FULL_SIZE else 0.25))
-        # Until it is closed, the kernel's buffers and ours fill.
-        for _ in range(100):
+        # In turn, so that what else the machine does concerns both: a group without the one that does not read, and
+        # one with it, at first while the kernel takes what it leaves, then while its mailbox fills, then without it.
+        free, hindered = [], []
+        for number in range(rounds):
+            group = "group/1/30000" if number % 2 else "group/1/2000"
+            free += latencies(server, clients, group.replace("group", "some"))
+            hindered += latencies(server, clients, group)
+        for _ in range(1000):
             if wait_any(server, "too_slow"):
                 break
-            latencies(server, clients, 10, 50_000)
+            latencies(server, clients, "group/5/50000")
         assert ask(server)["too_slow"] == 1
         assert resident_bytes(server.pids[-1]) - memory < 20 << 20
+        p99 = [sorted(found)[int(len(found) * 0.99)] for found in (free, hindered)]
+        # In the suite, where one slow round is a hundredth of all, with room for what else may happen in it.
+        assert p99[1] < max(2 * p99[0], p99[0] + (0.0 if FULL_SIZE else 0.25)), p99
+        server.wait_for("with 1013: over 50000 bytes are unsent")
         for client in (*clients, stuck):
             client.close()
         wait_state(server, members=0)

@@ -25,10 +25,10 @@ def application(environ, start_response):
     path, _, name = environ["PATH_INFO"].strip("/").partition("/")
     if path == "open":
         GATES.setdefault(name, Event()).set()
-    elif path == "group":
+    elif path in ("group", "some"):
         count, _, size = name.partition("/")
         for _ in range(int(count)):
-            Group("all").send({"text": "x" * int(size)})
+            Group("all" if path == "group" else path).send({"text": "x" * int(size)})
     elif path == "kick":
         Group("all").send({"close": int(name)})
     # Looking for it takes long, so only where it is asked for.
@@ -78,6 +78,11 @@ def gone(message):
 
 def join(message):
     Group("all").add(message.reply_channel)
+
+
+def join_both(message):
+    Group("some").add(message.reply_channel)
+    join(message)
 
 
 def connect(message, how):
@@ -147,6 +152,7 @@ channel_routing = [
     route("websocket.receive", echo, path=r"^/echo$"),
     route("websocket.receive", wait, path=r"^/wait"),
     route("websocket.connect", join, path=r"^/group$"),
+    route("websocket.connect", join_both, path=r"^/both$"),
     route("websocket.connect", connect, path=r"^/connect/(?P<how>[\w-]+)$"),
     route("websocket.receive", act, path=r"^/act$"),
     route("websocket.receive", echo),
