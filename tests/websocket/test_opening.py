@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -155,3 +156,17 @@ def test_path_is_decoded_and_may_be_anything(server: Server) -> None:
     client.send(b"".join(message("hello")))
     assert client.receive() == "hello"
     client.close()
+
+
+def test_headers_of_the_handshake_are_known_to_later_messages(server: Server) -> None:
+    fields = ["Cookie: session=abc", "X-Tenant: one", "X-Tenant: two"]
+    first, second = RawClient(server, "/act", *fields), RawClient(server, "/act", "Cookie: session=def")
+    for client in (first, second):
+        client.send(b"".join(message("headers")))
+    found = [json.loads(client.receive()) for client in (first, second)]
+    theirs = [[pair for pair in pairs if pair[0] in ("host", "cookie", "x-tenant")] for pairs in found]
+    host = ["host", "example.com"]
+    assert theirs[0] == [host, ["cookie", "session=abc"], ["x-tenant", "one"], ["x-tenant", "two"]]
+    assert theirs[1] == [host, ["cookie", "session=def"]]
+    for client in (first, second):
+        client.close()

@@ -144,6 +144,8 @@ def act(message):
         raise SystemExit(4)
     elif kind == "timeout":
         raise gevent.Timeout
+    elif kind == "headers":
+        message.reply_channel.send({"text": json.dumps([[part.decode() for part in pair] for pair in message.headers])})
     elif kind == "latency":
         message.reply_channel.send({"text": json.dumps(message.latency)})
 
