@@ -212,6 +212,13 @@ class RedisServer:
         lines = (line.partition(":") for line in text.decode().splitlines() if ":" in line)
         return {name: value for name, _, value in lines}
 
+    def is_master(self) -> bool:
+        """Whether it is one (by now)."""
+        try:
+            return self.info("replication")["role"] == "master"
+        except OSError:
+            return False  # Sentinel cuts all connections off when it makes a replica the master
+
     def calls(self) -> dict[str, int]:
         """How often each command was executed since `CONFIG RESETSTAT`."""
         return {

@@ -128,7 +128,7 @@ def cluster(tmp_path_factory):
 def test_sentinel_failover_under_load(sentinel_set, redis_layers, caplog):  # noqa: F811
     layers = [redis_layers(sentinel_set.url, timeout=TIMEOUT) for _ in range(2)]
     first, second = sentinel_set.servers
-    fail_over(layers, first.kill, lambda: second.info("replication")["role"] == "master", caplog)
+    fail_over(layers, first.kill, second.is_master, caplog)
     layers[0].send("queue", {"n": 1})
     assert second.run("LLEN", "channel:queue") == 1
     assert layers[1].receive(["queue"], PATIENCE) == ("queue", {"n": 1})
@@ -140,7 +140,7 @@ def test_ordered_failover_moves_connections_of_a_master_that_lives_on(sentinel_s
     other.check()
     second = sentinel_set.servers[1]
     assert sentinel_set.sentinels[0].run("SENTINEL", "FAILOVER", sentinel_set.service) == b"OK"
-    until(lambda: second.info("replication")["role"] == "master", "another master", PATIENCE)
+    until(second.is_master, "another master", PATIENCE)
     until(lambda: layer.statistics()["reconnects"] >= 1, "the subscriber to be back", PATIENCE)
 
     def arrives():

@@ -210,7 +210,7 @@ def test_sentinel_failover_over_tls(tmp_path, certificates, pair):
         receiver = joined(layer, "news")
         sentinels.servers[0].kill()
         second = sentinels.servers[1]
-        until(lambda: second.info("replication")["role"] == "master", "another master", 30)
+        until(second.is_master, "another master", 30)
         until(lambda: layer.statistics()["reconnects"] >= 1, "the subscriber to be back", 30)
         other.check()
         other.group_send("news", {"n": 1})
