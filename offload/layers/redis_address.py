@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from offload.exceptions import ConfigurationError
 
 try:
+    import hiredis  # noqa: F401 - comes with that extra, too
     from redis.connection import parse_url
 except ModuleNotFoundError:
     raise ConfigurationError(

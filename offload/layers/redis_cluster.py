@@ -24,11 +24,12 @@ from redis.retry import Retry
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_commands import Argument, Commands
+from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import SlotMoved
 from offload.layers.redis_shards import Ring, Shard
 from offload.layers.redis_subscriber import Subscriber
+from offload.layers.redis_wire import Argument
 
 logger = logging.getLogger("offload.layer")
 

@@ -1,7 +1,7 @@
 """Commands to one Redis server: what several senders ask for at a time goes out as one pipeline.
 
-It is written to a connection of redis-py's directly: its own ``Pipeline`` first looks at the pool, which takes longer
-under gevent than the round trip, and tells nobody anything before the last reply.
+It is not redis-py's ``Pipeline``, which first looks at the pool, which takes longer under gevent than the round trip,
+and tells nobody anything before the last reply.
 
 Each puts its command into a list, and one takes all that are there along. Where threads are greenlets, one of its own
 does that, so that the senders of one turn of the loop meet, and a sender that is killed takes nobody with it. Threads
@@ -21,19 +21,18 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import UNKNOWN, Server, is_stale, threads_are_greenlets
+from offload.layers.redis_server import UNKNOWN, Server, threads_are_greenlets
+from offload.layers.redis_wire import Argument
 
 logger = logging.getLogger("offload.layer")
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
 _CLOSED = "layer 'redis' was closed meanwhile; the command was not sent"
-
-Argument = str | bytes | int
 
 
 class _Call:
@@ -200,11 +199,11 @@ class Commands:
                 if call.asking:
                     commands.append(("ASKING",))
                 commands.append(call.command)
-            connection.send_packed_command(connection.pack_commands(commands), False)
+            connection.write(commands)
             for call in calls:
                 if call.asking:
-                    _reply(connection)
-                call.end(_reply(connection))
+                    connection.reply()
+                call.end(connection.reply())
         except BaseException:
             # It is not known what was read.
             connection.disconnect()
@@ -217,18 +216,11 @@ class Commands:
             if self._connection is None:
                 self._connection = self._server.pool("commands", self._server.timeout).make_connection()
             connection = self._connection
-        connection.connect()  # unless it is
-        if is_stale(connection):
+        if connection.is_open and connection.is_stale():
             connection.disconnect()
+        if not connection.is_open:
             connection.connect()
         return connection
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except ResponseError as error:
-        return error.with_traceback(None)
 
 
 def _fail(calls: Iterable[_Call], error: str) -> None:

@@ -7,7 +7,6 @@ command whose reply did not come may have been executed), every wait is bounded,
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
 import ssl
@@ -44,11 +43,10 @@ from redis.sentinel import (
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
+from offload.layers.redis_wire import Wire
 
 UNKNOWN = "it is unknown whether the command was executed"
-_READ_SIZE = 64 * 1024
 _CONNECTIONS = 1_000_000  # redis-py's own limit is lower than the number of greenlets that may wait at a time
-_READS_AT_ONCE = "timeout" in inspect.signature(Connection.read_response).parameters
 _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownError)
 
 
@@ -62,30 +60,6 @@ def give_way() -> None:
     time takes Linux a tenth of a millisecond."""
     if threads_are_greenlets():
         time.sleep(0)
-
-
-def next_reply(connection: Any) -> Any:
-    """A reply that has come already; redis-py's timeout when there is none.
-
-    Does not wait: redis-py's `can_read` does not either, but in its newer versions asks ``poll``, which under gevent
-    takes a turn of the loop and a millisecond.
-    """
-    if _READS_AT_ONCE:
-        return connection.read_response(timeout=0, disconnect_on_error=False)
-    if connection.can_read(0):
-        return connection.read_response(disconnect_on_error=False)
-    raise RedisTimeoutError
-
-
-def is_stale(connection: Any) -> bool:
-    """Whether the server has closed the connection, or said something, while nothing was asked."""
-    try:
-        next_reply(connection)
-    except RedisTimeoutError:
-        return False
-    except RedisError:
-        return True
-    return True
 
 
 class SlotMoved(LayerUnavailable):
@@ -151,7 +125,6 @@ class Server:
             max_connections=_CONNECTIONS,
             socket_connect_timeout=self._connect_timeout,
             socket_timeout=read_timeout,
-            socket_read_size=_READ_SIZE,
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
@@ -229,7 +202,7 @@ class Server:
         )
 
 
-class _Telling:
+class _Telling(Wire):
     """A connection that tells why it could not be opened, and lets itself be found after a fork."""
 
     server: Server
@@ -237,7 +210,7 @@ class _Telling:
     def connect(self) -> None:
         self.server._made.add(self)
         try:
-            super().connect()  # type: ignore[misc]
+            super().connect()
         except RedisError as error:
             raise self.server._unreachable(error) from None
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from offload.layers.redis_commands import Argument, Commands
+from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import Server
 from offload.layers.redis_subscriber import Owners, Subscriber
 from offload.layers.redis_waits import Waits
+from offload.layers.redis_wire import Argument
 
 Deliver = Callable[[list[tuple[bytes, bytes]]], None]
 

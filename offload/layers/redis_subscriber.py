@@ -2,8 +2,7 @@
 
 Knows pub/sub channels and payloads, nothing of groups or layers. All of one read is delivered as one batch.
 
-It reads a connection of redis-py's by itself, since redis-py's own ``PubSub`` does not tell what has been confirmed,
-nor which messages came together.
+It does without redis-py's ``PubSub``, which does not tell what has been confirmed, nor which messages came together.
 
 Order is what makes a subscription right: commands are written in the order in which they were noted, Redis answers in
 that order, and a message is read after the answer to the subscription that lets it through.
@@ -20,12 +19,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_server import Server, give_way, next_reply
+from offload.layers.redis_server import Server, give_way
 
 logger = logging.getLogger("offload.layer")
 
@@ -200,9 +198,9 @@ class Subscriber:
                 self._writing = True
                 commands = self._take_notes()
             try:
-                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                connection.write(commands)
             except RedisError:
-                return  # redis-py has closed it; the reader sees to the rest
+                return  # the reader sees to the rest
             finally:
                 self._writing = False
 
@@ -348,21 +346,10 @@ class Subscriber:
 
     def _read_some(self, connection: Any) -> list[Any]:
         """The replies that have come, errors among them; none when none came in a tick."""
-        replies: list[Any] = []
         try:
-            while len(replies) < _BATCH:
-                try:
-                    replies.append(
-                        next_reply(connection) if replies else connection.read_response(disconnect_on_error=False)
-                    )
-                except ResponseError as error:
-                    replies.append(error)
+            replies: list[Any] = connection.replies(_BATCH)
         except RedisTimeoutError:
-            pass
-        except RedisConnectionError:
-            # What came before the end counts; the next read fails at once.
-            if not replies:
-                raise
+            return []
         return replies
 
     def _take(self, replies: list[Any]) -> None:
