@@ -106,7 +106,8 @@ class FrameHandler(FrameSender):
             for event in protocol.receive(data):
                 if rate is not None and self._state is _OPEN and self._is_too_fast(rate):
                     return
-                if type(event) is str or type(event) is bytes:
+                kind = type(event)
+                if kind is str or kind is bytes:
                     if self._state is _OPEN:
                         self._take(event)
                 else:
