@@ -14,6 +14,9 @@ _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<po
 
 
 DEFAULT_PORT = 8000
+KERNEL_UNSENT_BYTES = 262144
+"""What the kernel takes for a client beyond what is on its way to it. Left alone it takes megabytes for each that reads
+slowly: a thousand of them would have all the memory that the system gives to TCP, and everybody else would wait."""
 
 
 class Place:
@@ -51,6 +54,8 @@ def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
     """
     try:
         sock = _bound(address)
+        if sock.family != socket.AF_UNIX:
+            _tune(sock)
         sock.listen(backlog)
         place = Place(sock.getsockname()) if address.startswith("unix:") else None
     except OSError as error:
@@ -81,14 +86,20 @@ def _bound(address: str) -> socket.socket:
         raise ConfigurationError(f"cannot listen at {address}: the host {host!r} is not known") from error
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Accepted sockets inherit it: small answers must not wait for the client's delayed acknowledgement.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         sock.bind(where)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _tune(sock: socket.socket) -> None:
+    """What accepted sockets inherit."""
+    # Small answers must not wait for the client's delayed acknowledgement.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
 
 
 def _unix(path: str) -> socket.socket:

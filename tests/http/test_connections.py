@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import struct
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from offload.server.sockets import KERNEL_UNSENT_BYTES, listen
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
 from tests.serving import DEADLINE, Server, serving
@@ -49,6 +51,34 @@ def test_pipelined_requests_wait_in_the_kernel(server: Server) -> None:
             client.sock.sendall(request * 10_000)
         assert _resident(server) - before < 8_000_000
         assert ask(server, "/hello").status == 200
+
+
+def test_kernel_keeps_little_for_a_client_that_does_not_read(server: Server) -> None:
+    with Client(server) as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send("GET /bare/zeros?size=50000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.sock.recv(10)
+        # A turn of the loop later the kernel has what it takes at first.
+        assert ask(server, "/hello").status == 200
+        port = client.sock.getsockname()[1]
+        (queued,) = (
+            int(words[4].partition(":")[0], 16)
+            for words in (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+            if int(words[2].partition(":")[2], 16) == port and int(words[1].partition(":")[2], 16) == server.port
+        )
+        assert 100_000 < queued < 1_000_000
+
+
+def test_inherited_sockets_are_tuned_as_our_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as outer:
+        inner, place = listen(f"fd://{os.dup(outer.fileno())}", 10)
+        with inner, socket.create_connection(outer.getsockname()):
+            inner.setblocking(True)
+            accepted, _ = inner.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                unsent = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert (unsent, place) == (KERNEL_UNSENT_BYTES, None)
 
 
 def test_request_refused_behind_others_is_refused_in_its_place(server: Server) -> None:
