@@ -208,7 +208,7 @@ def test_a_mistake_is_answered_in_one_line(arguments: list[str | bytes], status:
 
 
 def test_json_that_is_nested_without_end_is_one_line() -> None:
-    assert refused("send", "jobs", "[" * 100_000, status=2).startswith("the content is not JSON: ")
+    assert refused("send", "jobs", "[" * 100_000, status=2) == "the content is nested too deeply"
 
 
 def test_the_help_names_what_is_needed() -> None:
