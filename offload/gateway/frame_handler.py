@@ -9,7 +9,7 @@ import logging
 import time
 from abc import abstractmethod
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offload.gateway import liveness
 from offload.gateway.sending import FrameSender
@@ -81,8 +81,8 @@ class FrameHandler(FrameSender):
         """Whether messages wait, so that those that are not inflated yet had better stay so."""
 
     @abstractmethod
-    def _take(self, item: str | bytes) -> None:
-        """A message has come. It pauses reading when too many wait."""
+    def _take(self, item: Any) -> None:
+        """A message has come, a `str` or `bytes`. It pauses reading when too many wait."""
 
     @abstractmethod
     def _end_after_messages(self) -> None:

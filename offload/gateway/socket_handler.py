@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event as Arrival
 from gevent.lock import BoundedSemaphore
@@ -264,7 +264,7 @@ class SocketHandler(FrameHandler):
     def _is_busy(self) -> bool:
         return bool(self._messages)
 
-    def _take(self, item: str | bytes) -> None:
+    def _take(self, item: Any) -> None:
         messages, gateway = self._messages, self.gateway
         messages.append(item)
         self._size += len(item)
