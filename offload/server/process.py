@@ -83,6 +83,9 @@ class ServerProcess:
         configure_layers(settings, module, self.control)
         router = _names_of_routes() if is_remote else configuration.router_for()
         self._pool = Pool(settings.pool_size)
+        # Messages that wait for workers must not keep requests waiting.
+        consumers_pool = Pool(settings.pool_size) if is_remote else self._pool
+        self._pools = {self._pool, consumers_pool}
         self._access = self._access_log()
         origins = Origins(settings.ws_origins, configuration.origin_policy())
         limits, counters = self._websocket_limits(), WebSocketCounters()
@@ -97,7 +100,7 @@ class ServerProcess:
             if is_remote:
                 routing = self._remote = LayerDispatch(router, layer, settings.dispatch_timeout)
             self._websockets = WebSocketGateway(
-                routing, layer, self._pool, origins, limits, counters, admission, self._access
+                routing, layer, consumers_pool, origins, limits, counters, admission, self._access
             )  # fmt: skip
         self._sockets = ApplicationSockets(
             application, origins, limits, counters, admission, settings.send_timeout
@@ -247,7 +250,7 @@ class ServerProcess:
             log.warning(
                 "%d connections and %d tasks did not end within %s s; they are cut off",
                 self.load.connections,
-                self._pool.busy + self._pool.waiting,
+                sum(pool.busy + pool.waiting for pool in self._pools),
                 self.settings.stop_seconds,
             )
         if self._remote is not None:
@@ -260,7 +263,9 @@ class ServerProcess:
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
         self._drained = Event()
-        self._pool.rested = self._sockets.members.left = self._look_again
+        self._sockets.members.left = self._look_again
+        for pool in self._pools:
+            pool.rested = self._look_again
         if self._websockets is not None:
             self._websockets.members.left = self._look_again
         self._look()
@@ -275,7 +280,7 @@ class ServerProcess:
     def _look(self) -> None:
         self._look_is_due = False
         routed = self._websockets.members if self._websockets is not None else ()
-        tasks = self._pool.busy or self._pool.waiting
+        tasks = any(pool.busy or pool.waiting for pool in self._pools)
         if self._drained is not None and not (
             self._http.handlers or routed or self._sockets.members or tasks or self._arrivals.pending
         ):
