@@ -119,7 +119,8 @@ class WebSocketConsumers(Protocol):
     latency: float | None
 
     def connect(self, content: Content) -> None:
-        """Run the connect consumer. ``DenyConnection`` comes through: it refuses the handshake."""
+        """Run the connect consumer. ``DenyConnection`` comes through and refuses the handshake; so does what else is
+        raised, after it has been logged, and ``LayerUnavailable`` and ``WorkersUnavailable``, which the caller logs."""
 
     def receive(self, content: Content) -> None:
         """Run the receive consumer. What it raises has been logged here."""
