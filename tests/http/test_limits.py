@@ -45,6 +45,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert settings.send_timeout == 60
     assert settings.keep_alive == 2
     assert settings.linger_timeout == 5
+    assert settings.tls_handshake_timeout == 10
 
 
 def _answer_to(server: Server, raw: str) -> tuple[int, str]:
