@@ -12,6 +12,9 @@ from collections.abc import Set
 
 from offload.protocol.request import HttpError, Request
 
+_MAX_NAME = 253
+"""No host's name is longer."""
+
 
 class HostCheck:
     """Refuses such requests of one connection.
@@ -41,7 +44,8 @@ class HostCheck:
             return
         host = _host_of(authority)
         if host != self.asked_for and host not in self._hosts and f"*.{host.partition('.')[2]}" not in self._hosts:
-            raise HttpError(421, "the certificate of this connection is not for the host of the request")
+            # Such a host has no character that could do harm in a log or a plain text.
+            raise HttpError(421, f"the certificate of this connection is not for {host[:_MAX_NAME]}")
         self._passed = authority
 
 
