@@ -45,6 +45,8 @@ def main():
         path = os.path.join(directory, "hub.sock")
         hub = subprocess.Popen([sys.executable, "-m", "offload.layers.hub", path], stderr=subprocess.DEVNULL)
         one, two = IPCLayer(path, capacity=1_000_000), IPCLayer(path)
+        one.expect_hub()
+        two.expect_hub()
         try:
             measure_all(one, two)
         finally:
