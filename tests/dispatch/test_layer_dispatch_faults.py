@@ -72,12 +72,14 @@ def test_messages_that_wait_for_workers_keep_no_request_waiting(site: Site) -> N
         assert is_silent(client)
 
 
-def test_a_worker_killed_in_its_consumer_closes_that_connection_with_1011(site: Site) -> None:
+def test_a_long_consumer_is_waited_for_until_its_worker_is_killed_and_then_closes_with_1011(site: Site) -> None:
     server, workers = site.serve(*SOON), site.work()
     layer = site.layer()
     hit, other = site.open(server, "/long"), site.open(server, "/number")
     hit.send("wait")
+    # It has run for longer than --dispatch-timeout by now.
     (waiting,) = take(layer, "waiting")
+    assert "closing the WebSocket" not in server.log
     os.kill(waiting["pid"], signal.SIGKILL)
     assert close_code(hit) == 1011
     server.wait_for("closing the WebSocket at /long with 1011: the worker that ran its consumer is gone")
@@ -103,19 +105,6 @@ def test_a_stopping_worker_finishes_what_runs_and_others_go_on(site: Site) -> No
     layer.send("go", {})
     assert [text(client), text(client)] == ["went", "next"]
     assert workers.wait() == 0
-
-
-def test_a_long_consumer_is_waited_for_while_its_worker_lives(site: Site) -> None:
-    server = site.serve(*SOON)
-    site.work()
-    layer = site.layer()
-    client = site.open(server, "/long")
-    client.send("wait")
-    client.send("next")
-    # It has run for longer than --dispatch-timeout by now.
-    take(layer, "waiting")
-    layer.send("go", {})
-    assert [text(client), text(client)] == ["went", "next"]
 
 
 def test_a_full_channel_closes_with_1013_and_each_disconnect_follows_its_receive(
