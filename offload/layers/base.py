@@ -79,17 +79,8 @@ class LayerBase(abc.ABC):
             self._hand_over(receiver, Delivery(content), channel)
             return
         check_channel(channel)
-        if not is_process_specific(channel):
-            payload = self.codec.encode(content)
-            try:
-                self._send(channel, payload)
-            except ChannelFull:
-                self._count["full"] += 1
-                raise
-            except LayerUnavailable:
-                self._count["lost"] += 1
-                raise
-        elif owner(channel) == self.process:
+        process = owner(channel) if is_process_specific(channel) else None
+        if process == self.process:
             check_content(content, self.codec.max_size)
             if self._kept.keep_if_fresh(channel):
                 self.subscriptions.deliver(channel, content)
@@ -97,9 +88,12 @@ class LayerBase(abc.ABC):
         else:
             payload = self.codec.encode(content)
             try:
-                self._send_to_process(owner(channel), channel, payload)
-            except LayerUnavailable:
-                self._count["lost"] += 1
+                if process is None:
+                    self._send(channel, payload)
+                else:
+                    self._send_to_process(process, channel, payload)
+            except (ChannelFull, LayerUnavailable) as error:
+                self._count["full" if isinstance(error, ChannelFull) else "lost"] += 1
                 raise
         self._count["sent"] += 1
 

@@ -25,8 +25,8 @@ from redis.exceptions import NoScriptError, RedisError
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import UNKNOWN, Server, threads_are_greenlets
-from offload.layers.redis_wire import Argument
+from offload.layers.redis_server import UNKNOWN, Server
+from offload.layers.redis_wire import Argument, threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
 

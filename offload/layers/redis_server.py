@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import BuiltinFunctionType
 from typing import Any
 
 from redis.backoff import NoBackoff
@@ -43,16 +42,11 @@ from redis.sentinel import (
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_wire import Wire
+from offload.layers.redis_wire import Wire, threads_are_greenlets
 
 UNKNOWN = "it is unknown whether the command was executed"
 _CONNECTIONS = 1_000_000  # redis-py's own limit is lower than the number of greenlets that may wait at a time
 _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownError)
-
-
-def threads_are_greenlets() -> bool:
-    """Whether gevent has patched this process."""
-    return not isinstance(time.sleep, BuiltinFunctionType)
 
 
 def give_way() -> None:

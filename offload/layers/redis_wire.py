@@ -7,8 +7,12 @@ and does not tell which replies came together.
 
 from __future__ import annotations
 
+import select
 import ssl
+import time
+from _thread import RLock
 from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType
 from typing import Any
 
 import hiredis
@@ -35,6 +39,9 @@ class Wire:
         connection: Any = super()
         connection.connect()
         self._wired = self._sock
+        # OpenSSL's state of a connection is for one thread at a time, and one may write while another reads.
+        takes_turns = isinstance(self._wired, ssl.SSLSocket) and not threads_are_greenlets()
+        self._turn: RLock | None = RLock() if takes_turns else None
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
         )
@@ -54,7 +61,11 @@ class Wire:
                 sock.sendall(memoryview(data)[sent:])
 
         try:
-            self._through(send)
+            if self._turn is None:
+                self._through(send)
+            else:
+                with self._turn:
+                    self._through(send)
         except RedisTimeoutError:
             # Half a command may be on its way.
             self._disconnect()
@@ -92,11 +103,31 @@ class Wire:
         return True
 
     def _read(self) -> None:
-        data: bytes = self._through(_receive)
+        data: bytes = self._through(_receive if self._turn is None else self._receive_in_turn)
         if not data:
             self._disconnect()
             raise RedisConnectionError("connection closed by the server")
         self._reader.feed(data)
+
+    def _receive_in_turn(self, sock: Any) -> bytes:
+        """As `_receive`; waits outside its turn."""
+        assert self._turn is not None
+        if (descriptor := sock.fileno()) < 0:
+            raise OSError("closed")
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        while True:
+            with self._turn:
+                timeout = sock.gettimeout()
+                sock.settimeout(0)
+                try:
+                    return _receive(sock)
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    pass
+                finally:
+                    sock.settimeout(timeout)
+            if not waiting.poll(None if timeout is None else timeout * 1000):
+                raise TimeoutError("timed out")
 
     def _through(self, act: Callable[[Any], Any]) -> Any:
         try:
@@ -119,6 +150,11 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+
+
+def threads_are_greenlets() -> bool:
+    """Whether gevent has patched this process."""
+    return not isinstance(time.sleep, BuiltinFunctionType)
 
 
 def _receive(sock: Any) -> bytes:

@@ -1,6 +1,7 @@
 """TLS and users: ``rediss://``, ``rediss+sentinel://`` and ``rediss+cluster://``, on servers that speak TLS only."""
 
 import re
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -121,6 +122,34 @@ def test_layer_over_tls_with_a_user(server, pair):
     layers = pair(with_user(server.url))
     goes_round(*layers)
     assert users(server) == {b"site"}
+
+
+def test_threads_read_and_write_one_connection_at_a_time(server, pair):
+    """OpenSSL's state of a connection does not bear two of them at once."""
+    layer, other = pair(server.url)
+    receiver = joined(layer, "news")
+    end = threading.Event()
+    sent = []
+
+    def send():
+        while not end.is_set():
+            other.group_send("news", {"text": "x" * 200})
+            sent.append(1)
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(3000):
+            layer.group_add(f"room-{number}", receiver.channel)
+            layer.group_discard(f"room-{number}", receiver.channel)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    for _ in sent:
+        receiver.next()
+    assert layer.statistics()["reconnects"] == 0
 
 
 def test_certificate_of_an_unknown_authority_is_refused(server, redis_layers):  # noqa: F811
