@@ -69,6 +69,11 @@ class Commands:
         self._connection: Any = None
         self._closed = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether commands are on their way, or about to be."""
+        return self._sending
+
     def run(self, *command: Argument, asking: bool = False) -> Any:
         """Send one command and wait for its reply.
 

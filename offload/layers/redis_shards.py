@@ -39,7 +39,7 @@ class Shard:
         self.shown = server.shown
         self.commands = Commands(server)
         self.waits = Waits(server, self.commands)
-        self.subscriber = Subscriber(server, deliver, returned, owners, sharded)
+        self.subscriber = Subscriber(server, deliver, returned, lambda: self.commands.is_busy, owners, sharded)
         self._server = server
 
     def close(self) -> None:

@@ -88,6 +88,10 @@ class Wire:
             replies.append(reply)
         return replies
 
+    def comes(self, seconds: float) -> bool:
+        """Whether more can be read now, or within this time."""
+        return self._reader.has_data() or bool(select.select([self._wired], [], [], seconds)[0])
+
     def is_stale(self) -> bool:
         """Whether the server has closed it, or said something, while nothing was asked."""
         sock = self._wired

@@ -1,0 +1,69 @@
+"""Messages that are about to come are awaited when delivering them one by one would cost more."""
+
+import json
+import subprocess
+import sys
+
+from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
+
+# One member whose receiver takes as long as a large group's. Prints which deliveries were said to be followed by more:
+# of a sender who sends the next when the last is answered, and of one who sends it when the last has been delivered.
+_PROGRAM = """
+from gevent import monkey; monkey.patch_all()
+import json, sys, time
+import gevent
+from gevent.event import Event
+from offload.layers.urls import layer_from_url
+
+layer = layer_from_url(sys.argv[1])
+arrived, came = [], Event()
+
+def deliver(delivery):
+    until = time.perf_counter() + 0.004
+    while time.perf_counter() < until:
+        pass
+    arrived.append((delivery.content["n"], delivery.more))
+    came.set()
+
+channel = layer.new_channel("reply")
+layer.attach(channel, deliver)
+layer.group_add("room", channel)
+
+def all_arrive(number):
+    with gevent.Timeout(20):
+        while len(arrived) < number:
+            came.wait()
+            came.clear()
+
+def send():
+    for n in range(40):
+        layer.group_send("room", {"n": n})
+        # As many turns as a server takes from one consumer's end to the next one's start.
+        gevent.sleep(0)
+        gevent.sleep(0)
+
+gevent.spawn(send).get()
+all_arrive(40)
+eager, arrived[:] = list(arrived), []
+for n in range(10):
+    layer.group_send("room", {"n": n})
+    all_arrive(n + 1)
+print(json.dumps([eager, arrived]))
+layer.close()
+"""
+
+
+def test_messages_of_one_sender_are_joined_when_they_are_costly_to_deliver(shared_redis_server):  # noqa: F811
+    run = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, shared_redis_server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    eager, patient = json.loads(run.stdout)
+    assert [n for n, _ in eager] == list(range(40))
+    assert sum(more for _, more in eager) >= 20
+    # Nothing was to be awaited here.
+    assert patient == [[n, False] for n in range(10)]
