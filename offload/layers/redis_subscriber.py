@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_server import Server, give_way, threads_are_greenlets
+from offload.layers.redis_server import Server, give_way
+from offload.layers.redis_wire import threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
 
