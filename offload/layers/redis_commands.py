@@ -3,10 +3,9 @@
 It is not redis-py's ``Pipeline``, which first looks at the pool, which takes longer under gevent than the round trip,
 and tells nobody anything before the last reply.
 
-Each puts its command into a list, and one takes all that are there along. Where threads are greenlets, one of its own
-does that, so that the senders of one turn of the loop meet, and a sender that is killed takes nobody with it. Threads
-do it themselves, without one more: who finds nobody sending leads, and hands the lead to the first of those who came
-meanwhile. A lone sender pays one round trip, a crowd shares it.
+Each puts its command into a list; who finds nobody sending leads, and takes all along that are there. A thread hands
+the lead to the first of those who came meanwhile. A greenlet leaves them to one that does nothing else, and what it has
+not read when it is killed, too, so that it takes nobody with it. A lone sender pays one round trip, a crowd shares it.
 
 The lock guards the list and is never held over the network (its kind: see ``offload.layers.subscriptions``).
 """
@@ -25,13 +24,14 @@ from redis.exceptions import NoScriptError, RedisError
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import UNKNOWN, Server
+from offload.layers.redis_server import UNKNOWN, Server, give_way
 from offload.layers.redis_wire import Argument, threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
+_ALONE = 8  # most commands in a row that are sent without looking for company
 _CLOSED = "layer 'redis' was closed meanwhile; the command was not sent"
 
 
@@ -66,7 +66,10 @@ class Commands:
         self._lock = RLock()
         self._pending: deque[_Call] = deque()
         self._sending = False  # whether somebody does
+        self._alone = 0  # commands that were sent one at a time since others had their turn
         self._connection: Any = None
+        # Whose replies a greenlet that was killed has left to be read.
+        self._left: deque[_Call | None] | None = None
         self._closed = False
 
     @property
@@ -108,17 +111,13 @@ class Commands:
 
     def _run(self, command: tuple[Argument, ...], asking: bool) -> Any:
         call = _Call(command, asking)
-        greenlets = threads_are_greenlets()
         with self._lock:
-            leads, self._sending = not self._sending, True
-            if greenlets or not leads:
+            call.leads, self._sending = not self._sending, True
+            if not call.leads:
                 call.gate = threading.Lock()
                 call.gate.acquire()
-            call.leads = leads and not greenlets
             self._pending.append(call)
         try:
-            if leads and greenlets:
-                _thread.start_new_thread(self._send_all, ())
             if call.gate is not None:
                 # Bounded, as every step on the network is.
                 call.gate.acquire()
@@ -134,9 +133,15 @@ class Commands:
             raise LayerUnavailable(call.error)
         return call.reply
 
-    def _send_all(self) -> None:
-        """In a greenlet of its own."""
+    def _send_all(self, expected: deque[_Call | None] | None = None) -> None:
+        """In a greenlet of its own.
+
+        Args:
+            expected: whose replies are to be read first.
+        """
         try:
+            if expected:
+                self._finish(expected)
             while True:
                 with self._lock:
                     if not self._pending:
@@ -145,18 +150,30 @@ class Commands:
                 self._send_some()
         except BaseException:
             # An interrupt of the whole process, which came here: the next command starts another.
+            left, self._left = self._left, None
+            if left is not None:
+                self._abandon(left)
             self._sending = False
             raise
 
     def _lead(self, call: _Call) -> None:
-        """In a caller's thread: send until its own command is done, and leave the rest to the next."""
+        """In a caller's thread or greenlet: send until its own command is done, and leave the rest to the next."""
         try:
+            self._alone += 1
+            if self._alone > _ALONE:
+                # Whoever else sends in this turn of the loop comes along.
+                self._alone = 0
+                give_way()
             while not call.done:
                 self._send_some()
         finally:
             self._withdraw(call)
             call.leads = False
-            self._hand_over()
+            if self._left is None:
+                self._hand_over()
+            else:
+                expected, self._left = self._left, None
+                _thread.start_new_thread(self._send_all, (expected,))
 
     def _withdraw(self, call: _Call) -> None:
         with self._lock:
@@ -167,52 +184,97 @@ class Commands:
         with self._lock:
             heir = self._pending[0] if self._pending else None
             self._sending = heir is not None
-            if heir is not None:
-                heir.leads = True
-        if heir is not None:
+            if heir is None:
+                return
+            greenlets = threads_are_greenlets()
+            heir.leads = not greenlets
+        if greenlets:
+            _thread.start_new_thread(self._send_all, ())
+        else:
             heir.gate.release()
 
     def _send_some(self) -> None:
-        calls: list[_Call] = []
+        calls: deque[_Call] = deque()
         size = 0
         with self._lock:
             pending = self._pending
             while pending and len(calls) < _BATCH_COMMANDS and (not calls or size + pending[0].size <= _BATCH_BYTES):
                 size += pending[0].size
                 calls.append(pending.popleft())
+        if len(calls) > 1:
+            self._alone = _ALONE
         try:
-            self._execute(calls)
-        except (RedisError, LayerUnavailable) as error:
+            connection = self._open()
+        except Exception as error:  # noqa: BLE001  # each goes to those who wait
+            self._give_up(calls, error)
+            return
+        except BaseException:
+            # Nothing has been sent.
+            self._connection.disconnect()
+            with self._lock:
+                pending.extendleft(reversed(calls))
+            raise
+        expected: deque[_Call | None] = deque()
+        commands: list[tuple[Argument, ...]] = []
+        for call in calls:
+            if call.asking:
+                commands.append(("ASKING",))
+                expected.append(None)
+            commands.append(call.command)
+            expected.append(call)
+        try:
+            connection.write(commands)
+        except Exception as error:  # noqa: BLE001
+            connection.disconnect()
+            self._give_up(calls, error)
+            return
+        except BaseException:
+            self._abandon(expected)
+            raise
+        self._finish(expected)
+
+    def _finish(self, expected: deque[_Call | None]) -> None:
+        """Read the replies to what has been sent."""
+        connection = self._connection
+        try:
+            while expected:
+                reply = connection.reply()
+                call = expected.popleft()
+                if call is not None:
+                    call.end(reply)
+        except Exception as error:  # noqa: BLE001
+            # It is not known what was read.
+            connection.disconnect()
+            self._give_up([call for call in expected if call is not None], error)
+        except BaseException:
+            # Who leads is being killed; the others' replies will come all the same.
+            if threads_are_greenlets():
+                self._left = expected
+            else:
+                self._abandon(expected)
+            raise
+
+    def _give_up(self, calls: Iterable[_Call], error: Exception) -> None:
+        """Let a batch fail."""
+        if isinstance(error, (RedisError, LayerUnavailable)):
             # One bounded wait for all who came during it, not one after the other.
             with self._lock:
-                late = list(pending)
-                pending.clear()
+                late = list(self._pending)
+                self._pending.clear()
             reason = str(self._server.failure(error))
             _fail(calls, reason)
             _fail(late, reason.replace(UNKNOWN, "the command was not sent"))
-        except BaseException as error:
-            _fail(calls, f"layer 'redis' gave up a batch of commands to {self._server.shown}; {UNKNOWN}")
-            if not isinstance(error, Exception):
-                raise
-            logger.exception("sending to %s failed", self._server.shown)
+            return
+        logger.error("sending to %s failed", self._server.shown, exc_info=error)
+        _fail(calls, self._abandoned)
 
-    def _execute(self, calls: list[_Call]) -> None:
-        connection = self._open()
-        try:
-            commands: list[tuple[Argument, ...]] = []
-            for call in calls:
-                if call.asking:
-                    commands.append(("ASKING",))
-                commands.append(call.command)
-            connection.write(commands)
-            for call in calls:
-                if call.asking:
-                    connection.reply()
-                call.end(connection.reply())
-        except BaseException:
-            # It is not known what was read.
-            connection.disconnect()
-            raise
+    def _abandon(self, expected: Iterable[_Call | None]) -> None:
+        self._connection.disconnect()
+        _fail([call for call in expected if call is not None], self._abandoned)
+
+    @property
+    def _abandoned(self) -> str:
+        return f"layer 'redis' gave up a batch of commands to {self._server.shown}; {UNKNOWN}"
 
     def _open(self) -> Any:
         with self._lock:

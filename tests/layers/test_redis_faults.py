@@ -488,8 +488,9 @@ layer.send("queue", {})
 layer.receive(["queue"], 5)  # now the server knows the scripts
 commands = layer._ring.shards()[0].commands
 with gevent.Timeout(20):
-    # Five in one batch that is on its way, five that wait for it.
+    # Five in one batch that is on its way, five that wait for it. The first looks for company before it sends.
     os.kill(server, signal.SIGSTOP)
+    commands._alone = 1000
     greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
     gevent.sleep(0.001)
     while not commands._sending or commands._pending:
