@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -111,7 +112,8 @@ class Exchange:
         self._inboxes: dict[str, Peer] = {}
         self._waiting: dict[str, dict[_Parked, None]] = {}
         self._held: dict[str, list[Callable[[], None]]] = {}
-        self._calls = itertools.count(1)
+        # Not from 1: what a hub before this one asked for may be answered to this one.
+        self._calls = itertools.count(secrets.randbits(48))
         self._handlers: dict[int, Callable[..., None]] = {
             wire.PING: self._ping,
             wire.SEND: self._send,

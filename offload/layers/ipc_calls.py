@@ -53,6 +53,14 @@ class Calls:
             self._waiting.clear()
 
     def _run(self) -> None:
+        try:
+            self._carry_out_all()
+        except BaseException:
+            # An interrupt of the whole process, which came here: the next call starts another.
+            self._running = False
+            raise
+
+    def _carry_out_all(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:

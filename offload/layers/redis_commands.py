@@ -104,6 +104,10 @@ class Commands:
         if connection is not None:
             connection.disconnect()
 
+    def drop(self) -> None:
+        """In a forked child: what greenlets of the parent were about to send is the parent's to send."""
+        self._closed = True
+
     def _checked(self, reply: Any) -> Any:
         if isinstance(reply, RedisError):
             raise self._server.failure(reply)
@@ -149,11 +153,15 @@ class Commands:
                         return
                 self._send_some()
         except BaseException:
-            # An interrupt of the whole process, which came here: the next command starts another.
+            # An interrupt of the whole process, which came here; nobody is left waiting for what it did not do.
             left, self._left = self._left, None
             if left is not None:
                 self._abandon(left)
-            self._sending = False
+            with self._lock:
+                late = list(self._pending)
+                self._pending.clear()
+                self._sending = False
+            _fail(late, self._abandoned)
             raise
 
     def _lead(self, call: _Call) -> None:
@@ -210,7 +218,8 @@ class Commands:
             return
         except BaseException:
             # Nothing has been sent.
-            self._connection.disconnect()
+            if self._connection is not None:
+                self._connection.disconnect()
             with self._lock:
                 pending.extendleft(reversed(calls))
             raise
@@ -269,7 +278,8 @@ class Commands:
         _fail(calls, self._abandoned)
 
     def _abandon(self, expected: Iterable[_Call | None]) -> None:
-        self._connection.disconnect()
+        if self._connection is not None:
+            self._connection.disconnect()
         _fail([call for call in expected if call is not None], self._abandoned)
 
     @property
@@ -287,6 +297,9 @@ class Commands:
             connection.disconnect()
         if not connection.is_open:
             connection.connect()
+            if self._closed:
+                connection.disconnect()
+                raise LayerUnavailable(_CLOSED)
         return connection
 
 

@@ -51,6 +51,7 @@ class Shard:
     def drop(self) -> None:
         """In a forked child."""
         self.subscriber.drop()
+        self.commands.drop()
         self._server.drop()
 
 

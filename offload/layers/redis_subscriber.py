@@ -372,9 +372,16 @@ class Subscriber:
         while len(replies) < _BATCH:
             for _ in range(_TURNS):
                 give_way()
-            if not self._expects() or not connection.comes(max(until - time.monotonic(), 0)):
+            left = until - time.monotonic()
+            if left <= 0 or not self._expects():
                 break
-            replies += connection.replies(_BATCH - len(replies))
+            try:
+                found = connection.more(_BATCH - len(replies), left)
+            except RedisError:
+                break  # what came before the end counts; the next read fails at once
+            if not found:
+                break
+            replies += found
 
     def _take(self, replies: list[Any]) -> None:
         batch: list[tuple[bytes, bytes]] = []

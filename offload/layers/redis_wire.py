@@ -7,6 +7,8 @@ and does not tell which replies came together.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import ssl
 import time
@@ -35,16 +37,31 @@ class Wire:
 
     _sock: Any  # redis-py's; None while it is closed
 
+    _turn: RLock | None = None
+    _opened_by = 0  # a process
+
     def connect(self) -> None:
         connection: Any = super()
         connection.connect()
         self._wired = self._sock
+        if self._wired is None:
+            raise RedisConnectionError("connection closed")
+        self._opened_by = os.getpid()
         # OpenSSL's state of a connection is for one thread at a time, and one may write while another reads.
         takes_turns = isinstance(self._wired, ssl.SSLSocket) and not threads_are_greenlets()
-        self._turn: RLock | None = RLock() if takes_turns else None
+        self._turn = RLock() if takes_turns else None
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
         )
+
+    def disconnect(self, *arguments: Any, **options: Any) -> None:
+        """As redis-py's."""
+        connection: Any = super()
+        # While OpenSSL's state is taken down, what another thread sends would leave in plain text. After a fork the
+        # turn may be a thread's that is not there.
+        turn = self._turn if self._opened_by == os.getpid() else None
+        with turn or contextlib.nullcontext():
+            connection.disconnect(*arguments, **options)
 
     @property
     def is_open(self) -> bool:
@@ -66,9 +83,9 @@ class Wire:
             else:
                 with self._turn:
                     self._through(send)
-        except RedisTimeoutError:
-            # Half a command may be on its way.
-            self._disconnect()
+        except BaseException:
+            # Half a command may be on its way, also when who sends it is being killed.
+            self.disconnect()
             raise
 
     def reply(self) -> Any:
@@ -76,7 +93,7 @@ class Wire:
         while (reply := self._reader.gets()) is _NOTHING:
             self._read()
         if type(reply) is ReadOnlyError and isinstance(self, SentinelManagedConnection):
-            self._disconnect()
+            self.disconnect()
             raise RedisConnectionError("the previous master is now a replica")
         return reply
 
@@ -88,9 +105,21 @@ class Wire:
             replies.append(reply)
         return replies
 
-    def comes(self, seconds: float) -> bool:
-        """Whether more can be read now, or within this time."""
-        return self._reader.has_data() or bool(select.select([self._wired], [], [], seconds)[0])
+    def more(self, most: int, seconds: float) -> list[Any]:
+        """What one further read within this time completes; nothing when none comes, or only a part of a reply."""
+        if (descriptor := self._wired.fileno()) < 0:
+            return []
+        # Not `select.select`, which takes no descriptor above 1023.
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
+            return []
+        self._read()
+        found: list[Any] = []
+        gets = self._reader.gets
+        while len(found) < most and (reply := gets()) is not _NOTHING:
+            found.append(reply)
+        return found
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or said something, while nothing was asked."""
@@ -109,7 +138,7 @@ class Wire:
     def _read(self) -> None:
         data: bytes = self._through(_receive if self._turn is None else self._receive_in_turn)
         if not data:
-            self._disconnect()
+            self.disconnect()
             raise RedisConnectionError("connection closed by the server")
         self._reader.feed(data)
 
@@ -140,13 +169,10 @@ class Wire:
             raise RedisTimeoutError(str(error)) from error
         except OSError as error:
             if self.is_open:
-                self._disconnect()
+                self.disconnect()
                 raise RedisConnectionError(str(error)) from error
         # Somebody else has closed it meanwhile, and knows why.
         raise RedisConnectionError("connection closed")
-
-    def _disconnect(self) -> None:
-        self.disconnect()  # type: ignore[attr-defined]
 
 
 class _Nothing:

@@ -4,16 +4,24 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
 
 # One member whose receiver takes as long as a large group's. Prints which deliveries were said to be followed by more:
 # of a sender who sends the next when the last is answered, and of one who sends it when the last has been delivered.
 _PROGRAM = """
 from gevent import monkey; monkey.patch_all()
-import json, sys, time
+import json, os, resource, sys, time
 import gevent
 from gevent.event import Event
 from offload.layers.urls import layer_from_url
+
+# As many descriptors as a process has that holds as many WebSockets.
+descriptors = int(sys.argv[2])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(descriptors)]
 
 layer = layer_from_url(sys.argv[1])
 arrived, came = [], Event()
@@ -53,9 +61,10 @@ layer.close()
 """
 
 
-def test_messages_of_one_sender_are_joined_when_they_are_costly_to_deliver(shared_redis_server):  # noqa: F811
+@pytest.mark.parametrize("descriptors", [0, 1500])
+def test_messages_of_one_sender_are_joined_when_they_are_costly_to_deliver(shared_redis_server, descriptors):  # noqa: F811
     run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, shared_redis_server.url],
+        [sys.executable, "-c", _PROGRAM, shared_redis_server.url, str(descriptors)],
         capture_output=True,
         text=True,
         timeout=60,
