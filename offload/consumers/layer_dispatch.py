@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ class LayerDispatch:
         self.layer = layer
         self.patience = patience
         self.counters = DispatchCounters()
-        self.postponed = Postponed(self.send_disconnect, self._is_settled, self._lose)
+        self.postponed = Postponed(self.send_disconnect, self._is_settled, self.forget, self._lose)
+        # When the layer was last found away: whoever was not heard meanwhile may live.
+        self._failed = -math.inf
         self._turns: dict[int, Turn] = {}
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
@@ -83,9 +86,12 @@ class LayerDispatch:
             return None
         return LayerConsumers(self, content["reply_channel"])
 
-    def stop(self) -> None:
-        """Send what was postponed now, or never."""
-        self.postponed.stop()
+    def stop(self, deadline: float) -> None:
+        """Send what was postponed until then (on the monotonic clock), or never."""
+        waiting = len(self.postponed)
+        if waiting:
+            log.info("%d disconnect messages wait to be sent before this process ends", waiting)
+        self.postponed.stop(deadline)
 
     def begin(self, content: Content, saved: bool, latency: float | None) -> Turn:
         """A turn for a message, noted in its content."""
@@ -120,6 +126,9 @@ class LayerDispatch:
                         f"the workers do not keep up: {error}, and no place was free within {self.patience:g} s "
                         "(--dispatch-timeout); run more of: offload worker APP"
                     ) from error
+            except LayerUnavailable:
+                self._failed = time.monotonic()
+                raise
             # Not all together again.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -128,14 +137,20 @@ class LayerDispatch:
         """Send a disconnect message whose connection's last turn, where one is named, has ended or is overdue."""
         if turn is not None:
             Note(saved=turn.saved).put_into(content)
-        self.layer.send(DISCONNECT, content)
+        try:
+            self.layer.send(DISCONNECT, content)
+        except LayerUnavailable:
+            self._failed = time.monotonic()
+            raise
 
     def _is_settled(self, turn: Turn) -> bool:
-        # A message that nobody took has left its queue by then, and who took it at the last moment has said so.
-        if turn.outcome is None and turn.seconds_left(self.layer.expiry + self.patience, self.patience) > 0:
+        if turn.outcome is not None:
+            return True
+        if turn.heard is not None and time.monotonic() - self._failed <= self.patience:
+            # The layer was silent, so that the worker's silence says nothing.
             return False
-        self.forget(turn)
-        return True
+        # A message that nobody took has left its queue by then, and who took it at the last moment has said so.
+        return turn.seconds_left(self.layer.expiry + self.patience, self.patience) <= 0
 
     def _lose(self, content: Content, why: str) -> None:
         self.counters.lost += 1
@@ -150,10 +165,15 @@ class LayerDispatch:
                 turn = self._turns.get(number)
                 if turn is not None:
                     turn.heard = now
+            for number, outcome, saved in content.get("ended", ()):
+                self._end(number, outcome, saved)
             return
-        turn = self._turns.pop(content["turn"], None)
+        self._end(content["turn"], content["outcome"], content["saved"])
+
+    def _end(self, number: int, outcome: str, saved: bool) -> None:
+        turn = self._turns.pop(number, None)
         if turn is not None:
-            turn.end(content["outcome"], content["saved"])
+            turn.end(outcome, saved)
 
 
 class LayerConsumers:
@@ -163,7 +183,7 @@ class LayerConsumers:
 
     def __init__(self, dispatch: LayerDispatch, reply_channel: str) -> None:
         self._dispatch = dispatch
-        # A turn of which nobody knows how it ended; nothing may follow it before that is known.
+        # A turn of which nobody knows yet how it ended; nothing may follow it before that is known.
         self._open_turn: Turn | None = None
         self._gave_up = False
         self.reply_channel = reply_channel
@@ -194,7 +214,8 @@ class LayerConsumers:
 
     def receive(self, content: Content) -> None:
         """Have the receive consumer run. Where that cannot be, the connection closes."""
-        if self._gave_up:
+        if self._gave_up or self._open_turn is not None:
+            # Open, where the consumer accepted by hand and was not heard of again: the gateway is closing then.
             self._dispatch.counters.dropped += 1
             return
         try:
@@ -205,6 +226,10 @@ class LayerConsumers:
             turn = self._open_turn
             is_lost = turn is not None and turn.heard is not None
             self._give_up(INTERNAL_ERROR if is_lost else TRY_AGAIN_LATER, content, error)
+        except BaseException as error:
+            # The consumer may run, and nobody waits for it any more.
+            self._give_up(INTERNAL_ERROR, content, f"the wait for its consumer was ended by {error!r}")
+            raise
 
     def disconnect(self, content: Content) -> None:
         """Have the disconnect consumer run, and the connection's session dropped; nothing waits for that."""
@@ -234,22 +259,23 @@ class LayerConsumers:
     def _run(self, channel: str, content: Content) -> str:
         """Give a message to the workers, and wait for the outcome."""
         dispatch = self._dispatch
-        turn = dispatch.begin(content, self.saved, self.latency)
+        # Before it is sent, and until more is known: this greenlet may be killed in between.
+        self._open_turn = turn = dispatch.begin(content, self.saved, self.latency)
         try:
             dispatch.send_patiently(channel, content)
         except LayerUnavailable:
             # It may have been sent all the same.
             dispatch.counters.unavailable += 1
-            self._open_turn = turn
             raise
-        except BaseException:
+        except (WorkersUnavailable, MessageTooLarge):
+            self._open_turn = None
             dispatch.forget(turn)
             raise
         turn.sent = time.monotonic()
         if turn.wait(dispatch.patience):
+            self._open_turn = None
             self.saved = turn.saved
             return turn.outcome or FAILED
-        self._open_turn = turn
         dispatch.counters.silent += 1
         if turn.heard is not None:
             raise WorkersUnavailable(
@@ -260,8 +286,8 @@ class LayerConsumers:
             "start workers by: offload worker APP"
         )
 
-    def _give_up(self, code: int, content: Content, error: OffloadError) -> None:
+    def _give_up(self, code: int, content: Content, why: OffloadError | str) -> None:
         self._gave_up = True
-        log.error("closing the WebSocket at %s with %d: %s", content["path"], code, error)
+        log.error("closing the WebSocket at %s with %d: %s", content["path"], code, why)
         # The receiver is in this process, so that this reaches no server and cannot fail for one that is gone.
         self._dispatch.layer.send(self.reply_channel, {"close": code})

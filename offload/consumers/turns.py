@@ -114,6 +114,6 @@ def report(turn: int, outcome: str, saved: bool) -> Content:
     return {"turn": turn, "outcome": outcome, "saved": saved}
 
 
-def announcement(turns: list[int]) -> Content:
-    """These turns are in a worker's hands."""
-    return {"running": turns}
+def announcement(turns: list[int], ended: list[list[int | str | bool]]) -> Content:
+    """The first are in a worker's hands; the second have ended lately, each with what was reported of it."""
+    return {"running": turns, "ended": ended} if ended else {"running": turns}

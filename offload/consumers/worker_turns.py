@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 
 from offload.consumers.channel import Channel
 from offload.consumers.dispatch import BoundConsumers, Dispatch
@@ -18,6 +18,13 @@ log = logging.getLogger("offload.consumer")
 REPORT_TRIES = 10
 REPORT_PAUSE_SECONDS = 0.5
 """How often a report is tried while the layer is away, and the pause in between."""
+
+REPEATS = 3
+"""How often an announcement says again what was reported: an owner may have been connecting anew."""
+MOST_REPEATED = 1000
+"""For one owner. It waits for no more turns at a time than it has greenlets, so these are most of what it can miss."""
+
+_UNTOLD = "the owner of a socket cannot be told that its consumer has run: %s"
 
 
 class DecidingChannel(Channel):
@@ -42,6 +49,11 @@ class WorkerTurns:
         self._dispatch = dispatch
         self._layer = layer
         self._in_hand: set[Note] = set()
+        # What was reported to each owner, with the round of announcements in which it was.
+        self._ended: defaultdict[str, deque[tuple[int, list[int | str | bool]]]] = defaultdict(
+            lambda: deque(maxlen=MOST_REPEATED)
+        )
+        self._round = 0
 
     def run(self, channel: str, content: Content) -> None:
         """Run the consumer for one message of a WebSocket, and report to its owner.
@@ -67,24 +79,35 @@ class WorkerTurns:
         finally:
             # Also when the consumer raised what is no Exception.
             if note.turn is not None:
-                self._report(note.reports, report(note.turn, outcome, consumers.session_saved))
+                self._report(note.reports, note.turn, outcome, consumers.session_saved)
             self._in_hand.discard(note)
 
     def announce(self) -> None:
-        """Tell the owners that the turns in hand go on."""
+        """Tell the owners that the turns in hand go on, and once more which have ended."""
         turns: dict[str, list[int]] = defaultdict(list)
         for note in self._in_hand:
             assert note.turn is not None
             turns[note.reports].append(note.turn)
-        for reports, numbers in turns.items():
+        ended = self._lately_ended()
+        for reports in turns.keys() | ended.keys():
             try:
-                self._layer.send(reports, announcement(numbers))
+                self._layer.send(reports, announcement(turns.get(reports, []), ended.get(reports, [])))
             except LayerUnavailable as error:
+                # Nor have those after it been told anything, so this round is not counted.
                 log.warning("the owners of sockets cannot be told that their consumers run: %s", error)
                 return
             except OffloadError as error:
                 # A message that no server sent names no channel for reports.
                 log.warning("nobody hears at %s: %s", ascii(reports), error)
+        self._round += 1
+
+    def _lately_ended(self) -> dict[str, list[list[int | str | bool]]]:
+        for reports, reported in list(self._ended.items()):
+            while reported and reported[0][0] <= self._round - REPEATS:
+                reported.popleft()
+            if not reported:
+                del self._ended[reports]
+        return {reports: [item for _, item in reported] for reports, reported in self._ended.items()}
 
     def _outcome(self, consumers: BoundConsumers, channel: str, content: Content) -> str:
         if channel == RECEIVE:
@@ -108,16 +131,19 @@ class WorkerTurns:
                 return FAILED
         return RAN
 
-    def _report(self, reports: str, content: Content) -> None:
+    def _report(self, reports: str, turn: int, outcome: str, saved: bool) -> None:
+        content = report(turn, outcome, saved)
         for tried in range(REPORT_TRIES):
             if tried:
                 time.sleep(REPORT_PAUSE_SECONDS)
             try:
                 self._layer.send(reports, content)
-                return
+                break
             except LayerUnavailable as error:
                 failure: OffloadError = error
             except OffloadError as error:
-                failure = error
-                break
-        log.error("the owner of a socket cannot be told that its consumer has run: %s", failure)
+                log.error(_UNTOLD, error)
+                return
+        else:
+            log.error(_UNTOLD, failure)
+        self._ended[reports].append((self._round, [turn, outcome, saved]))

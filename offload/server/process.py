@@ -10,6 +10,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,9 @@ from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
 
 log = logging.getLogger("offload.server")
+
+LAST_SECONDS = 1.0
+"""For disconnect messages, when the time to stop is over; less than what the supervisor waits before it kills."""
 
 
 @dataclass
@@ -235,6 +239,7 @@ class ServerProcess:
 
     def _stop(self) -> None:
         """Accept nothing more, let requests and consumers finish, and leave."""
+        deadline = time.monotonic() + self.settings.stop_seconds
         for listener in self._listeners:
             listener.stop()
         self.load.leave()
@@ -254,7 +259,7 @@ class ServerProcess:
                 self.settings.stop_seconds,
             )
         if self._remote is not None:
-            self._remote.stop()
+            self._remote.stop(max(deadline, time.monotonic() + LAST_SECONDS))
         for alias in configuration.aliases():
             configuration.close(alias)
         if self._access_file is not None:

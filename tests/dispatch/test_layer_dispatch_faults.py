@@ -151,6 +151,25 @@ def test_a_stopping_server_leaves_its_disconnects_to_workers_that_come(
     assert take(layer, "gone", 5) == [{"path": "/number", "code": 1001}] * 5
 
 
+def test_a_stopping_server_waits_for_places_for_its_disconnects(
+    tmp_path: Path,
+    stack: contextlib.ExitStack,
+    redis_server: RedisServer,  # noqa: F811
+) -> None:
+    site = Site(tmp_path, stack, redis_server.url, query="?channel_capacity=websocket.disconnect:2")
+    server, workers = site.serve(), site.work()
+    layer = site.layer()
+    for _ in range(12):
+        site.open(server, "/number")
+    assert workers.stop() == 0
+    server.signal(signal.SIGTERM)
+    server.wait_for(r"\d+ disconnect messages wait to be sent before this process ends")
+    site.work()
+    assert take(layer, "gone", 12) == [{"path": "/number", "code": 1001}] * 12
+    assert server.wait() == 0
+    assert "does not run" not in server.log
+
+
 def test_redis_going_away_refuses_handshakes_and_closes_who_speaks(
     tmp_path: Path,
     stack: contextlib.ExitStack,
