@@ -14,6 +14,7 @@ from offload import Channel, DenyConnection, Message, route, route_class
 from offload.consumers import configuration
 from offload.consumers.dispatch import Dispatch
 from offload.consumers.layer_dispatch import LayerConsumers, LayerDispatch
+from offload.consumers.postponed import LOOK_SECONDS
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.sessions import ChannelSession, channel_session
 from offload.consumers.turns import Turn
@@ -33,12 +34,14 @@ class AwayLayer(MemoryLayer):
     Attributes:
         away: how many further calls find it so.
         unheard: how many further messages to processes get lost on their way.
+        interrupted: how many further senders are interrupted when their message has left.
         gate: what calls wait for, so that the server seems to hang.
         waits: set when a call does.
     """
 
     away = 0
     unheard = 0
+    interrupted = 0
     gate: threading.Event | None = None
 
     def __init__(self, server: MemoryServer, **settings: Any) -> None:
@@ -56,6 +59,9 @@ class AwayLayer(MemoryLayer):
     def _send(self, channel: str, payload: bytes) -> None:
         self._look()
         super()._send(channel, payload)
+        if self.interrupted:
+            self.interrupted -= 1
+            raise KeyboardInterrupt
 
     def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
         self._look()
@@ -293,8 +299,9 @@ def test_a_disconnect_waits_for_a_worker_that_could_not_be_heard_while_the_layer
     pair.owner.away = 1
     pair.consumers.disconnect(pair.content(code=1011))
     until(lambda: not pair.owner.away, "a try that finds the layer away")
+    # For longer than until the next look, but not for as long as a worker may be silent.
+    assert pair.worker.receive([DISCONNECT], 2 * LOOK_SECONDS) is None
     pair.turns.announce()
-    assert pair.worker.receive([DISCONNECT], PATIENCE / 2) is None
     gone.set()
     worker.join(DEADLINE)
     pair.work(DISCONNECT)
@@ -315,14 +322,18 @@ def test_what_follows_a_connect_consumer_that_may_run_yet_is_dropped(pair: Pair)
     assert pair.ran == [CONNECT, DISCONNECT]
 
 
+@pytest.mark.parametrize("when", ["sending", "waiting"])
 def test_nothing_overtakes_a_message_whose_wait_was_ended_by_force(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     def interrupt(turn: Turn, patience: float) -> bool:
         raise KeyboardInterrupt
 
     connect(pair)
-    monkeypatch.setattr(Turn, "wait", interrupt)
+    if when == "sending":
+        pair.owner.interrupted = 1
+    else:
+        monkeypatch.setattr(Turn, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pair.consumers.receive(pair.content(text="one"))
     assert pair.replies == [{"close": 1011}]
