@@ -8,6 +8,7 @@ import pytest
 
 from offload.consumers import configuration
 from offload.layers.memory import MemoryLayer
+from tests.consumers.pair import Pair
 
 
 @pytest.fixture
@@ -16,4 +17,12 @@ def layer() -> Iterator[MemoryLayer]:
     layer = MemoryLayer()
     configuration.configure(layer)
     yield layer
+    configuration.reset()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """An owner of sockets and a worker, on a memory layer."""
+    configuration.reset()
+    yield Pair()
     configuration.reset()
