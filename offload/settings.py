@@ -139,7 +139,8 @@ class Settings:
     )
     strict_sni: str = _setting(
         "auto", "--strict-sni", "answer requests for hosts that their connection's certificate is not for with 421: "
-        "off, auto (where the client named a host to choose among several certificates) or on (always)",
+        "off, auto (where the client named a host to choose among several certificates) or on (always); clients "
+        "that --forwarded-allow-ips trusts, and those of Unix sockets, may ask for any host",
         choices=("off", "auto", "on"), words={"true": "on", "false": "off"}, alone="on", metavar="MODE",
     )  # fmt: skip
     tls_handshake_timeout: float | None = _setting(

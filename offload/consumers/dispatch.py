@@ -32,6 +32,8 @@ Field = tuple[bytes, bytes]
 
 _KEPT_FIELDS = 1024
 """Header fields that many clients send alike are kept once; those of one client alone soon give their place up."""
+_SECRET_FIELDS = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
+"""Nobody else sends the same, and they are not to outlive their connection in memory."""
 
 
 class Dispatch:
@@ -195,7 +197,11 @@ class BoundConsumers:
 
 def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
     # The key has been answered, and no other client has the same.
-    return tuple(_shared_field(name, value) for name, value in headers if name != b"sec-websocket-key")
+    return tuple(
+        (name, value) if name in _SECRET_FIELDS else _shared_field(name, value)
+        for name, value in headers
+        if name != b"sec-websocket-key"
+    )
 
 
 @lru_cache(_KEPT_FIELDS)

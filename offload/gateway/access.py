@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import logging
 import os
@@ -138,7 +139,9 @@ class LogFile:
             raise ConfigurationError(f"cannot write the access log {self._path!r}: {error.strerror}") from error
         if self._descriptor >= 0:
             self.flush()
-            os.close(self._descriptor)
+            # Its descriptor is gone even where this tells of an earlier write that failed.
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
         self._descriptor = descriptor
 
     def write(self, line: str) -> None:

@@ -11,7 +11,7 @@ from offload.exceptions import ProtocolError
 from offload.gateway.forwarded import TrustedPeers
 from offload.gateway.http import PARTING_SECONDS, Environ, HttpGateway
 from offload.gateway.misdirected import HostCheck
-from offload.protocol.proxy import ProxyHeader, read_proxy_header
+from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.protocol.request import HttpError
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
@@ -144,6 +144,12 @@ class _Introduction:
         self._data += data
         arrivals = self._arrivals
         assert arrivals.proxy_mode is not None
+        # Before the header is read: a stranger's may be made to take long.
+        if begins_with_proxy_header(self._data, arrivals.proxy_mode) and not arrivals.proxies(
+            _address_of(self._connection)
+        ):
+            self._refuse(403, "a PROXY header is taken only from the addresses that --proxy-allow-from names")
+            return
         try:
             found = read_proxy_header(self._data, arrivals.proxy_mode)
         except ProtocolError as error:
@@ -153,9 +159,6 @@ class _Introduction:
             return
         header, rest = found
         if header is not None:
-            if not arrivals.proxies(_address_of(self._connection)):
-                self._refuse(403, "a PROXY header is taken only from the addresses that --proxy-allow-from names")
-                return
             self._apply(header)
         self._leave()
         arrivals.introduced(self._connection, self._base, rest)

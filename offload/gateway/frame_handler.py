@@ -90,7 +90,8 @@ class FrameHandler(FrameSender):
 
     @abstractmethod
     def _tell_end(self) -> None:
-        """For the application it has ended; called at least once, and before the connection is forgotten."""
+        """For the application it has ended: its closing handshake is over, or its connection is lost, whichever comes
+        first. Called once, and not for one that was refused."""
 
     @abstractmethod
     def _measured(self, latency: float) -> None:

@@ -13,6 +13,8 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from greenlet import getcurrent
+
 from offload.gateway.body import BodyError, RequestBody
 from offload.gateway.response import ClientGone, Response
 from offload.gateway.upgrade import UpgradeResponse, may_upgrade
@@ -281,12 +283,15 @@ class HttpHandler:
             return
         self._row = self._gateway.pipelined - 1
         following: Request | None = request
+        me = getcurrent()
         while following is not None:
             if self._row > 0:
                 # Their answers leave together; at once where an application waits for something.
                 self._connection.hold_back()
             self._respond(following)
             following, self._next_in_row = self._next_in_row, None
+            # Context variables are each request's own, as if it had a task of its own.
+            me.gr_context = None
         self._row = 0
 
     def _respond(self, request: Request) -> None:
@@ -424,5 +429,7 @@ class HttpHandler:
         connection = self._connection
         if connection.unsent_bytes:
             connection.flush()
+            if connection.closed:
+                return
         self._reads = connection.unsent_bytes > 0
         self._gateway.idle.add(self)

@@ -203,7 +203,7 @@ class Opening:
             self.refuse(403)
         elif accept or (is_own and is_data):
             self._accept(subprotocol)
-            self._handler.deliver(delivery)
+            self._handler.deliver_here(delivery)
         elif is_own or not (is_data or closes):
             # Nothing that decides, and nothing to send.
             return

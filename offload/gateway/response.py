@@ -219,6 +219,9 @@ class Response:
             head = b""
         if head or data:
             connection.write(head + data if head and data else head or data)
+        if length is None and self._left != 0 and connection.unsent_bytes:
+            # More may follow, and who computes it may not let the client wait for this piece (PEP 3333).
+            connection.flush()
         if connection.closed or (
             connection.unsent_bytes > HIGH_WATER_BYTES and not connection.wait_drained(self._send_timeout)
         ):
@@ -351,3 +354,4 @@ class Response:
             lines.append(f"{name}: {value}\r\n")
         if not self.head_sent and self._request.version == "1.1":
             self._connection.write(f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1"))
+            self._connection.flush()

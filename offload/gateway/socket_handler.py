@@ -187,7 +187,7 @@ class SocketHandler(FrameHandler):
         if (self._waiting or connection.unsent_bytes > HIGH_WATER_BYTES) and getcurrent() is not self.gateway.hub:
             self._send_in_turn(frame)
         else:
-            connection.write(frame)
+            self._write(frame)
         if connection.closed:
             raise WebSocketError(MSG_SOCKET_DEAD)
 
@@ -210,9 +210,18 @@ class SocketHandler(FrameHandler):
                     connection.abort()
                 if not self.can_send:
                     raise WebSocketError(MSG_SOCKET_DEAD)
-                connection.write(frame)
+                self._write(frame)
         finally:
             self._waiting -= size
+
+    def _write(self, frame: bytes) -> None:
+        mailbox = self._mailbox
+        if mailbox is not None:
+            # Pings and pongs. The mailbox has its turn when nothing else is unsent, which may never be.
+            waiting = mailbox.take_all()
+            self.drop_mailbox()
+            self.connection.write(waiting)
+        self.connection.write(frame)
 
     def _overflow(self) -> None:
         gateway = self.gateway

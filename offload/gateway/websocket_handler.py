@@ -87,7 +87,7 @@ class WebSocketHandler(FrameHandler):
         self.gateway.counters.opened += 1
         self.connection.write(answer)
         for delivery in held:
-            self._deliver(delivery)
+            self.deliver_here(delivery)
         self.connection.resume_reading()
         if early:
             self.data_received(early)
@@ -212,7 +212,7 @@ class WebSocketHandler(FrameHandler):
         """Send to the client. Called by the layer in any greenlet, or thread."""
         gateway = self.gateway
         if delivery.thread != gateway.thread:
-            gateway.loop.run_callback_threadsafe(self._deliver, delivery)
+            gateway.loop.run_callback_threadsafe(self.deliver_here, delivery)
             return
         prepared = delivery.prepared
         # The shortest way for what is sent most, a small message to many.
@@ -222,9 +222,10 @@ class WebSocketHandler(FrameHandler):
             if connection.unsent_bytes:
                 self._relieve()
             return
-        self._deliver(delivery)
+        self.deliver_here(delivery)
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def deliver_here(self, delivery: Delivery) -> None:
+        """`deliver` in the loop's own thread, whichever thread it came from."""
         state = self._state
         if state is _OPEN or state is _ENDING:
             prepared = delivery.prepared

@@ -1,7 +1,8 @@
 """The PROXY protocol's header, versions 1 and 2: who connected to the proxy that connected to us.
 
 Pure: no sockets, no clock. Follows the specification that comes with HAProxy (``proxy-protocol.txt``). Of version 2's
-additional fields the checksum is verified where there is one; the others are not needed.
+additional fields the checksum is verified where there is one; the others are not needed. Where the proxy speaks for
+itself, or leaves the family unspecified, all that follows is ignored, a checksum, too.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def read_proxy_header(data: bytes, mode: str = AUTO) -> tuple[ProxyHeader | None
     if mode != V1 and _may_begin(data, _V2_SIGNATURE):
         return _read_v2(data)
     return None, data
+
+
+def begins_with_proxy_header(data: bytes, mode: str = AUTO) -> bool:
+    """Whether what a connection brought begins as a header that `read_proxy_header` would read, right or wrong."""
+    return (mode != V2 and data.startswith(_V1_PREFIX)) or (mode != V1 and data.startswith(_V2_SIGNATURE))
 
 
 def _may_begin(data: bytes, prefix: bytes) -> bool:
@@ -147,14 +153,20 @@ def _read_v2_block(family: int, header: bytes) -> ProxyHeader:
 
 def _check_fields(header: bytes, at: int) -> None:
     """Verify the checksum, if one of the fields from `at` on is one."""
+    has_checksum = False
     while at < len(header):
         begin = at + _FIELD.size
         kind, size = _FIELD.unpack_from(header, at) if begin <= len(header) else (0, len(header))
         at = begin + size
         if at > len(header):
             raise ProtocolError("a PROXY header's last field is longer than the header")
-        if kind == _CHECKSUM and not _is_right(header, begin, at):
-            raise ProtocolError("a PROXY header's checksum is wrong")
+        if kind == _CHECKSUM:
+            # Each costs a walk through the whole header.
+            if has_checksum:
+                raise ProtocolError("a PROXY header has two checksums")
+            has_checksum = True
+            if not _is_right(header, begin, at):
+                raise ProtocolError("a PROXY header's checksum is wrong")
 
 
 def _is_right(header: bytes, begin: int, end: int) -> bool:

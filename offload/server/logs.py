@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -34,9 +35,16 @@ class _File(logging.FileHandler):
                 "cannot write the log %r: %s; the old one goes on", self.baseFilename, error.strerror
             )
             return
-        old = self.setStream(stream)
+        self.acquire()
+        try:
+            # Not by setStream, which flushes first: a disk that is full is no reason to keep its file.
+            old, self.stream = self.stream, stream
+        finally:
+            self.release()
         if old is not None:
-            old.close()
+            # What it could not write is lost, and was told of when it was logged.
+            with contextlib.suppress(OSError):
+                old.close()
 
 
 def set_up(level: str, file: str) -> None:

@@ -35,7 +35,8 @@ class ServiceManager:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 # It may be busy, but one that does not read must not hold up the server for long.
                 sock.settimeout(_PATIENCE_SECONDS)
-                sock.sendto(text.encode(), address)
+                # Paths and arguments may have bytes that are no UTF-8.
+                sock.sendto(text.encode("utf-8", "surrogateescape"), address)
         except OSError as error:
             what = error.strerror or error
             log.warning(

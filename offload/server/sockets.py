@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -54,7 +55,7 @@ def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
     """
     try:
         sock = _bound(address)
-        if sock.family != socket.AF_UNIX:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
             _tune(sock)
         sock.listen(backlog)
         place = Place(sock.getsockname()) if address.startswith("unix:") else None
@@ -99,7 +100,9 @@ def _tune(sock: socket.socket) -> None:
     # Small answers must not wait for the client's delayed acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
+        # A kernel that does not know it takes more memory, and serves all the same.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
 
 
 def _unix(path: str) -> socket.socket:

@@ -236,13 +236,13 @@ class Supervisor:
         """Servers first, then the hubs: consumers of closing connections still send."""
         now = time.monotonic()
         servers = [child for child in self._children.values() if child.hub_path is None]
-        if self._stage is _Stage.RUNNING:
+        begins = self._stage is _Stage.RUNNING
+        if begins:
             self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
             self._to_replace.clear()
             if self._stop_signal is not None:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
-            self._service.tell(STOPPING="1")
             self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
         overdue = self._deadline is not None and self._deadline <= now
@@ -255,6 +255,9 @@ class Supervisor:
             # The pair's end, not a signal: one may have been sent to the whole process group, when it was too early.
             for hub in self._children.values():
                 self._part(hub)
+        if begins:
+            # Last: a manager that does not read may take seconds, which the children need not wait for.
+            self._service.tell(STOPPING="1")
 
     @staticmethod
     def _signal(children: list[Child], number: int) -> None:

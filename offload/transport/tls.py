@@ -68,7 +68,7 @@ def make_context(
 
     Raises:
         ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches; or the hosts are to
-            be known, and the only certificate names none.
+            be known, and a certificate names none.
     """
     if not certfiles:
         raise ConfigurationError("TLS needs a certificate; give --certfile")
@@ -84,8 +84,8 @@ def make_context(
     if len(contexts) > 1 or knows_hosts:
         for context, certfile in zip(contexts, certfiles, strict=True):
             context.hosts = _hosts_of(certfile)
-    if knows_hosts and len(contexts) == 1 and not first.hosts:
-        raise ConfigurationError(f"the certificate {certfiles[0]!r} names no host (subjectAltName)")
+            if knows_hosts and not context.hosts:
+                raise ConfigurationError(f"the certificate {certfile!r} names no host (subjectAltName)")
     if len(contexts) > 1:
         certificates = {host: context for context in reversed(contexts) for host in context.hosts}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -97,6 +99,19 @@ def test_headers_that_many_clients_send_alike_are_kept_once(layer: MemoryLayer) 
     assert len(warm) == len(bound)
     # The fields alone are over 1,400 bytes.
     assert each < 900
+
+
+@pytest.mark.parametrize("name", [b"cookie", b"authorization", b"proxy-authorization"])
+def test_secrets_of_a_handshake_go_with_its_connection(layer: MemoryLayer, name: bytes) -> None:
+    dispatch = Dispatch(Router([route("websocket.receive", echo)]), layer)
+    secret = bytes(bytearray(b"hunter2"))
+    before = sys.getrefcount(secret)
+    bound = dispatch.bind({"reply_channel": "a!b", "path": "/", "headers": [[name, secret]]})
+    assert bound is not None
+    assert sys.getrefcount(secret) > before
+    del bound
+    gc.collect()
+    assert sys.getrefcount(secret) == before
 
 
 def test_a_consumer_gets_a_message_that_is_a_mapping(layer: MemoryLayer) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
@@ -253,6 +254,32 @@ def waits(environ: Environ, start: Start) -> Iterable[bytes]:
 
 
 # Beside the validator, but right.
+
+
+_left_behind: ContextVar[str] = ContextVar("_left_behind", default="nothing")
+
+
+def context(environ: Environ, start: Start) -> Iterable[bytes]:
+    """What others have left in the context."""
+    found = _left_behind.get()
+    _left_behind.set(environ["QUERY_STRING"])
+    start("200 OK", TEXT)
+    return [found.encode()]
+
+
+def blocks(environ: Environ, start: Start) -> Iterable[bytes]:
+    """A hint and two pieces; before each piece the whole process waits for somebody to open a pipe."""
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload; as=style")])
+    hints_pipe, pieces_pipe = environ["QUERY_STRING"].split("&")
+
+    def run() -> Iterator[bytes]:
+        with open(hints_pipe, "rb"):
+            yield b"first "
+        with open(pieces_pipe, "rb"):
+            yield b"second"
+
+    start("200 OK", TEXT)
+    return run()
 
 
 def one_tuple(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -547,7 +574,8 @@ _BARE: dict[str, View] = {
     "/wrong/fault": fault, "/wrong/piece-of": piece_of, "/wrong/twice": twice, "/wrong/never": never,
     "/wrong/fails": fails, "/wrong/fails-first": fails_first, "/wrong/fails-midway": fails_midway,
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
-    "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays,
+    "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays, "/bare/context": context,
+    "/bare/blocks": blocks,
 }  # fmt: skip
 
 

@@ -81,6 +81,15 @@ def test_inherited_sockets_are_tuned_as_our_own() -> None:
     assert (unsent, place) == (KERNEL_UNSENT_BYTES, None)
 
 
+def test_kernel_that_does_not_know_the_limit_of_unsent_bytes_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No kernel knows an option of this number.
+    monkeypatch.setattr(socket, "TCP_NOTSENT_LOWAT", 9999)
+    sock, _ = listen("127.0.0.1:0", 10)
+    with sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
 def test_request_refused_behind_others_is_refused_in_its_place(server: Server) -> None:
     with Client(server) as client:
         client.send("GET /echo?1 HTTP/1.1\r\nHost: a\r\n\r\nGET /echo?2 HTTP/1.1\r\n\r\nGET /echo?3 HTTP/1.1\r\n\r\n")

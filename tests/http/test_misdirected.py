@@ -183,6 +183,10 @@ def test_certificate_without_hosts_is_of_no_use_to_a_strict_server(files: Files,
     with pytest.raises(ConfigurationError) as caught:
         make_context([path], [], knows_hosts=True)
     assert str(caught.value) == f"the certificate {path!r} names no host (subjectAltName)"
+    make_context([files.pair, path], [])
+    with pytest.raises(ConfigurationError) as caught:
+        make_context([files.pair, path], [], knows_hosts=True)
+    assert str(caught.value) == f"the certificate {path!r} names no host (subjectAltName)"
 
 
 def test_addresses_of_ipv6_are_hosts_of_a_certificate() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +83,39 @@ def test_answer_does_not_wait_for_the_next_ones_application(limited: tuple[Serve
         # Only now the third is let on.
         assert ask(server, "/next").body == b"on"
         assert [client.read().body for _ in range(2)] == [b"done", b"Hello, world!"]
+
+
+def test_pieces_of_an_answer_do_not_wait_for_what_the_process_does_next(
+    limited: tuple[Server, int], tmp_path: Path
+) -> None:
+    server, _ = limited
+    pipes = [str(tmp_path / name) for name in ("hints", "pieces")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    with contextlib.ExitStack() as opened, Client(server) as client:
+
+        def open_pipe() -> None:
+            # For both directions, so that it does not wait for the other end.
+            opened.callback(os.close, os.open(pipes.pop(0), os.O_RDWR))
+
+        try:
+            client.send(_request(f"/bare/blocks?{'&'.join(pipes)}") + _request("/hello"))
+            assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 103 ")
+            open_pipe()
+            assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+            assert client.until(b"\r\n") + client.until(b"\r\n") == b"6first "
+        finally:
+            while pipes:
+                open_pipe()
+        assert client.until(b"0\r\n\r\n") == b"6\r\nsecond\r\n"
+        assert client.read().body == b"Hello, world!"
+
+
+def test_request_finds_nothing_of_another_in_its_context(limited: tuple[Server, int]) -> None:
+    server, _ = limited
+    with Client(server) as client:
+        client.send("".join(_request(f"/bare/context?{number}") for number in range(6)))
+        assert [client.read().body for _ in range(6)] == [b"nothing"] * 6
 
 
 def test_failure_between_others_is_answered_in_its_place(limited: tuple[Server, int]) -> None:

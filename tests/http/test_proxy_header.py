@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from offload.exceptions import ProtocolError
 from offload.protocol.crc32c import crc32c
-from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, read_proxy_header
+from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, begins_with_proxy_header, read_proxy_header
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -162,12 +162,28 @@ def test_header_that_is_none_is_refused(name: str) -> None:
         read_proxy_header(INVALID[name])
 
 
+def test_second_checksum_is_refused_unread() -> None:
+    with pytest.raises(ProtocolError, match="a PROXY header has two checksums"):
+        read_proxy_header(summed(tcp4(), behind=b"\x03\x00\x04abcd"))
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_header_is_known_by_its_beginning(name: str) -> None:
+    data, _ = VALID[name]
+    mode, size = (V2, 12) if data.startswith(SIGNATURE) else (V1, 6)
+    assert not any(begins_with_proxy_header(data[:end]) for end in range(size))
+    assert all(begins_with_proxy_header(data[:end], mode) for end in range(size, len(data)))
+    assert begins_with_proxy_header(data)
+    assert not begins_with_proxy_header(data, V1 if mode == V2 else V2)
+
+
 @pytest.mark.parametrize(
     "data",
     [REQUEST, b"PROXYING / HTTP/1.1\r\n", b"PUT /", b"\r\nGET / HTTP/1.1\r\n", b"\x16\x03\x01\x02", SIGNATURE[1:]],
 )
 def test_connection_without_header_keeps_its_bytes(data: bytes) -> None:
     assert read_proxy_header(data) == (None, data)
+    assert not begins_with_proxy_header(data)
 
 
 def test_modes_look_for_their_own_version_only() -> None:

@@ -177,6 +177,8 @@ def test_proxy_header_of_a_stranger_is_forbidden() -> None:
     with serving(MIRROR, "--proxy-protocol", "v1", "--proxy-allow-from", "10.0.0.0/8") as server:
         assert code_of(server.ask(V1 + REQUEST % b"")) == 403
         assert code_of(server.ask(REQUEST % b"")) == 200
+        # Whatever else it says is not looked at.
+        assert code_of(server.ask(b"PROXY TCP4 localhost" + REQUEST % b"")) == 403
         # Version 2 is not looked for, and is no HTTP.
         assert code_of(server.ask(V2 + REQUEST % b"")) == 400
 

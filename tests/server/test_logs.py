@@ -166,6 +166,23 @@ def test_log_that_cannot_be_begun_anew_goes_on(tmp_path: Path) -> None:
     assert _numbers(tmp_path / "away" / "access.log") == list(range(logs.asked))
 
 
+def test_log_on_a_full_disk_is_begun_anew(tmp_path: Path) -> None:
+    logs = Logs(tmp_path)
+    for file in logs.files:
+        file.symlink_to("/dev/full")
+    with serving(MIRROR, *logs.options) as server:
+        logs.visit(server)
+        for file in logs.files:
+            file.unlink()
+        server.signal(signal.SIGUSR1)
+        logs.visit_until(server, lambda: bool(_lines(logs.access)))
+        logs.visit_until(server, lambda: any("reopening the logs: SIGUSR1" in line for line in _lines(logs.error)))
+        assert server.stop() == 0
+    assert _lines(logs.error)[-1].endswith("] stopped")
+    # The lines that the disk did not take are lost, those since are not.
+    assert _numbers(logs.access)[-1] == logs.asked - 1
+
+
 def test_worker_begins_its_log_anew(tmp_path: Path) -> None:
     error = tmp_path / "error.log"
     (tmp_path / "tasks.py").write_text("from offload import route\nchannel_routing = [route('jobs', print)]\n")

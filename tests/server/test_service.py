@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from offload.server.service import ServiceManager
 from tests.serving import DEADLINE, ROOT, Server, read_all
 
 ECHO = "examples.echo.app"
@@ -54,6 +57,45 @@ def start(manager: str, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "offload", ECHO, "--layer", "memory://", *options]
     environ = {**os.environ, "NOTIFY_SOCKET": manager}
     return subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_stop_while_the_service_manager_does_not_read(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    unix = (socket.AF_UNIX, socket.SOCK_DGRAM)
+    with socket.socket(*unix) as manager, socket.socket(*unix) as others:
+        manager.settimeout(DEADLINE)
+        manager.bind(path)
+        process = start(path, "-b", f"unix:{tmp_path}/http")
+        try:
+            assert manager.recv(1000).startswith(b"READY=1\n")
+            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            others.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    others.sendto(b"from others", path)
+            end = os.pidfd_open(int(child))
+            try:
+                process.terminate()
+                assert select.select([end], [], [], DEADLINE)[0], "the server process has ended"
+            finally:
+                os.close(end)
+            while manager.recv(1000) != b"STOPPING=1":
+                pass
+            _, log = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0
+    # It was told in time, after the process had ended.
+    assert "was not told" not in log
+
+
+def test_words_that_are_no_utf_8_reach_the_service_manager(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE)
+        manager.bind(str(tmp_path / "notify"))
+        ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")}).tell(STATUS=os.fsdecode(b"at unix:/caf\xe9"))
+        assert manager.recv(1000) == b"STATUS=at unix:/caf\xe9"
 
 
 def test_a_service_manager_that_is_gone_is_a_warning(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from tests.serving import DEADLINE, ROOT, Server, read_all, serving
+from tests.websocket.raw import RawClient
 from tests.websocket.sockets import frame, open_socket, receive_until, resident_bytes, upgrade
 
 APP = "tests.websocket.apps.raw"
@@ -115,6 +116,21 @@ def test_pings_are_answered_while_the_application_sends_without_a_pause(server: 
         while b"\x8a\x07ping-19" not in received:
             received += sock.recv(MIB)
             assert len(received) < 16 * MIB, "the last of them waits behind everything"
+
+
+def test_pings_are_answered_while_small_messages_are_always_left_to_send(server: Server) -> None:
+    client = RawClient(server, "/trickle", receive_buffer=4096)
+    client.send(frame(Opcode.TEXT, b"64000"))
+    assert client.receive() == b"x" * 1000
+    client.send(b"".join(frame(Opcode.PING, b"ping-%02d" % number) for number in range(20)))
+    for _ in range(16000):
+        found = client.next_frame()
+        assert found is not None
+        if found.opcode is Opcode.PONG and bytes(found.data) == b"ping-19":
+            break
+    else:
+        pytest.fail("the last of them waits behind everything")
+    client.reset()
 
 
 def test_client_that_takes_nothing_is_cut_off_after_the_send_timeout() -> None:

@@ -80,6 +80,12 @@ def test_own_data_accepts_and_follows_the_answer(server: Server) -> None:
     client.close()
 
 
+def test_words_of_a_thread_keep_their_order(server: Server) -> None:
+    client = RawClient(server, "/connect/thread")
+    assert [client.receive(), client.receive()] == ["first", "second"]
+    client.close()
+
+
 def test_own_data_and_close_open_and_close(server: Server) -> None:
     client = RawClient(server, "/connect/text-close")
     assert client.receive() == "bye"

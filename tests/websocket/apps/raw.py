@@ -128,6 +128,12 @@ def pour(ws: Any) -> None:
     say("poured")
 
 
+def trickle(ws: Any) -> None:
+    """Send as many small messages as asked for."""
+    for _ in range(int(ws.receive())):
+        ws.send(b"x" * 1000)
+
+
 def flood(ws: Any) -> None:
     """Many greenlets send at once to a client that does not read."""
     ws.receive()
@@ -211,7 +217,7 @@ SOCKETS = {
     f"/{function.__name__}": function
     for function in (
         echo, kinds, facts, ends, hang, leave, unused, fail, fail_early, close, many, share, patience, pour, flood,
-        late, later, frames, latency, members, chosen,
+        late, later, frames, latency, members, chosen, trickle,
     )
 }  # fmt: skip
 

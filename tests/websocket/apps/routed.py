@@ -6,6 +6,7 @@ import os
 import sys
 
 import gevent
+import gevent.monkey
 from gevent.event import Event
 from greenlet import greenlet
 
@@ -126,6 +127,18 @@ def connect(message, how):
         Group("others").add(reply)
         gevent.spawn(Group("others").send, {"close": 4002}).join()
         tell("decided late")
+    elif how == "thread":
+        done = gevent.monkey.get_original("_thread", "allocate_lock")()
+        done.acquire()
+
+        def speak():
+            reply.send({"accept": True, "text": "first"})
+            reply.send({"text": "second"})
+            done.release()
+
+        gevent.get_hub().threadpool.spawn(speak)
+        # The loop stands still until both are on their way.
+        done.acquire(timeout=10)
     elif how == "long":
         reply.send({"accept": True})
         GATES.setdefault("long", Event()).wait()
