@@ -96,11 +96,6 @@ class Subscriptions:
     def has_members(self, group: str) -> bool:
         return group in self._members
 
-    def members(self, group: str) -> list[str]:
-        """The group's present members, oldest first."""
-        self._expire(group)
-        return list(self._members.get(group, ()))
-
     def __len__(self) -> int:
         """How many channels are attached."""
         return len(self._receivers)

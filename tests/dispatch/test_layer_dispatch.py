@@ -127,22 +127,20 @@ def test_data_sent_before_acceptance_follows_it_in_order(shared: Shared) -> None
     take(shared.layer, "gone")
 
 
-def test_what_others_send_during_the_handshake_waits_and_decides_nothing(shared: Shared) -> None:
-    client = shared.open("/decide/others")
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        pytest.param("/decide/others", 4002, id="what others send meanwhile waits and decides nothing"),
+        pytest.param("/decide/accept-and-fail", 1011, id="a consumer that accepts and fails"),
+    ],
+)
+def test_connection_is_accepted_and_closed_in_the_connect_consumer(shared: Shared, path: str, code: int) -> None:
+    client = shared.open(path)
     with pytest.raises(ConnectionClosed) as closed:
         client.recv(DEADLINE)
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4002
-    take(shared.layer, "gone")
-
-
-def test_a_connect_consumer_that_accepts_and_fails_closes_with_1011(shared: Shared) -> None:
-    client = shared.open("/decide/accept-and-fail")
-    with pytest.raises(ConnectionClosed) as closed:
-        client.recv(DEADLINE)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1011
-    assert [gone["path"] for gone in take(shared.layer, "gone")] == ["/decide/accept-and-fail"]
+    assert closed.value.rcvd.code == code
+    assert [gone["path"] for gone in take(shared.layer, "gone")] == [path]
 
 
 def test_a_class_that_is_named_by_its_path_serves_sockets(shared: Shared) -> None:
