@@ -25,6 +25,10 @@ class LayerUnavailable(OffloadError):
     """The layer's server did not answer in time. The message was not sent, or it is unknown whether it was."""
 
 
+class LayerUnreachable(LayerUnavailable):
+    """The layer's server cannot be reached, or refused. The message was certainly not sent."""
+
+
 class WorkersUnavailable(OffloadError):
     """With ``--dispatch layer``: no worker took a message in time, or the one that had it is gone."""
 

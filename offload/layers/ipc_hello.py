@@ -9,7 +9,7 @@ import os
 import socket
 from typing import Any
 
-from offload.exceptions import LayerUnavailable
+from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers import ipc_path
 from offload.layers import ipc_wire as wire
 
@@ -34,13 +34,13 @@ def greet(connected: socket.socket, path: str, foreign: bool, hello: tuple[Any, 
         What is to read on.
 
     Raises:
-        LayerUnavailable: the hub is another user's, or it refuses; trying again would not help.
+        LayerUnreachable: the hub is another user's, or it refuses; trying again would not help.
         OSError, BrokenFrame: it cannot be reached, or ends the connection.
     """
     connected.connect(path)
     user = ipc_path.peer_user(connected)
     if user not in (None, os.geteuid()) and not foreign:
-        raise LayerUnavailable(
+        raise LayerUnreachable(
             f"layer 'ipc' refuses its hub at {path}: it belongs to user {user}, not to {os.geteuid()}"
         )
     connected.sendall(wire.pack(wire.HELLO, 1, wire.VERSION, *hello))
@@ -54,5 +54,5 @@ def greet(connected: socket.socket, path: str, foreign: bool, hello: tuple[Any, 
     try:
         wire.value_of(answers[0])
     except LayerUnavailable as error:
-        raise LayerUnavailable(f"layer 'ipc' was refused by its hub at {path}, which {error}") from None
+        raise LayerUnreachable(f"layer 'ipc' was refused by its hub at {path}, which {error}") from None
     return frames

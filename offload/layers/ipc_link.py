@@ -20,7 +20,7 @@ import weakref
 from _thread import RLock
 from typing import Any, Protocol
 
-from offload.exceptions import ConfigurationError, LayerUnavailable
+from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
 from offload.layers import ipc_wire as wire
 from offload.layers.ipc_calls import Calls, Carry
 from offload.layers.ipc_hello import check_place, greet
@@ -114,7 +114,8 @@ class Link:
             again: whether to ask once more when the connection is lost before the answer: for what may be done twice.
 
         Raises:
-            LayerUnavailable, ConfigurationError: no answer in time, and why.
+            LayerUnreachable, ConfigurationError: nothing was asked, and why.
+            LayerUnavailable: no answer in time.
         """
         deadline = time.monotonic() + self._timeout
         while True:
@@ -196,14 +197,13 @@ class Link:
             self._up = False
             self._writer.close()
             self._calls.clear()
-            waiters = [*self._pending.values(), *self._arrivals]
+            asked = list(self._pending.values())
             self._pending.clear()
-            self._arrivals.clear()
             thread, connected, pause = self._thread, self._socket, self._pause
-        error = self._unavailable("was closed")
-        for waiter in waiters:
-            waiter.error = error
+        for waiter in asked:
+            waiter.error = self._unavailable("was closed")
             waiter.wake()
+        self._fail_arrivals(self._unreachable("was closed"))
         if connected is not None:
             with contextlib.suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
@@ -228,7 +228,7 @@ class Link:
             if not self._up:
                 return request, None
             if self._writer.unsent_bytes > MAX_UNSENT_BYTES:
-                raise self._unavailable(
+                raise self._unreachable(
                     f"waits for its hub at {self._path} to read {self._writer.unsent_bytes} bytes that were sent before"
                 )
             self._pending[request] = waiter
@@ -255,7 +255,7 @@ class Link:
         while not self._up:
             with self._lock:
                 if self._ended:
-                    raise self._unavailable("was closed")
+                    raise self._unreachable("was closed")
                 if self._up:
                     return
                 waiter = _Waiter()
@@ -276,7 +276,7 @@ class Link:
                 # One object for all would collect the tracebacks of all.
                 raise type(waiter.error)(*waiter.error.args)
             if not self._up and time.monotonic() >= deadline:
-                raise self._unavailable(self._reason)
+                raise self._unreachable(self._reason)
 
     def _start(self, thread: threading.Thread) -> None:
         try:
@@ -288,6 +288,9 @@ class Link:
 
     def _unavailable(self, reason: str) -> LayerUnavailable:
         return LayerUnavailable(f"layer 'ipc' {reason}")
+
+    def _unreachable(self, reason: str) -> LayerUnreachable:
+        return LayerUnreachable(f"layer 'ipc' {reason}")
 
     # The reader
 
@@ -339,7 +342,7 @@ class Link:
         with self._lock:
             self._close_sockets()
         if absent and not (self._expected or self._was_up):
-            self._fail_arrivals(self._unavailable(self._reason))
+            self._fail_arrivals(self._unreachable(self._reason))
         return None
 
     def _connect(self) -> wire.FrameReader:

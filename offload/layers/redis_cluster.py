@@ -21,7 +21,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
-from offload.exceptions import LayerUnavailable
+from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_commands import Commands
@@ -122,7 +122,7 @@ class Cluster(Ring):
             except LayerUnavailable:
                 self._stale = True
                 raise
-        raise LayerUnavailable(f"layer 'redis' was sent from node to node of {self._address.shown} for one key")
+        raise LayerUnreachable(f"layer 'redis' was sent from node to node of {self._address.shown} for one key")
 
     def _find(self, key: str) -> Shard:
         self._look()
@@ -216,9 +216,9 @@ class Cluster(Ring):
                 return False
         return True
 
-    def _failure(self, error: Exception) -> LayerUnavailable:
+    def _failure(self, error: Exception) -> LayerUnreachable:
         reason = str(error.__cause__ or error).rstrip(".")
-        return LayerUnavailable(
+        return LayerUnreachable(
             f"layer 'redis' cannot reach {self._address.shown}: {reason}; start Redis there, or choose another layer"
         )
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from offload.exceptions import LayerUnavailable
+from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import UNKNOWN, Server, give_way
 from offload.layers.redis_wire import Argument, threads_are_greenlets
@@ -32,7 +32,8 @@ logger = logging.getLogger("offload.layer")
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
 _ALONE = 8  # most commands in a row that are sent without looking for company
-_CLOSED = "layer 'redis' was closed meanwhile; the command was not sent"
+_NOT_SENT = "the command was not sent"
+_CLOSED = f"layer 'redis' was closed meanwhile; {_NOT_SENT}"
 
 
 class _Call:
@@ -45,12 +46,12 @@ class _Call:
         self.asking = asking
         self.size = sum([len(part) for part in command if not isinstance(part, int)])
         self.reply: Any = None
-        self.error: str | None = None
+        self.error: LayerUnavailable | None = None
         self.done = False
         self.gate: Any = None  # a taken lock, for who waits
         self.leads = False  # a thread's, that is to send
 
-    def end(self, reply: Any = None, error: str | None = None) -> None:
+    def end(self, reply: Any = None, error: LayerUnavailable | None = None) -> None:
         self.reply = reply
         self.error = error
         self.done = True
@@ -134,7 +135,7 @@ class Commands:
                 self._hand_over()
             raise
         if call.error is not None:
-            raise LayerUnavailable(call.error)
+            raise call.error
         return call.reply
 
     def _send_all(self, expected: deque[_Call | None] | None = None) -> None:
@@ -161,7 +162,7 @@ class Commands:
                 late = list(self._pending)
                 self._pending.clear()
                 self._sending = False
-            _fail(late, self._abandoned)
+            _fail(late, LayerUnreachable, self._abandoned.replace(UNKNOWN, _NOT_SENT))
             raise
 
     def _lead(self, call: _Call) -> None:
@@ -270,17 +271,17 @@ class Commands:
             with self._lock:
                 late = list(self._pending)
                 self._pending.clear()
-            reason = str(self._server.failure(error))
-            _fail(calls, reason)
-            _fail(late, reason.replace(UNKNOWN, "the command was not sent"))
+            failure = self._server.failure(error)
+            _fail(calls, type(failure), str(failure))
+            _fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
             return
         logger.error("sending to %s failed", self._server.shown, exc_info=error)
-        _fail(calls, self._abandoned)
+        _fail(calls, LayerUnavailable, self._abandoned)
 
     def _abandon(self, expected: Iterable[_Call | None]) -> None:
         if self._connection is not None:
             self._connection.disconnect()
-        _fail([call for call in expected if call is not None], self._abandoned)
+        _fail([call for call in expected if call is not None], LayerUnavailable, self._abandoned)
 
     @property
     def _abandoned(self) -> str:
@@ -289,7 +290,7 @@ class Commands:
     def _open(self) -> Any:
         with self._lock:
             if self._closed:
-                raise LayerUnavailable(_CLOSED)
+                raise LayerUnreachable(_CLOSED)
             if self._connection is None:
                 self._connection = self._server.pool("commands", self._server.timeout).make_connection()
             connection = self._connection
@@ -299,11 +300,12 @@ class Commands:
             connection.connect()
             if self._closed:
                 connection.disconnect()
-                raise LayerUnavailable(_CLOSED)
+                raise LayerUnreachable(_CLOSED)
         return connection
 
 
-def _fail(calls: Iterable[_Call], error: str) -> None:
+def _fail(calls: Iterable[_Call], kind: type[LayerUnavailable], reason: str) -> None:
     for call in calls:
         if not call.done:
-            call.end(error=error)
+            # Each its own: one object for all would collect the tracebacks of all.
+            call.end(error=kind(reason))

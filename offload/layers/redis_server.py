@@ -39,7 +39,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from offload.exceptions import LayerUnavailable
+from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_wire import Wire, threads_are_greenlets
@@ -56,7 +56,7 @@ def give_way() -> None:
         time.sleep(0)
 
 
-class SlotMoved(LayerUnavailable):
+class SlotMoved(LayerUnreachable):
     """A node of a cluster has not got a key's slot; it has executed nothing.
 
     Attributes:
@@ -179,7 +179,7 @@ class Server:
                 error = kind(str(error).removeprefix(word))
         if isinstance(error, AskError):
             return SlotMoved(self.shown, error)
-        return LayerUnavailable(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
+        return LayerUnreachable(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
     def _unreachable(self, error: Exception) -> LayerUnavailable:
         """What redis-py raised for connecting."""
@@ -191,7 +191,7 @@ class Server:
             reason = f"no answer within {waited:g} s"
         else:
             reason = _reason(error, str(error))
-        return LayerUnavailable(
+        return LayerUnreachable(
             f"layer 'redis' cannot reach {self.shown}: {reason}; start Redis there, or choose another layer"
         )
 
