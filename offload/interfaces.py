@@ -42,7 +42,8 @@ class Layer(Protocol):
     """A channel layer: named queues, reply channels, groups and sessions shared between processes.
 
     Times are seconds as floats. All methods may be called from any thread or greenlet, and from a forked child.
-    Every method that needs the layer's server raises ``LayerUnavailable`` after a bounded wait when that is gone.
+    Every method that needs the layer's server raises ``LayerUnavailable`` after a bounded wait when that is gone; every
+    method that takes a name of a channel or a group raises ``InvalidChannelName`` for what is none.
     """
 
     expiry: float
@@ -59,7 +60,7 @@ class Layer(Protocol):
 
         Raises:
             ChannelFull: a queue that is not process-specific holds ``capacity`` messages.
-            MessageTooLarge, InvalidChannelName, LayerUnavailable: as they say.
+            MessageTooLarge, LayerUnavailable: as they say.
             TypeError: the content is not a dict of plain values.
         """
 
@@ -78,7 +79,7 @@ class Layer(Protocol):
         """Deliver what is sent to this process-specific channel of this process to `deliver` from now on."""
 
     def detach(self, channel: str) -> None:
-        """Forget the channel and its place in every group. Unknown names are no error. Does not raise or wait."""
+        """Forget the channel and its place in every group. Unknown names are no error. Does not wait."""
 
     def group_add(self, group: str, channel: str) -> None:
         """Make a channel a member; returns when the membership is in force everywhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offload.consumers import configuration
+from offload.exceptions import InvalidChannelName
 from offload.interfaces import Content, Layer
 
 
@@ -21,7 +22,7 @@ class Channel(str):
 
     def __new__(cls, name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> Channel:
         if not isinstance(name, str):
-            raise TypeError(f"a channel's name is a {type(name).__name__}, not a str")
+            raise InvalidChannelName(f"a channel's name is a {type(name).__name__}, not a str")
         self = super().__new__(cls, name)
         self.alias = alias
         self._layer = channel_layer

@@ -72,7 +72,10 @@ class LayerBase(abc.ABC):
         self._check()
 
     def send(self, channel: str, content: Content) -> None:
-        receiver = self.subscriptions.receiver(channel)
+        try:
+            receiver = self.subscriptions.receiver(channel)
+        except TypeError:  # unhashable, so no name: the check below says so, which names of this process do not pay for
+            receiver = None
         if receiver is not None:
             check_content(content, self.codec.max_size)
             self._count["sent"] += 1
@@ -152,6 +155,7 @@ class LayerBase(abc.ABC):
         self.open_inbox()
 
     def detach(self, channel: str) -> None:
+        check_channel(channel)
         kept = self._kept.forget(channel)
         for group in self.subscriptions.detach(channel):
             self._upstream.release(group)
@@ -377,7 +381,7 @@ class LayerBase(abc.ABC):
 
     def _begin(self) -> None:
         self.subscriptions = Subscriptions(self.group_expiry)
-        self._upstream = Upstream(self._enter, self._leave, self._is_wanted)
+        self._upstream = Upstream(self._enter, self._unsubscribe, self._is_wanted)
         self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry)
 
     def _after_fork(self) -> None:
@@ -389,9 +393,6 @@ class LayerBase(abc.ABC):
             self._open_inbox()
         else:
             self._subscribe(group)
-
-    def _leave(self, group: str) -> None:
-        self._unsubscribe(group)
 
     def _is_wanted(self, group: str) -> bool:
         return group == _INBOX or self.subscriptions.has_members(group)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 import secrets
 
 from offload.exceptions import InvalidChannelName
@@ -49,6 +50,8 @@ def new_process_token() -> str:
 
 def new_channel(prefix: str, process: str) -> str:
     """A fresh name: single-reader when the prefix ends in ``?``, otherwise specific to `process`."""
+    if not (prefix and isinstance(prefix, str)):
+        raise InvalidChannelName(_complaint("channel", prefix))
     random = secrets.token_urlsafe(_SECRET_BYTES)
     name = f"{prefix}{random}" if prefix.endswith("?") else f"{prefix}.{process}!{random}"
     check_channel(name)
@@ -67,7 +70,8 @@ def _is_group(name: str) -> bool:
 
 def _complaint(kind: str, name: object) -> str:
     if not isinstance(name, str):
-        return f"{kind} name {name!r} is a {type(name).__name__}, not a str"
+        # What is no name may be of any size.
+        return f"{kind} name {reprlib.repr(name)} is a {type(name).__name__}, not a str; give one name, as text"
     # A subclass may show itself otherwise than its text.
     name = str.__str__(name)
     if len(name) > MAX_LENGTH:

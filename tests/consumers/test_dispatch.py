@@ -15,7 +15,7 @@ from offload.consumers import JsonWebsocketConsumer, WebsocketConsumer, configur
 from offload.consumers.dispatch import BoundConsumers, Dispatch
 from offload.consumers.routing import Router
 from offload.consumers.sessions import channel_session, enforce_ordering, session_for_reply_channel
-from offload.exceptions import ChannelFull, ConfigurationError
+from offload.exceptions import ChannelFull, ConfigurationError, InvalidChannelName
 from offload.interfaces import Delivery
 from offload.layers.memory import MemoryLayer
 
@@ -385,7 +385,7 @@ def test_a_connect_consumer_that_always_asks_for_later_admits_nobody(
         Client(layer, route("websocket.connect", later)).connect()
 
 
-@pytest.mark.parametrize("name", [None, 5, b"jobs"])
+@pytest.mark.parametrize("name", [None, 5, b"jobs", ["jobs"]])
 def test_a_channel_is_not_made_of_what_is_no_name(name: Any) -> None:
-    with pytest.raises(TypeError, match=r"a channel's name is a .*, not a str"):
+    with pytest.raises(InvalidChannelName, match=r"a channel's name is a .*, not a str"):
         Channel(name)

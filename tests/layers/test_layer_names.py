@@ -37,7 +37,12 @@ def test_complaints_name_the_value_and_the_rule():
     assert str(caught.value) == f"group name {'x' * 40!r}... has 100 characters; at most 99 are allowed"
     with pytest.raises(InvalidChannelName) as caught:
         names.check_channel(None)
-    assert str(caught.value) == "channel name None is a NoneType, not a str"
+    assert str(caught.value) == "channel name None is a NoneType, not a str; give one name, as text"
+    with pytest.raises(InvalidChannelName) as caught:
+        names.check_group(["one", "two"] * 1000)
+    assert str(caught.value) == (
+        "group name ['one', 'two', 'one', 'two', 'one', 'two', ...] is a list, not a str; give one name, as text"
+    )
 
 
 def test_owner_is_the_process_of_a_new_channel():
@@ -49,6 +54,7 @@ def test_owner_is_the_process_of_a_new_channel():
     assert names.owner(names.new_channel("answer?", process)) == ""
 
 
-def test_new_channel_refuses_a_prefix_that_makes_no_name():
+@pytest.mark.parametrize("prefix", ["", "two words", "a!b", None, b"bytes", ["list"]])
+def test_new_channel_refuses_a_prefix_that_makes_no_name(prefix):
     with pytest.raises(InvalidChannelName):
-        names.new_channel("two words", names.new_process_token())
+        names.new_channel(prefix, names.new_process_token())

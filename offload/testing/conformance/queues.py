@@ -206,12 +206,22 @@ class Queues(Suite):
             "end\n",
             7,
             None,
+            b"bytes",
+            ["unhashable"],
+            {"unhashable": 1},
+            ("a", "tuple"),
         ]
         for name in wrong:
             with raises(InvalidChannelName):
                 layer.send(name, {})
             with raises(InvalidChannelName):
                 layer.receive([name], 0)
+            with raises(InvalidChannelName):
+                layer.new_channel(name)
+            with raises(InvalidChannelName):
+                layer.attach(name, Inbox())
+            with raises(InvalidChannelName):
+                layer.detach(name)
             with raises(InvalidChannelName):
                 layer.group_add("group", name)
             with raises(InvalidChannelName):
