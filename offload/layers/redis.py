@@ -19,7 +19,7 @@ from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
 from offload.layers.redis_scripts import (
     GROUP_ADD,
     GROUP_SEND,
-    SEND,
+    PUSH,
     milliseconds,
 )
 from offload.layers.redis_server import Server
@@ -131,7 +131,12 @@ class RedisLayer(LayerBase):
             self._ring, lambda number: self.count("expired", number), lambda number: self.count("lost", number)
         )
         self._requests = Requests(
-            self._publish_to_process, self.deliver_payload, self.add_local, self.discard_local, self._timeout
+            self._publish_to_process,
+            self._is_heard_elsewhere,
+            self.deliver_payload,
+            self.add_local,
+            self.discard_local,
+            self._timeout,
         )
 
     def _shard(self, address: RedisAddress, owners: Owners | None = None, sharded: bool = False) -> Shard:
@@ -157,7 +162,7 @@ class RedisLayer(LayerBase):
 
     def _send(self, channel: str, payload: bytes) -> None:
         capacity = self.settings.capacity_of(channel)
-        full, expired = self._ring.run_script(SEND, [self._queue_prefix + channel], payload, self._lifetime, capacity)
+        full, expired = self._ring.run_script(PUSH, [self._queue_prefix + channel], payload, self._lifetime, capacity)
         if expired:
             self.count("expired", expired)
         if full:
@@ -167,8 +172,10 @@ class RedisLayer(LayerBase):
         self._publish_to_process(process, message_frame(channel, payload))
 
     def _publish_to_process(self, process: str, frame: bytes) -> int:
-        inbox = self._inbox_prefix + process
-        return self._ring.publish(inbox, frame)
+        return self._ring.publish(self._inbox_prefix + process, frame)
+
+    def _is_heard_elsewhere(self, process: str) -> bool:
+        return self._ring.is_heard_elsewhere(self._inbox_prefix + process)
 
     def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix
@@ -206,17 +213,16 @@ class RedisLayer(LayerBase):
 
     def _group_send(self, group: str, payload: bytes) -> int:
         name = self._group_prefix + group
-        full = 0
         channels = self._ring.run_script(GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload)
         if channels is None:
             return 0
-        prefix = self._queue_prefix
-        for _, keys in self._ring.parts([prefix + channel.decode() for channel in channels]):
-            capacities = [self.settings.capacity_of(key[len(prefix) :]) for key in keys]
-            passed, expired = self._ring.run_script(SEND, keys, payload, self._lifetime, *capacities)
-            full += passed
-            if expired:
-                self.count("expired", expired)
+        capacities = {
+            self._queue_prefix + channel: self.settings.capacity_of(channel)
+            for channel in [channel.decode() for channel in channels]
+        }
+        full, expired = self._ring.push(capacities, payload, self._lifetime)
+        if expired:
+            self.count("expired", expired)
         return full
 
     def _session_load(self, key: str) -> bytes | None:

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from _thread import RLock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.backoff import NoBackoff
@@ -25,8 +25,8 @@ from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_commands import Commands
-from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import SlotMoved
+from offload.layers.redis_scripts import PUSH_ACROSS, Script
+from offload.layers.redis_server import Refused, SlotMoved
 from offload.layers.redis_shards import Ring, Shard
 from offload.layers.redis_subscriber import Subscriber
 from offload.layers.redis_wire import Argument
@@ -73,12 +73,37 @@ class Cluster(Ring):
         self._look()
         return "SPUBLISH" if self._sharded else "PUBLISH"
 
-    def publish(self, name: str, payload: bytes) -> int:
-        listening = super().publish(name, payload)
-        if not listening and not self._sharded:
-            # Who subscribed before the slot moved hears it from another node, which this one has not counted.
-            return sum(int(shard.commands.run("PUBSUB", "NUMSUB", name)[1]) for shard in self.shards())
-        return listening
+    def is_heard_elsewhere(self, name: str) -> bool:
+        """Plain messages reach all nodes, and so who subscribed before the slot moved, or whose node is gone."""
+        if self._sharded:
+            return False
+        for shard in self.shards():
+            try:
+                if int(shard.commands.run("PUBSUB", "NUMSUB", name)[1]):
+                    return True
+            except LayerUnavailable:
+                # Whoever was subscribed there is looking for another node, and may have found one asked before.
+                return True
+        return False
+
+    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> tuple[int, int]:
+        nodes: dict[str, tuple[Shard, list[str]]] = {}
+        for key in capacities:
+            shard = self._find(key)
+            nodes.setdefault(shard.shown, (shard, []))[1].append(key)
+        full = expired = 0
+        for shard, keys in nodes.values():
+            try:
+                counts = shard.commands.run_script(
+                    PUSH_ACROSS, [], payload, lifetime, *[part for key in keys for part in (key, capacities[key])]
+                )
+            except Refused:
+                # One of them is elsewhere, or just being moved: each by itself is sent after its slot.
+                self._stale = True
+                counts = super().push({key: capacities[key] for key in keys}, payload, lifetime)
+            full += counts[0]
+            expired += counts[1]
+        return full, expired
 
     def shards(self) -> list[Shard]:
         self._look()

@@ -37,7 +37,8 @@ class Requests:
     """Asks other processes, and does what they ask, one after the other.
 
     Args:
-        publish: to a process's inbox; returns how many listen there.
+        publish: to a process's inbox; returns how many were counted that listen.
+        is_heard_elsewhere: whether a process of which none was counted listens all the same, or may.
         deliver, add, discard: the layer's: ``deliver_payload``, ``add_local`` (which waits), ``discard_local``.
         timeout: seconds to wait for an answer.
     """
@@ -45,12 +46,14 @@ class Requests:
     def __init__(
         self,
         publish: Callable[[str, bytes], int],
+        is_heard_elsewhere: Callable[[str], bool],
         deliver: Callable[[str, bytes, bool], None],
         add: Callable[[str, str], None],
         discard: Callable[[str, str], None],
         timeout: float,
     ) -> None:
         self._publish = publish
+        self._is_heard_elsewhere = is_heard_elsewhere
         self._deliver = deliver
         self._add = add
         self._discard = discard
@@ -73,7 +76,7 @@ class Requests:
         self._open[number] = question
         try:
             frame = b"%b%b\n%b" % (kind, number, "\n".join((asker, group, channel)).encode())
-            if not self._publish(process, frame):
+            if not self._publish(process, frame) and not self._is_heard_elsewhere(process):
                 return
             if not question.answered.wait(self._timeout):
                 raise LayerUnavailable(

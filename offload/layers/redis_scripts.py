@@ -53,13 +53,28 @@ end
 
 # KEYS: queues. ARGV: payload, lifetime, and each queue's capacity. Returns: full queues passed over; messages that had
 # expired.
-SEND = Script(
+PUSH = Script(
     _NOW
     + _PUSH
     + """
 local full = 0
 for number, key in ipairs(KEYS) do
     if not push(key, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[number + 2])) then full = full + 1 end
+end
+return {full, expired}
+"""
+)
+
+# As PUSH, for one node of a cluster, whose queues are in several slots and so cannot be KEYS. ARGV: payload, lifetime,
+# and each queue with its capacity. A node that has not got one of them stops before anything is written.
+PUSH_ACROSS = Script(
+    _NOW
+    + _PUSH
+    + """
+for number = 3, #ARGV, 2 do redis.call('LLEN', ARGV[number]) end
+local full = 0
+for number = 3, #ARGV, 2 do
+    if not push(ARGV[number], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[number + 1])) then full = full + 1 end
 end
 return {full, expired}
 """

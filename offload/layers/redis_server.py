@@ -56,8 +56,12 @@ def give_way() -> None:
         time.sleep(0)
 
 
-class SlotMoved(LayerUnreachable):
-    """A node of a cluster has not got a key's slot; it has executed nothing.
+class Refused(LayerUnreachable):
+    """The server has answered with an error, and executed nothing."""
+
+
+class SlotMoved(Refused):
+    """A node of a cluster has not got a key's slot.
 
     Attributes:
         host, port: who has it.
@@ -179,7 +183,7 @@ class Server:
                 error = kind(str(error).removeprefix(word))
         if isinstance(error, AskError):
             return SlotMoved(self.shown, error)
-        return LayerUnreachable(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
+        return Refused(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
     def _unreachable(self, error: Exception) -> LayerUnavailable:
         """What redis-py raised for connecting."""

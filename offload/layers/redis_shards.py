@@ -7,12 +7,12 @@ Where a key has braces, what is in them counts for it, as in a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from offload.layers.redis_commands import Commands
-from offload.layers.redis_scripts import Script
+from offload.layers.redis_scripts import PUSH, Script
 from offload.layers.redis_server import Server
 from offload.layers.redis_subscriber import Owners, Subscriber
 from offload.layers.redis_waits import Waits
@@ -68,9 +68,30 @@ class Ring:
         return "PUBLISH"
 
     def publish(self, name: str, payload: bytes) -> int:
-        """Returns how many are subscribed, or at least whether anybody is."""
+        """Returns how many are subscribed where the name belongs; see also `is_heard_elsewhere`."""
         listening: int = self.run(name, self.publish_command, name, payload)
         return listening
+
+    def is_heard_elsewhere(self, name: str) -> bool:
+        """Whether what is published reaches somebody, or may, who is subscribed where the name does not belong."""
+        return False
+
+    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> tuple[int, int]:
+        """Put a message into several queues, with one command to each server that has some of them.
+
+        Args:
+            capacities: the queues' keys, and how many messages each holds.
+            lifetime: milliseconds.
+
+        Returns:
+            How many queues were full and passed over, and how many messages were found to have expired.
+        """
+        full = expired = 0
+        for _, keys in self.parts(capacities):
+            counts = self.run_script(PUSH, keys, payload, lifetime, *[capacities[key] for key in keys])
+            full += counts[0]
+            expired += counts[1]
+        return full, expired
 
     def shards(self) -> list[Shard]:
         """Those there are now. Raises ``LayerUnavailable`` when that cannot be found out."""

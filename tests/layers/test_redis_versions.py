@@ -90,3 +90,32 @@ def test_one_old_node_makes_all_processes_use_plain_messages(tmp_path, redis_lay
     finally:
         cluster.kill()
     assert caplog.text.count(f"127.0.0.1:{cluster.nodes[0].port} has no sharded pub/sub") == 2
+
+
+def test_lost_node_fails_nothing_that_lives_elsewhere(tmp_path, redis_layers):  # noqa: F811
+    cluster = RedisCluster(tmp_path, **WITHOUT)
+    try:
+        lost = cluster.owner("group:lost")
+        layer, other = (redis_layers(cluster.url, timeout=1, connect_timeout=0.5) for _ in range(2))
+        while cluster.owner(f"inbox:{layer.process}") is lost or cluster.owner(f"inbox:{other.process}") is lost:
+            layer, other = (redis_layers(cluster.url, timeout=1, connect_timeout=0.5) for _ in range(2))
+        rooms = [name for name in map("room-{}".format, range(20)) if cluster.owner(f"group:{name}") is not lost]
+        receiver = joined(layer, rooms[0])
+        gone = next(
+            name
+            for name in map("reply.{:016x}!0123456789abcdef".format, range(1000))
+            if cluster.owner(f"inbox:{name[6:22]}") is not lost
+        )
+        other.check()
+        lost.kill()
+        other.send(receiver.channel, {"n": 1})
+        other.group_send(rooms[0], {"n": 2})
+        other.group_add(rooms[1], receiver.channel)
+        other.group_send(rooms[1], {"n": 3})
+        assert [receiver.next()["n"] for _ in range(3)] == [1, 2, 3]
+        # Nobody reads this, and nobody need know.
+        other.send(gone, {})
+        with pytest.raises(LayerUnavailable, match="did not answer within 1 s"):
+            other.group_add(rooms[1], gone)  # it may be subscribed at the node that does not answer
+    finally:
+        cluster.kill()
