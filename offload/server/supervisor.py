@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
@@ -109,7 +110,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
         self._places: list[sockets.Place] = []
-        self._service = ServiceManager(os.environ)
+        self._service = ServiceManager(os.environ, self._selector)
         pid_file = PidFile(settings.pid)
         try:
             for address in self._addresses():
@@ -133,6 +134,7 @@ class Supervisor:
             for place in self._places:
                 place.unlink()
             pid_file.remove()
+            self._service.end()
         if self._error is not None:
             raise self._error
         log.info("stopped")
@@ -151,7 +153,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in _HANDLED:
             signal.signal(number, self._signalled)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, lambda: os.read(self._wake_reader, 4096))
 
     def _signalled(self, number: int, frame: object) -> None:
         if number in _STOP_SIGNALS:
@@ -166,10 +168,7 @@ class Supervisor:
     def _watch(self) -> None:
         while self._children or self._restarts:
             for key, _ in self._selector.select(self._patience()):
-                if key.data is None:
-                    os.read(self._wake_reader, 4096)
-                else:
-                    self._hear(key.data)
+                key.data()
             self._reap()
             if self._logs_moved:
                 self._reopen_logs()
@@ -236,8 +235,7 @@ class Supervisor:
         """Servers first, then the hubs: consumers of closing connections still send."""
         now = time.monotonic()
         servers = [child for child in self._children.values() if child.hub_path is None]
-        begins = self._stage is _Stage.RUNNING
-        if begins:
+        if self._stage is _Stage.RUNNING:
             self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
             self._to_replace.clear()
@@ -245,6 +243,7 @@ class Supervisor:
                 log.info("stopping: %s", signal.Signals(self._stop_signal).name)
             self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
+            self._service.tell(STOPPING="1")
         overdue = self._deadline is not None and self._deadline <= now
         if overdue or self._stop_signal == signal.SIGQUIT:
             self._deadline = None
@@ -255,9 +254,6 @@ class Supervisor:
             # The pair's end, not a signal: one may have been sent to the whole process group, when it was too early.
             for hub in self._children.values():
                 self._part(hub)
-        if begins:
-            # Last: a manager that does not read may take seconds, which the children need not wait for.
-            self._service.tell(STOPPING="1")
 
     @staticmethod
     def _signal(children: list[Child], number: int) -> None:
@@ -310,7 +306,7 @@ class Supervisor:
         theirs.sock.close()
         child = self._children[pid] = Child(pid, mine, time.monotonic())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        self._selector.register(mine.sock, selectors.EVENT_READ, child)
+        self._selector.register(mine.sock, selectors.EVENT_READ, partial(self._hear, child))
         return child
 
     def _leave_parent(self, mine: Control) -> None:
@@ -325,6 +321,7 @@ class Supervisor:
         signal.signal(signal.SIGUSR1, lambda *_: logs.reopen_later())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         self._selector.close()
+        self._service.leave()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
         mine.sock.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
-import select
+import selectors
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,52 +61,127 @@ def start(manager: str, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
 
 
-def test_processes_stop_while_the_service_manager_does_not_read(tmp_path: Path) -> None:
+def fill(path: str) -> int:
+    """Leave no room in a manager's queue. Returns how many messages it has now."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
+        others.setblocking(False)
+        for number in itertools.count():
+            try:
+                others.sendto(b"from others", path)
+            except BlockingIOError:
+                return number
+    raise AssertionError("unreachable")
+
+
+def said(process: subprocess.Popen[str], words: str) -> str:
+    """The next line of its log that has these words; without one it is killed when the time is over."""
+    assert process.stderr is not None
+    timer = threading.Timer(DEADLINE, process.kill)
+    timer.start()
+    try:
+        line = next((line for line in process.stderr if words in line), None)
+    finally:
+        timer.cancel()
+    assert line is not None, f"it did not say {words!r}"
+    return line
+
+
+def test_a_service_manager_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
-    unix = (socket.AF_UNIX, socket.SOCK_DGRAM)
-    with socket.socket(*unix) as manager, socket.socket(*unix) as others:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE)
+        manager.bind(path)
+        fill(path)
+        process = start(path, "-b", f"unix:{tmp_path}/http")
+        try:
+            assert said(process, "NOTIFY_SOCKET").endswith(
+                f"the service manager at NOTIFY_SOCKET={path} does not read; it is told READY as soon as it does\n"
+            )
+            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGKILL)
+            said(process, f"server process {child} was killed by SIGKILL; starting another")
+            said(process, "is ready")
+            while (news := manager.recv(1000)) == b"from others":
+                pass
+            assert news.startswith(b"READY=1\n")
+        finally:
+            process.terminate()
+            _, log = process.communicate(timeout=DEADLINE)
+        assert manager.recv(1000) == b"STOPPING=1"
+    assert process.returncode == 0
+    assert "NOTIFY_SOCKET" not in log
+
+
+def test_a_server_ends_while_the_service_manager_does_not_read(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(DEADLINE)
         manager.bind(path)
         process = start(path, "-b", f"unix:{tmp_path}/http")
         try:
             assert manager.recv(1000).startswith(b"READY=1\n")
-            (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            others.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    others.sendto(b"from others", path)
-            end = os.pidfd_open(int(child))
-            try:
-                process.terminate()
-                assert select.select([end], [], [], DEADLINE)[0], "the server process has ended"
-            finally:
-                os.close(end)
-            while manager.recv(1000) != b"STOPPING=1":
-                pass
-            _, log = process.communicate(timeout=DEADLINE)
+            fill(path)
         finally:
-            process.kill()
-            process.wait()
+            process.terminate()
+            _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
-    # It was told in time, after the process had ended.
-    assert "was not told" not in log
+    assert f"the service manager at NOTIFY_SOCKET={path} was not told STOPPING: it does not read\n" in log
+
+
+def test_news_wait_in_their_order_and_nobody_looks_after_them_until_there_is_room(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, selectors.DefaultSelector() as selector:
+        manager.settimeout(DEADLINE)
+        manager.bind(path)
+        number = fill(path)
+        service = ServiceManager({"NOTIFY_SOCKET": path}, selector)
+        service.tell(READY="1")
+        service.tell(STOPPING="1")
+        assert selector.select(0) == []
+        assert [manager.recv(1000) for _ in range(number)] == [b"from others"] * number
+        ((key, _),) = selector.select(DEADLINE)
+        key.data()
+        assert [manager.recv(1000) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
+        assert not selector.get_map()
+
+
+def test_news_for_a_service_manager_that_goes_away_are_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "notify")
+    with selectors.DefaultSelector() as selector:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(path)
+            fill(path)
+            service = ServiceManager({"NOTIFY_SOCKET": path}, selector)
+            service.tell(READY="1")
+            service.tell(STOPPING="1")
+        ((key, _),) = selector.select(DEADLINE)
+        key.data()
+        assert not selector.get_map()
+    assert caplog.messages[-1] == (
+        f"the service manager at NOTIFY_SOCKET={path} was not told READY and STOPPING: Connection refused"
+    )
 
 
 def test_words_that_are_no_utf_8_reach_the_service_manager(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(DEADLINE)
         manager.bind(str(tmp_path / "notify"))
-        ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")}).tell(STATUS=os.fsdecode(b"at unix:/caf\xe9"))
+        with selectors.DefaultSelector() as selector:
+            service = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")}, selector)
+            service.tell(STATUS=os.fsdecode(b"at unix:/caf\xe9"))
         assert manager.recv(1000) == b"STATUS=at unix:/caf\xe9"
 
 
 def test_a_service_manager_that_is_gone_is_a_warning(tmp_path: Path) -> None:
     process = start(str(tmp_path / "nobody"), "-b", "127.0.0.1:0")
-    assert process.stderr is not None
-    said = next(line for line in process.stderr if "service manager" in line)
-    process.terminate()
-    process.communicate(timeout=DEADLINE)
+    try:
+        line = said(process, "service manager")
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
-    assert said.endswith(
+    assert line.endswith(
         f"the service manager at NOTIFY_SOCKET={tmp_path}/nobody was not told READY: No such file or directory\n"
     )
