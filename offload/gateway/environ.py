@@ -67,14 +67,24 @@ class EnvironBuilder:
             HttpError: a proxy's fields contradict each other, the target has another scheme than the connection, or
                 the path is outside of ``SCRIPT_NAME``.
         """
-        environ = base.copy()
+        fixed: dict[str, Any] | None = request.prepared
+        if fixed is None:
+            fixed = request.prepared = self._fixed(base, request, peer)
+        environ = fixed.copy()
         environ["REQUEST_METHOD"] = request.method
         environ["RAW_URI"] = environ["REQUEST_URI"] = request.target.decode("latin-1")
         path = request.path
         environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
         environ["QUERY_STRING"] = request.query.decode("latin-1")
-        environ["SERVER_PROTOCOL"] = "HTTP/" + request.version
         environ["wsgi.input"] = body
+        if environ["SCRIPT_NAME"]:
+            _split_path(environ)
+        return environ
+
+    def _fixed(self, base: dict[str, Any], request: Request, peer: object) -> dict[str, Any]:
+        """What is the same for all requests of one connection with the same header fields."""
+        environ = base.copy()
+        environ["SERVER_PROTOCOL"] = "HTTP/" + request.version
         if isinstance(peer, tuple):
             environ["REMOTE_ADDR"] = peer[0]
             environ["REMOTE_PORT"] = str(peer[1])
@@ -98,13 +108,8 @@ class EnvironBuilder:
             environ["HTTP_HOST"] = request.host.decode("latin-1")
         if others is not None:
             self._forwarders.apply(environ, others)
-            if "HTTP_HOST" in environ:
-                # Pages are checked against the host that their browser asked for, too (see `Origins`).
-                request.host = environ["HTTP_HOST"].encode("latin-1")
         if request.scheme is not None and request.scheme != environ["wsgi.url_scheme"].encode("ascii"):
             raise HttpError(421, "the target's scheme is not this connection's")
-        if environ["SCRIPT_NAME"]:
-            _split_path(environ)
         if not environ["SERVER_PORT"]:
             _name_server(environ)
         return environ

@@ -47,6 +47,7 @@ class SocketHandler(FrameHandler):
     __slots__ = (
         "_arrived",
         "_environ",
+        "_host",
         "_http",
         "_messages",
         "_path",
@@ -76,7 +77,9 @@ class SocketHandler(FrameHandler):
         self._http = http
         self._request = request
         self._environ: Environ | None = environ
+        # Kept apart: the environ is the application's, which may change what it likes there.
         self._path: str = environ["PATH_INFO"]
+        self._host: str = environ.get("HTTP_HOST", "")
         self._response = response
         # What the application has not received, and how large that is.
         self._messages: deque[str | bytes] = deque()
@@ -118,6 +121,7 @@ class SocketHandler(FrameHandler):
                 self._request,
                 self._path,
                 environ["wsgi.url_scheme"],
+                self._host,
                 gateway.origins,
                 gateway.stopping,
                 gateway.compresses,

@@ -22,7 +22,13 @@ def may_upgrade(request: Request) -> bool:
 
 
 def checked_handshake(
-    request: Request, path: str, scheme: str, origins: Origins, stopping: bool, compresses: bool = False
+    request: Request,
+    path: str,
+    scheme: str,
+    host: str,
+    origins: Origins,
+    stopping: bool,
+    compresses: bool = False,
 ) -> Handshake:
     """The handshake of an upgrade request that may be accepted.
 
@@ -30,6 +36,7 @@ def checked_handshake(
         request: one that `wants_websocket`.
         path: for the log.
         scheme: of the request, ``http`` or ``https``.
+        host: which the client's browser asked for, as proxies tell it: pages are checked against it (see `Origins`).
         origins: decides which pages may connect.
         stopping: whether nobody may.
         compresses: whether an offer to compress is agreed to.
@@ -40,7 +47,6 @@ def checked_handshake(
     handshake = read_handshake(request, compresses)
     if stopping:
         raise HttpError(503, "the server is stopping")
-    host = request.host.decode("latin-1") if request.host is not None else ""
     if handshake.origin is not None and not origins(handshake.origin, host, scheme == "https"):
         log.warning(
             "refused a WebSocket at %s from origin %s: it is not among the allowed ones for host %s",

@@ -77,7 +77,13 @@ class WebSocketGateway(FrameGateway):
         address: str = environ["REMOTE_ADDR"]
         try:
             handshake = checked_handshake(
-                request, content["path"], environ["wsgi.url_scheme"], self.origins, self.stopping, self.compresses
+                request,
+                content["path"],
+                environ["wsgi.url_scheme"],
+                environ.get("HTTP_HOST", ""),
+                self.origins,
+                self.stopping,
+                self.compresses,
             )
             self.admission.check(address)
         except HttpError as error:

@@ -33,7 +33,7 @@ class HttpProtocol:
         rest: bytes that arrived and are not used yet: a head's beginning, or what follows the request.
     """
 
-    __slots__ = ("_body", "_check", "_complete", "_skipped", "limits", "rest")
+    __slots__ = ("_body", "_check", "_complete", "_last", "_skipped", "limits", "rest")
 
     def __init__(self, limits: HttpLimits, check: Callable[[Request], None] | None = None) -> None:
         self.limits = limits
@@ -41,6 +41,7 @@ class HttpProtocol:
         self.rest = b""
         self._body: BodyDecoder | None = None
         self._complete = False
+        self._last: Request | None = None
         # Whether an empty line before this request has been overlooked.
         self._skipped = False
 
@@ -76,7 +77,7 @@ class HttpProtocol:
             self.rest = data
             return []
         head = data[: end + 4] if end + 4 < len(data) else data
-        request = parse_request(head, limits)
+        self._last = request = parse_request(head, limits, self._last)
         if self._check is not None:
             self._check(request)
         data = data[end + 4 :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import httptools
 
@@ -71,17 +72,22 @@ class Request:
         keep_alive: whether the client allows another request on this connection.
         expect_continue: whether the client waits for "100 Continue".
         upgrade: the lower-case value of Upgrade where Connection names it, else None.
+        fields: the header fields as sent, from the request line's end on, bytes.
+        prepared: None, or what the caller made of the header fields, kept so that it need not make it again for the
+            connection's next requests with the same fields.
     """
 
     __slots__ = (
         "chunked",
         "content_length",
         "expect_continue",
+        "fields",
         "headers",
         "host",
         "keep_alive",
         "method",
         "path",
+        "prepared",
         "query",
         "scheme",
         "target",
@@ -103,6 +109,22 @@ class Request:
         self.keep_alive = version == "1.1"
         self.expect_continue = False
         self.upgrade: bytes | None = None
+        self.fields = b""
+        self.prepared: Any = None
+
+    def repeated(self, method: str, target: bytes) -> Request:
+        """Another request with the same fields, which need not be read again; its target is."""
+        other = Request(method, target, self.version)
+        other.headers = self.headers
+        other.host = self.host
+        other.content_length = self.content_length
+        other.chunked = self.chunked
+        other.keep_alive = self.keep_alive
+        other.expect_continue = self.expect_continue
+        other.upgrade = self.upgrade
+        other.fields = self.fields
+        other.prepared = self.prepared
+        return other
 
     @property
     def has_body(self) -> bool:
@@ -144,7 +166,8 @@ _BARE = "a line of the head ends without CR LF"
 _NO_REQUEST = "the request line is not METHOD TARGET HTTP/VERSION"
 
 
-def _read_line(head: bytes, end: int, limits: HttpLimits) -> Request:
+def _read_line(head: bytes, end: int, limits: HttpLimits) -> tuple[str, bytes, str]:
+    """Method, target and version."""
     if end > limits.line_bytes:
         if b"\n" in head[: limits.line_bytes + 2]:
             raise HttpError(400, _BARE)
@@ -158,17 +181,36 @@ def _read_line(head: bytes, end: int, limits: HttpLimits) -> Request:
     if method == b"CONNECT" or not method.isupper():
         # Methods are case-sensitive: "get" is not GET, whatever an access rule in front of us took it for.
         raise HttpError(501, "the method is not served here")
-    return Request(method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0")
+    return method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0"
 
 
-def parse_request(head: bytes, limits: HttpLimits) -> Request:
+def parse_request(head: bytes, limits: HttpLimits, last: Request | None = None) -> Request:
     """Read a whole head, up to and with its empty line.
+
+    Args:
+        head: it begins with the request line.
+        limits: bounds on it.
+        last: the connection's last request. Clients repeat their fields from one request to the next, and the same
+            bytes mean the same again.
 
     Raises:
         HttpError: with the status to answer.
     """
     end = head.index(b"\r\n")
-    request = _read_line(head, end, limits)
+    method, target, version = _read_line(head, end, limits)
+    fields = head[end:]
+    # The Host of a request whose target names another is not the one that its fields say.
+    if last is not None and fields == last.fields and version == last.version and last.scheme is None:
+        request = last.repeated(method, target)
+    else:
+        request = Request(method, target, version)
+        _read_head(request, head, end, limits)
+        request.fields = fields
+    _read_target(request)
+    return request
+
+
+def _read_head(request: Request, head: bytes, end: int, limits: HttpLimits) -> None:
     # One pass leaves the line ends, and whatever else is no character of a line.
     controls = head.translate(None, _VISIBLE)
     newlines = len(controls) >> 1
@@ -194,8 +236,6 @@ def parse_request(head: bytes, limits: HttpLimits) -> Request:
             _read_transfer_encoding(request, coding[1].rstrip(b" \t"))
         raise HttpError(400, f"the head cannot be read: {error}") from error
     _read_fields(request)
-    _read_target(request)
-    return request
 
 
 def _read_fields(request: Request) -> None:
@@ -261,6 +301,8 @@ def _read_target(request: Request) -> None:
             # RFC 9112, 3.2.2: the target's authority replaces Host.
             scheme, request.host, target = absolute.groups()
             request.scheme = scheme.lower()
+            # It was made for another host.
+            request.prepared = None
             if not request.host or not _HOST.fullmatch(request.host):
                 raise HttpError(400, "the request target names no host")
             if target[:1] != b"/":

@@ -560,6 +560,15 @@ def exits(environ: Environ, start: Start) -> Iterable[bytes]:
     sys.exit(3)
 
 
+def spoils(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Leaves nothing of its environ as it was."""
+    for name in list(environ):
+        environ[name] = "spoilt"
+    environ["HTTP_X_SPOILT"] = "yes"
+    start("200 OK", [])
+    return [b"{}"]
+
+
 _RIGHT: dict[str, View] = {
     "/echo": echo, "/hello": hello, "/chunks": chunks, "/write": write, "/lengthless-empty": lengthless_empty,
     "/changes-its-mind": changes_its_mind, "/status": status, "/reads": reads, "/sums": sums, "/ignores": ignores,
@@ -575,7 +584,7 @@ _BARE: dict[str, View] = {
     "/wrong/fails": fails, "/wrong/fails-first": fails_first, "/wrong/fails-midway": fails_midway,
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
     "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays, "/bare/context": context,
-    "/bare/blocks": blocks,
+    "/bare/blocks": blocks, "/wrong/spoils": spoils,
 }  # fmt: skip
 
 

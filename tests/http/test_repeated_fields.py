@@ -1,0 +1,88 @@
+"""Requests of one connection that repeat their header fields, on a real server: each environ is its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.http.client import Client
+from tests.http.conftest import APPLICATION
+from tests.serving import Server, serving
+
+FIELDS = "Host: a\r\nCookie: one=1\r\nCookie: two=2\r\nX-Thing: x\r\n"
+
+
+def _told(client: Client, line: str, fields: str, body: str = "") -> dict[str, Any]:
+    client.send(f"{line}\r\n{fields}\r\n{body}")
+    told: dict[str, Any] = json.loads(client.read().body)
+    return told
+
+
+def _alone(server: Server, line: str, fields: str, body: str = "") -> dict[str, Any]:
+    with Client(server) as client:
+        told = _told(client, line, fields, body)
+    return {name: value for name, value in told.items() if name != "REMOTE_PORT"}
+
+
+LINES = [
+    ("GET /echo?first HTTP/1.1", FIELDS, ""),
+    ("POST /echo?second HTTP/1.1", FIELDS, ""),
+    ("GET http://b/echo HTTP/1.1", FIELDS, ""),
+    ("GET /echo/%C3%A9 HTTP/1.1", FIELDS, ""),
+    ("GET /echo HTTP/1.1", FIELDS.replace("two=2", "two=3"), ""),
+    ("GET /echo HTTP/1.1", FIELDS, ""),
+    ("GET /echo HTTP/1.1", FIELDS, ""),
+    ("POST /echo HTTP/1.1", FIELDS + "Content-Length: 5\r\n", "first"),
+    ("PUT /echo HTTP/1.1", FIELDS + "Content-Length: 5\r\n", "other"),
+    ("POST /echo HTTP/1.1", FIELDS + "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"),
+    ("POST /echo HTTP/1.1", FIELDS + "Transfer-Encoding: chunked\r\n", "4\r\nabcd\r\n0\r\n\r\n"),
+    ("GET /echo HTTP/1.0", FIELDS + "Connection: keep-alive\r\n", ""),
+    ("GET /echo HTTP/1.1", FIELDS + "Connection: keep-alive\r\n", ""),
+    ("GET /echo HTTP/1.0", FIELDS + "Connection: keep-alive\r\n", ""),
+]
+
+
+def test_each_environ_is_as_on_a_connection_of_its_own(server: Server) -> None:
+    with Client(server) as client:
+        for number, line in enumerate(LINES):
+            told = _told(client, *line)
+            del told["REMOTE_PORT"]
+            assert told == _alone(server, *line), (number, line)
+    # The same in one piece, so that each is parsed as the one before is answered.
+    with Client(server) as client:
+        client.send("".join(f"{line}\r\n{fields}\r\n{body}" for line, fields, body in LINES))
+        for number, line in enumerate(LINES):
+            told = json.loads(client.read().body)
+            del told["REMOTE_PORT"]
+            assert told == _alone(server, *line), (number, line)
+
+
+def test_what_an_application_does_to_its_environ_is_not_seen_by_the_next(server: Server) -> None:
+    with Client(server) as client:
+        before = _told(client, "GET /echo HTTP/1.1", FIELDS)
+        assert _told(client, "GET /wrong/spoils HTTP/1.1", FIELDS) == {}
+        assert _told(client, "GET /echo HTTP/1.1", FIELDS) == before
+
+
+def test_what_a_proxy_says_goes_with_the_fields_that_say_it() -> None:
+    first = "Host: a\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n"
+    second = first.replace("192.0.2.1", "192.0.2.2")
+    with serving(APPLICATION) as server, Client(server) as client:
+        for fields, address in (
+            (first, "192.0.2.1"),
+            (first, "192.0.2.1"),
+            (second, "192.0.2.2"),
+            (first, "192.0.2.1"),
+        ):
+            told = _told(client, "GET /echo HTTP/1.1", fields)
+            assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == (address, "https")
+        told = _told(client, "GET /echo HTTP/1.1", "Host: a\r\n")
+        assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+
+
+def test_script_name_is_taken_off_each_path() -> None:
+    fields = "Host: a\r\nScript_Name: /site\r\n"
+    with serving(APPLICATION, "--forwarder-headers", "SCRIPT_NAME") as server, Client(server) as client:
+        for path in ("/echo", "/echo/x", "/echo"):
+            told = _told(client, f"GET /site{path} HTTP/1.1", fields)
+            assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == ("/site", path)
