@@ -188,20 +188,29 @@ class SocketHandler(FrameHandler):
         if not self.can_send:
             raise WebSocketError(MSG_ALREADY_CLOSED)
         connection = self.connection
-        if (self._waiting or connection.unsent_bytes > HIGH_WATER_BYTES) and getcurrent() is not self.gateway.hub:
-            self._send_in_turn(frame)
-        else:
-            self._write(frame)
+        takes_turns = self._waiting or connection.unsent_bytes > HIGH_WATER_BYTES
+        if takes_turns and getcurrent() is not self.gateway.hub and not self._await_turn(len(frame)):
+            return
+        if self._mailbox is not None:
+            # Pings and pongs. The mailbox has its turn when nothing else is unsent, which may never be.
+            waiting = self._mailbox.take_all()
+            self.drop_mailbox()
+            connection.write(waiting)
+        connection.write(frame)
         if connection.closed:
             raise WebSocketError(MSG_SOCKET_DEAD)
 
-    def _send_in_turn(self, frame: bytes) -> None:
-        """Send behind those who wait already. The frame stays here meanwhile, so that pings and pongs pass it."""
-        size = len(frame)
+    def _await_turn(self, size: int) -> bool:
+        """Wait, behind those who wait already, until the client has taken enough. The frame stays with the caller
+        meanwhile, so that pings and pongs pass it.
+
+        Returns:
+            False when it is to be dropped: there is no room to let it wait.
+        """
         # One sender alone waits; many could hold any number of frames.
         if self._waiting and self._waiting + size > self.gateway.send_buffer:
             self._overflow()
-            return
+            return False
         if self._senders is None:
             self._senders = BoundedSemaphore()
         connection, timeout = self.connection, self.gateway.send_timeout
@@ -214,18 +223,9 @@ class SocketHandler(FrameHandler):
                     connection.abort()
                 if not self.can_send:
                     raise WebSocketError(MSG_SOCKET_DEAD)
-                self._write(frame)
         finally:
             self._waiting -= size
-
-    def _write(self, frame: bytes) -> None:
-        mailbox = self._mailbox
-        if mailbox is not None:
-            # Pings and pongs. The mailbox has its turn when nothing else is unsent, which may never be.
-            waiting = mailbox.take_all()
-            self.drop_mailbox()
-            self.connection.write(waiting)
-        self.connection.write(frame)
+        return True
 
     def _overflow(self) -> None:
         gateway = self.gateway

@@ -118,19 +118,31 @@ def test_pings_are_answered_while_the_application_sends_without_a_pause(server: 
             assert len(received) < 16 * MIB, "the last of them waits behind everything"
 
 
-def test_pings_are_answered_while_small_messages_are_always_left_to_send(server: Server) -> None:
-    client = RawClient(server, "/trickle", receive_buffer=4096)
-    client.send(frame(Opcode.TEXT, b"64000"))
-    assert client.receive() == b"x" * 1000
-    client.send(b"".join(frame(Opcode.PING, b"ping-%02d" % number) for number in range(20)))
-    for _ in range(16000):
-        found = client.next_frame()
-        assert found is not None
-        if found.opcode is Opcode.PONG and bytes(found.data) == b"ping-19":
-            break
-    else:
-        pytest.fail("the last of them waits behind everything")
-    client.reset()
+@pytest.mark.parametrize("words", [[], ["one", "two"]])
+def test_pongs_that_wait_leave_before_what_is_sent_after_them_and_the_close_after_all(
+    server: Server, words: list[str]
+) -> None:
+    client = RawClient(server, "/behind", receive_buffer=4096)
+    # From here on nothing leaves until it is read.
+    server.wait_for("behind is full", times=server.log.count("behind is closed") + 1)
+    client.send(b"".join(frame(Opcode.PING, b"ping-%d" % number) for number in range(5)))
+    client.send(frame(Opcode.TEXT, json.dumps(words).encode()))
+    server.wait_for("behind is closed", times=server.log.count("behind is full"))
+    found = []
+    while (answer := client.next_frame()) is not None:
+        found.append((answer.opcode, bytes(answer.data)))
+        if answer.opcode is Opcode.CLOSE:
+            client.send(frame(Opcode.CLOSE, bytes(answer.data)))
+    client.close()
+    data = (Opcode.BINARY, b"x" * 1000)
+    assert found == [
+        *[data] * found.count(data),
+        (Opcode.PONG, b"ping-0"),
+        # One pong answers all pings before it.
+        (Opcode.PONG, b"ping-4"),
+        *[(Opcode.TEXT, word.encode()) for word in words],
+        (Opcode.CLOSE, (4000).to_bytes(2, "big")),
+    ]
 
 
 def test_client_that_takes_nothing_is_cut_off_after_the_send_timeout() -> None:

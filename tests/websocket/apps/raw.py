@@ -12,6 +12,8 @@ from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.websocket import WebSocket
 
+from offload.transport.connection import HIGH_WATER_BYTES
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
@@ -128,10 +130,16 @@ def pour(ws: Any) -> None:
     say("poured")
 
 
-def trickle(ws: Any) -> None:
-    """Send as many small messages as asked for."""
-    for _ in range(int(ws.receive())):
+def behind(ws: Any) -> None:
+    """Fill what the system holds, and half of what the connection does; then send what is asked for, and close."""
+    connection = ws._engine.connection
+    while connection.unsent_bytes < HIGH_WATER_BYTES // 2:
         ws.send(b"x" * 1000)
+    say("behind is full")
+    for word in json.loads(ws.receive()):
+        ws.send(word)
+    ws.close(4000)
+    say("behind is closed")
 
 
 def flood(ws: Any) -> None:
@@ -217,7 +225,7 @@ SOCKETS = {
     f"/{function.__name__}": function
     for function in (
         echo, kinds, facts, ends, hang, leave, unused, fail, fail_early, close, many, share, patience, pour, flood,
-        late, later, frames, latency, members, chosen, trickle,
+        late, later, frames, latency, members, chosen, behind,
     )
 }  # fmt: skip
 
