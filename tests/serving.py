@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -195,6 +196,12 @@ def read_all(sock: socket.socket) -> bytes:
             break
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def reset(sock: socket.socket) -> None:
+    """Leave at once: what has come is not read, and what comes is refused."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 @contextlib.contextmanager

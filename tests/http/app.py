@@ -7,6 +7,7 @@ against the rules. Paths below ``/wrong/`` break the rules on purpose, and stand
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import io
@@ -22,6 +23,8 @@ from typing import Any
 from wsgiref.validate import validator
 
 import gevent
+
+from offload.gateway.http import HttpGateway
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]
@@ -265,6 +268,22 @@ def context(environ: Environ, start: Start) -> Iterable[bytes]:
     _left_behind.set(environ["QUERY_STRING"])
     start("200 OK", TEXT)
     return [found.encode()]
+
+
+def stands(environ: Environ, start: Start) -> Iterable[bytes]:
+    """The whole process waits for somebody to open a pipe."""
+    say("stands")
+    with open(environ["QUERY_STRING"], "rb"):
+        start("200 OK", TEXT)
+        return [b"goes on"]
+
+
+def idle(environ: Environ, start: Start) -> Iterable[bytes]:
+    """How many connections wait for their client's next request."""
+    gc.unfreeze()
+    (gateway,) = [found for found in gc.get_objects() if isinstance(found, HttpGateway)]
+    start("200 OK", TEXT)
+    return [str(len(gateway.idle)).encode()]
 
 
 def blocks(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -584,7 +603,7 @@ _BARE: dict[str, View] = {
     "/wrong/fails": fails, "/wrong/fails-first": fails_first, "/wrong/fails-midway": fails_midway,
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
     "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays, "/bare/context": context,
-    "/bare/blocks": blocks, "/wrong/spoils": spoils,
+    "/bare/blocks": blocks, "/wrong/spoils": spoils, "/bare/stands": stands, "/bare/idle": idle,
 }  # fmt: skip
 
 

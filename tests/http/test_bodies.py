@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 
 import pytest
 
 from tests.http.client import Client, ask
-from tests.serving import Server
+from tests.serving import Server, reset
 
 LINES = b"abcline one\nline two\nline three\nline four\nthe end"
 READ = ["abc", "line one\n", "li", "ne two\n", "line three\n", "line four\n", "the end", ""]
@@ -120,8 +119,8 @@ def test_application_hears_of_a_client_that_leaves_its_body_unfinished(server: S
         assert answer.text == "400 Bad Request: the client closed the connection before its request was whole\n"
     with Client(server) as client:
         client.send("POST /sums?reset HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer = client.sock.getsockname()
+        reset(client.sock)
     server.wait_for(rf"400 from \('127.0.0.1', {peer[1]}\): the client closed the connection")
     assert ask(server, "/hello").status == 200
 

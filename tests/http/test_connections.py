@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import struct
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from offload.server.sockets import KERNEL_UNSENT_BYTES, listen
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
-from tests.serving import DEADLINE, Server, serving
+from tests.serving import DEADLINE, Server, reset, serving
 
 
 def _resident(server: Server) -> int:
@@ -120,7 +119,7 @@ def test_client_that_resets_while_the_application_runs(server: Server) -> None:
     with Client(server) as client:
         client.send("GET /drip?reset HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.sock.recv(10)
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset(client.sock)
     server.wait_for("app: closed reset")
     server.wait_for(r"left GET b'/drip\?reset' before its answer was whole")
 
@@ -137,7 +136,7 @@ def test_client_that_left_before_the_application_was_done(server: Server) -> Non
     with Client(server) as client:
         client.send("GET /waits HTTP/1.1\r\nHost: a\r\n\r\n")
         server.wait_for("app: waiting")
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset(client.sock)
     assert ask(server, "/next").body == b"on"
     server.wait_for("app: closed waits")
     server.wait_for("left GET b'/waits' before its answer was whole")

@@ -15,7 +15,7 @@ import pytest
 from offload.settings import Settings
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
-from tests.serving import DEADLINE, ROOT, Server, serving
+from tests.serving import DEADLINE, ROOT, Server, reset, serving
 
 
 @pytest.fixture(scope="module", params=[1, 4])
@@ -109,6 +109,26 @@ def test_pieces_of_an_answer_do_not_wait_for_what_the_process_does_next(
                 open_pipe()
         assert client.until(b"0\r\n\r\n") == b"6\r\nsecond\r\n"
         assert client.read().body == b"Hello, world!"
+
+
+def test_connection_that_was_reset_before_its_last_answer_left_is_not_kept(tmp_path: Path) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    with serving(APPLICATION, "--keep-alive", "60") as server:
+        with Client(server) as client:
+            assert client.get("/hello").status == 200
+            # The first answer waits for the second to leave with it.
+            client.send(_request("/hello") + _request(f"/bare/stands?{pipe}"))
+            server.wait_for("app: stands")
+            reset(client.sock)
+        with Client(server) as idle:
+            # Only now the process goes on.
+            opened = os.open(pipe, os.O_RDWR)
+            try:
+                assert idle.get("/hello").status == 200
+                assert ask(server, "/bare/idle").body == b"1"
+            finally:
+                os.close(opened)
 
 
 def test_request_finds_nothing_of_another_in_its_context(limited: tuple[Server, int]) -> None:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.http.tls_client import GET, LAST, MIRROR, Files, Wire, ask, body_of, environ_of, read_all, tls
-from tests.serving import DEADLINE, Server, serving
+from tests.serving import DEADLINE, Server, reset, serving
 from tests.serving import read_all as read_plain
 
 
@@ -142,8 +141,7 @@ def test_client_that_leaves_without_a_goodbye_harms_nobody(server: Server, files
         wire.shake_hands()
         wire.tls.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
         wire.send()
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wire.sock.close()
+        reset(wire.sock)
     assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
 
 
@@ -160,8 +158,7 @@ def test_client_that_resets_behind_its_handshake_harms_nobody(server: Server, fi
                 break
         # Its last word and the reset come together.
         wire.send()
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wire.sock.close()
+        reset(wire.sock)
     assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
     assert "Traceback" not in server.log
 

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from tests.serving import DEADLINE, Server
+from tests.serving import DEADLINE, Server, reset
 from tests.websocket.sockets import receive_until, upgrade
 
 ROUTED = "tests.websocket.apps.routed"
@@ -136,8 +136,7 @@ class RawClient:
 
     def reset(self) -> None:
         """Leave by a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        self.sock.close()
+        reset(self.sock)
 
 
 def ask(server: Server, path: str = "/state") -> dict[str, Any]:

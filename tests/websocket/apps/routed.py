@@ -136,9 +136,10 @@ def connect(message, how):
             reply.send({"text": "second"})
             done.release()
 
-        gevent.get_hub().threadpool.spawn(speak)
-        # The loop stands still until both are on their way.
-        done.acquire(timeout=10)
+        speaking = gevent.get_hub().threadpool.spawn(speak)
+        # The loop stands still until both are on their way; then its words decide, not the return from here.
+        assert done.acquire(timeout=10)
+        speaking.get(timeout=10)
     elif how == "long":
         reply.send({"accept": True})
         GATES.setdefault("long", Event()).wait()
