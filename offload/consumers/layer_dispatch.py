@@ -11,15 +11,17 @@ import logging
 import math
 import random
 import time
-from dataclasses import dataclass
 
-from offload.consumers.postponed import Postponed
+from offload.consumers.absence import Absence
+from offload.consumers.dispatch_counters import DispatchCounters
+from offload.consumers.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
 from offload.exceptions import (
     ChannelFull,
     DenyConnection,
     LayerUnavailable,
+    LayerUnreachable,
     MessageTooLarge,
     OffloadError,
     WorkersUnavailable,
@@ -30,32 +32,7 @@ from offload.protocol.websocket import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AG
 log = logging.getLogger("offload.consumer")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.5
-"""Between two tries to put a message on a full channel."""
-
-
-@dataclass
-class DispatchCounters:
-    """Counts since the process began.
-
-    Attributes:
-        turns: messages that were given to the workers.
-        full: tries that met a full channel.
-        too_busy: messages given up because their channel stayed full.
-        silent: messages given up because no worker gave a sign of life.
-        unavailable: messages given up because the layer could not be reached.
-        dropped: later messages of connections that are closing for one of these reasons.
-        postponed: disconnect messages that had to wait for the layer, or for an earlier message.
-        lost: disconnect messages that found no way to the workers at all.
-    """
-
-    turns: int = 0
-    full: int = 0
-    too_busy: int = 0
-    silent: int = 0
-    unavailable: int = 0
-    dropped: int = 0
-    postponed: int = 0
-    lost: int = 0
+"""Between two tries to put a message on a channel that is full, or cannot be reached."""
 
 
 class LayerDispatch:
@@ -72,10 +49,11 @@ class LayerDispatch:
         self.layer = layer
         self.patience = patience
         self.counters = DispatchCounters()
-        self.postponed = Postponed(self.send_disconnect, self._is_settled, self.forget, self._lose)
-        # When the layer was last found away: whoever was not heard meanwhile may live.
-        self._failed = -math.inf
+        self.postponed = Postponed(
+            self.send_disconnect, self._is_settled, self.wait, self.forget, self._lose
+        )  # fmt: skip
         self._turns: dict[int, Turn] = {}
+        self._absence = Absence(layer, lambda: bool(self._turns))
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
         layer.attach(self._reports, self._hear)
@@ -92,69 +70,107 @@ class LayerDispatch:
         if waiting:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
         self.postponed.stop(deadline)
+        self._absence.stop()
+        self.counters.stop()
 
     def begin(self, content: Content, saved: bool, latency: float | None) -> Turn:
         """A turn for a message, noted in its content."""
         turn = Turn(next(self._numbers), content["path"], saved)
         Note(turn.number, self._reports, saved, latency).put_into(content)
         self._turns[turn.number] = turn
-        self.counters.turns += 1
         return turn
 
     def forget(self, turn: Turn) -> None:
         """Expect no report."""
         self._turns.pop(turn.number, None)
 
-    def send_patiently(self, channel: str, content: Content) -> None:
-        """Put a message on its channel, and wait for a place there.
+    def send_patiently(self, channel: str, content: Content) -> LayerUnavailable | None:
+        """Put a message on its channel; where that is full, or cannot be reached, wait until it can be done.
+
+        Returns:
+            None, or why it is unknown whether it was done.
 
         Raises:
-            WorkersUnavailable: there was none in time.
-            LayerUnavailable, MessageTooLarge: as they say.
+            WorkersUnavailable, LayerUnreachable: it could not be done in time.
+            MessageTooLarge: as it says.
         """
         deadline = time.monotonic() + self.patience
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 self.layer.send(channel, content)
-                return
+                return None
             except ChannelFull as error:
                 self.counters.full += 1
                 if time.monotonic() + pause > deadline:
-                    self.counters.too_busy += 1
+                    self.counters.give_up("too_busy")
                     raise WorkersUnavailable(
                         f"the workers do not keep up: {error}, and no place was free within {self.patience:g} s "
                         "(--dispatch-timeout); run more of: offload worker APP"
                     ) from error
-            except LayerUnavailable:
-                self._failed = time.monotonic()
-                raise
+            except LayerUnreachable:
+                self.counters.unreachable += 1
+                self._absence.found()
+                if time.monotonic() + pause > deadline:
+                    self.counters.give_up("unavailable")
+                    raise
+            except LayerUnavailable as error:
+                # Not again: a consumer must not run twice.
+                self.counters.in_doubt += 1
+                self._absence.found()
+                return error
             # Not all together again.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def send_disconnect(self, content: Content, turn: Turn | None) -> None:
-        """Send a disconnect message whose connection's last turn, where one is named, has ended or is overdue."""
-        if turn is not None:
-            Note(saved=turn.saved).put_into(content)
+    def send_disconnect(self, content: Content, after: Turn | None) -> Turn | None:
+        """Send a disconnect message.
+
+        Args:
+            content: the message.
+            after: its connection's last turn, where one is named; it has ended or is overdue.
+
+        Returns:
+            None, or the message's own turn where it is unknown whether it was sent.
+
+        Raises:
+            ChannelFull, LayerUnreachable, MessageTooLarge: it was not sent.
+        """
+        # Known before it is sent: it may have run by the time that the layer is found to have failed.
+        turn = self.begin(content, after is not None and after.saved, None)
         try:
             self.layer.send(DISCONNECT, content)
-        except LayerUnavailable:
-            self._failed = time.monotonic()
+        except LayerUnreachable:
+            self.forget(turn)
+            self._absence.found()
             raise
+        except LayerUnavailable as error:
+            self.counters.in_doubt += 1
+            self._absence.found()
+            turn.sent = time.monotonic()
+            log.warning("it is unknown whether the disconnect message for %s was sent: %s", content["path"], error)
+            return turn
+        except BaseException:
+            self.forget(turn)
+            raise
+        self.forget(turn)
+        return None
+
+    def wait(self, turn: Turn, deadline: float = math.inf) -> bool:
+        """Wait until a turn has ended, while there are signs of life. Returns whether it has."""
+        return turn.wait(self.patience, self._absence, self.layer.expiry + self.patience, deadline)
 
     def _is_settled(self, turn: Turn) -> bool:
         if turn.outcome is not None:
             return True
-        if turn.heard is not None and time.monotonic() - self._failed <= self.patience:
-            # The layer was silent, so that the worker's silence says nothing.
-            return False
         # A message that nobody took has left its queue by then, and who took it at the last moment has said so.
-        return turn.seconds_left(self.layer.expiry + self.patience, self.patience) <= 0
+        gone = self.layer.expiry + self.patience
+        return turn.seconds_left(gone, self.patience, self._absence, gone + KEEP_SECONDS) <= 0
 
-    def _lose(self, content: Content, why: str) -> None:
-        self.counters.lost += 1
-        log.error("the disconnect consumer for %s does not run: %s", content.get("path"), why)
+    def _lose(self, content: Content, why: str, in_doubt: bool) -> None:
+        self.counters.give_up("lost")
+        outcome = "may not have run" if in_doubt else "does not run"
+        log.error("the disconnect consumer for %s %s: %s", content.get("path"), outcome, why)
 
     def _hear(self, delivery: Delivery) -> None:
         content = delivery.content
@@ -165,8 +181,9 @@ class LayerDispatch:
                 turn = self._turns.get(number)
                 if turn is not None:
                     turn.heard = now
-            for number, outcome, saved in content.get("ended", ()):
-                self._end(number, outcome, saved)
+            for outcome, saved, numbers in content.get("ended", ()):
+                for number in numbers:
+                    self._end(number, outcome, saved)
             return
         self._end(content["turn"], content["outcome"], content["saved"])
 
@@ -233,16 +250,17 @@ class LayerConsumers:
 
     def disconnect(self, content: Content) -> None:
         """Have the disconnect consumer run, and the connection's session dropped; nothing waits for that."""
-        dispatch, turn = self._dispatch, self._open_turn
-        if turn is None:
+        dispatch, after, own = self._dispatch, self._open_turn, None
+        if after is None:
             Note(saved=self.saved).put_into(content)
             try:
-                dispatch.send_disconnect(content, None)
-                return
-            except (ChannelFull, LayerUnavailable) as error:
+                own = dispatch.send_disconnect(content, None)
+                if own is None:
+                    return
+            except (ChannelFull, LayerUnreachable) as error:
                 log.warning("the disconnect message for %s waits: %s", content["path"], error)
         dispatch.counters.postponed += 1
-        dispatch.postponed.add(content, turn)
+        dispatch.postponed.add(content, after, own=own)
 
     def end(self) -> None:
         """The handshake was refused. A connect consumer that runs all the same is followed by its disconnect."""
@@ -259,27 +277,30 @@ class LayerConsumers:
     def _run(self, channel: str, content: Content) -> str:
         """Give a message to the workers, and wait for the outcome."""
         dispatch = self._dispatch
+        dispatch.counters.turns += 1
         # Before it is sent, and until more is known: this greenlet may be killed in between.
         self._open_turn = turn = dispatch.begin(content, self.saved, self.latency)
         try:
-            dispatch.send_patiently(channel, content)
-        except LayerUnavailable:
-            # It may have been sent all the same.
-            dispatch.counters.unavailable += 1
-            raise
-        except (WorkersUnavailable, MessageTooLarge):
+            doubt = dispatch.send_patiently(channel, content)
+        except OffloadError:
+            # It was not sent.
             self._open_turn = None
             dispatch.forget(turn)
             raise
         turn.sent = time.monotonic()
-        if turn.wait(dispatch.patience):
+        if dispatch.wait(turn):
             self._open_turn = None
             self.saved = turn.saved
             return turn.outcome or FAILED
-        dispatch.counters.silent += 1
+        dispatch.counters.give_up("silent")
         if turn.heard is not None:
             raise WorkersUnavailable(
                 f"the worker that ran its consumer is gone; nothing was heard of it for {dispatch.patience:g} s"
+            )
+        if doubt is not None:
+            raise WorkersUnavailable(
+                f"the layer failed as its message was sent, and no worker has said within {dispatch.patience:g} s that "
+                f"it came (--dispatch-timeout): {doubt}"
             )
         raise WorkersUnavailable(
             f"no worker took a message on {channel} within {dispatch.patience:g} s (--dispatch-timeout); "

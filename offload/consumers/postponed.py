@@ -1,4 +1,5 @@
-"""Disconnect messages that cannot be sent yet: the layer is away, or an earlier message may still be on its way.
+"""Disconnect messages that cannot be sent yet: the layer is away, or an earlier message may still be on its way; and
+those of which nobody knows whether they were sent, so that they must not be sent again before that is known.
 
 They wait in one list, served by one thread (a greenlet, where gevent has patched threads), so that a layer that is away
 for a while costs no greenlet for each client that leaves meanwhile.
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offload.consumers.turns import Turn
-from offload.exceptions import ChannelFull, LayerUnavailable, OffloadError
+from offload.exceptions import ChannelFull, LayerUnreachable, OffloadError
 from offload.interfaces import Content
 
 LOOK_SECONDS = 0.2
@@ -26,42 +27,55 @@ FULL_PAUSE_SECONDS = 0.02
 
 @dataclass
 class _Waiting:
+    """One message.
+
+    Attributes:
+        after: its connection's last turn; it goes behind that one.
+        only_after: the outcome that this one must have, or nothing is sent.
+        own: its own turn, while it is unknown whether it was sent.
+        until: when it is given up; it begins when nothing but the layer is to be waited for.
+    """
+
     content: Content
-    turn: Turn | None
+    after: Turn | None
     only_after: str | None
+    own: Turn | None
     until: float = 0.0
 
     def __post_init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Nothing but the layer is to be waited for from now on."""
         self.until = time.monotonic() + KEEP_SECONDS
 
     @property
     def is_due(self) -> bool:
-        return self.only_after is None or (self.turn is not None and self.turn.outcome == self.only_after)
+        return self.only_after is None or (self.after is not None and self.after.outcome == self.only_after)
 
 
 class Postponed:
     """What waits to be sent.
 
     Args:
-        send: sends a message whose connection's last turn, if one is given, is settled.
+        send: sends a message whose connection's last turn, if one is given, is settled. Returns the message's own turn
+            where it is unknown whether it was sent.
         is_settled: whether a turn has ended, or never will.
+        wait: waits until a turn has ended, or deadline, or it is in vain; returns whether it has.
         forget: told of a turn that nothing waits for any more.
-        lost: told of a message that could not be sent, and why.
+        lost: told of a message that is given up: why, and whether it may have been sent all the same.
     """
 
     def __init__(
         self,
-        send: Callable[[Content, Turn | None], None],
+        send: Callable[[Content, Turn | None], Turn | None],
         is_settled: Callable[[Turn], bool],
+        wait: Callable[[Turn, float], bool],
         forget: Callable[[Turn], None],
-        lost: Callable[[Content, str], None],
+        lost: Callable[[Content, str, bool], None],
     ) -> None:
         self._send = send
         self._is_settled = is_settled
+        self._wait = wait
         self._forget = forget
         self._lost = lost
         self._waiting: deque[_Waiting] = deque()
@@ -75,15 +89,16 @@ class Postponed:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, content: Content, turn: Turn | None, only_after: str | None = None) -> None:
+    def add(self, content: Content, after: Turn | None, only_after: str | None = None, own: Turn | None = None) -> None:
         """Send a message as soon as it may be.
 
         Args:
             content: the message.
-            turn: its connection's last turn; it goes behind that one.
+            after: its connection's last turn; it goes behind that one.
             only_after: it is sent only if that turn has this outcome.
+            own: its own turn, where it may have been sent already: only if nobody runs that one, it is sent again.
         """
-        item = _Waiting(content, turn, only_after)
+        item = _Waiting(content, after, only_after, own)
         with self._lock:
             if not self._has_ended:
                 self._waiting.append(item)
@@ -119,21 +134,31 @@ class Postponed:
 
     def _send_all(self, deadline: float) -> str | None:
         """Returns why the rest cannot be sent, or None when all is done."""
-        while self._waiting:
+        in_doubt: list[_Waiting] = []
+        why: str | None = None
+        while self._waiting and why is None:
             item = self._waiting.popleft()
             try:
-                self._deliver(item)
+                if item.own is not None or not self._deliver(item):
+                    in_doubt.append(item)
             except ChannelFull as error:
                 self._waiting.appendleft(item)
                 if time.monotonic() + FULL_PAUSE_SECONDS > deadline:
-                    return str(error)
-                time.sleep(FULL_PAUSE_SECONDS)
-            except LayerUnavailable as error:
+                    why = str(error)
+                else:
+                    time.sleep(FULL_PAUSE_SECONDS)
+            except LayerUnreachable as error:
                 self._waiting.appendleft(item)
-                return str(error)
+                why = str(error)
             except OffloadError as error:
                 self._lose(item, str(error))
-        return None
+        for item in in_doubt:
+            assert item.own is not None
+            if self._wait(item.own, deadline):
+                self._forget(item.own)
+            else:
+                self._lose(item, "the process ends before anything was heard of it")
+        return why
 
     def _serve(self) -> None:
         while not self._ending.wait(LOOK_SECONDS):
@@ -148,9 +173,12 @@ class Postponed:
             if self._ending.is_set():
                 return
             item = self._waiting.popleft()
-            if item.turn is not None and not self._is_settled(item.turn):
+            last = item.after if item.own is None else item.own
+            if last is not None and not self._is_settled(last):
                 item.begin()
                 self._waiting.append(item)
+                continue
+            if item.own is not None and not self._is_to_be_sent_again(item, item.own):
                 continue
             if time.monotonic() > item.until:
                 # Before it is tried: each try may take as long as the layer's timeout.
@@ -158,8 +186,10 @@ class Postponed:
                 continue
             self._in_hand = item
             try:
-                self._deliver(item)
-            except (ChannelFull, LayerUnavailable):
+                if not self._deliver(item):
+                    self._waiting.append(item)
+                    return
+            except (ChannelFull, LayerUnreachable):
                 # It would be the same for the others, which go to the same channel.
                 self._waiting.append(item)
                 return
@@ -168,14 +198,26 @@ class Postponed:
             finally:
                 self._in_hand = None
 
-    def _deliver(self, item: _Waiting) -> None:
+    def _is_to_be_sent_again(self, item: _Waiting, own: Turn) -> bool:
+        """Its own turn is settled: it has run, or its worker is gone, or no worker had it."""
+        if own.outcome is None and own.heard is not None:
+            self._lose(item, "the worker that ran it is gone")
+            return False
+        self._forget(own)
+        item.own = None
+        return own.outcome is None
+
+    def _deliver(self, item: _Waiting) -> bool:
+        """Returns False where it is unknown whether it was sent."""
         if item.is_due:
-            self._send(item.content, item.turn)
-        if item.turn is not None:
-            self._forget(item.turn)
+            item.own = self._send(item.content, item.after)
+        if item.after is not None:
+            self._forget(item.after)
+        return item.own is None
 
     def _lose(self, item: _Waiting, why: str) -> None:
-        if item.turn is not None:
-            self._forget(item.turn)
+        for turn in (item.after, item.own):
+            if turn is not None:
+                self._forget(turn)
         if item.is_due:
-            self._lost(item.content, why)
+            self._lost(item.content, why, item.own is not None)

@@ -7,10 +7,12 @@ process sends to another arrives in order, so a report comes behind all that its
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
 
+from offload.consumers.absence import ASK_SECONDS, Absence
 from offload.interfaces import Content
 
 REPORTS_PREFIX = "websocket.reports"
@@ -92,19 +94,30 @@ class Turn:
         self.saved = saved
         self._ended.set()
 
-    def seconds_left(self, first: float, patience: float) -> float:
-        """How long to wait for a report yet.
+    def seconds_left(self, first: float, patience: float, absence: Absence, longest: float) -> float:
+        """How long to wait for a report yet. The time in which the layer was away does not count.
 
         Args:
             first: seconds that a worker has to take it up.
             patience: seconds that the worker which has it may keep silent.
+            absence: of the layer.
+            longest: seconds after which it is over, however long the layer was away.
         """
-        return (self.sent + first if self.heard is None else self.heard + patience) - time.monotonic()
+        since, limit = (self.sent, first) if self.heard is None else (self.heard, patience)
+        return min(max(since, absence.until) + limit, since + longest) - time.monotonic()
 
-    def wait(self, patience: float) -> bool:
-        """Wait for the report while there are signs of life. Returns whether it came."""
-        while (left := self.seconds_left(patience, patience)) > 0:
-            if self._ended.wait(left):
+    def wait(self, patience: float, absence: Absence, longest: float, deadline: float = math.inf) -> bool:
+        """Wait for the report while there are signs of life. Returns whether it came.
+
+        Args:
+            patience, absence, longest: as of `seconds_left`.
+            deadline: on the monotonic clock; no longer than until then.
+        """
+        if self._ended.wait(min(ASK_SECONDS, patience, max(0.0, deadline - time.monotonic()))):
+            return True
+        absence.watch()
+        while (left := min(self.seconds_left(patience, patience, absence, longest), deadline - time.monotonic())) > 0:
+            if self._ended.wait(min(left, ASK_SECONDS) if absence.is_likely else left):
                 return True
         return self._ended.is_set()
 
@@ -114,6 +127,13 @@ def report(turn: int, outcome: str, saved: bool) -> Content:
     return {"turn": turn, "outcome": outcome, "saved": saved}
 
 
-def announcement(turns: list[int], ended: list[list[int | str | bool]]) -> Content:
-    """The first are in a worker's hands; the second have ended lately, each with what was reported of it."""
-    return {"running": turns, "ended": ended} if ended else {"running": turns}
+Ended = tuple[str, bool, list[int]]
+"""An outcome, whether there is a session then, and the turns of which that is true."""
+
+
+def announcement(running: list[int], ended: list[Ended]) -> Content:
+    """The first are in a worker's hands; the others have ended lately."""
+    content: Content = {"running": running}
+    if ended:
+        content["ended"] = [list(item) for item in ended]
+    return content

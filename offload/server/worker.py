@@ -10,6 +10,7 @@ import fnmatch
 import logging
 import signal
 import socket
+import time
 from dataclasses import dataclass
 
 import gevent
@@ -39,6 +40,8 @@ TAKE_SECONDS = 1.0
 """How long one take waits; a stop is noticed in between."""
 PAUSE_SECONDS = 0.5
 """Pause before the layer is asked again after it did not answer."""
+LAST_SECONDS = 1.0
+"""For telling what has ended, when the time to stop is over; less than what the supervisor waits before it kills."""
 
 TRIES_KEY = "__tries__"
 """Travels with a message that was put back, and tells how often; consumers do not see it."""
@@ -108,6 +111,7 @@ class WorkerProcess:
         log.info("serving %s", ", ".join(self._channels))
         self.control.tell(ready=True)
         self._stopped.wait()
+        deadline = time.monotonic() + self.settings.graceful_timeout
         supervisor.close()
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.graceful_timeout or 0.001):
             gevent.joinall(takers)
@@ -120,6 +124,9 @@ class WorkerProcess:
                 self.settings.graceful_timeout,
             )
         announcer.kill()
+        last = max(deadline, time.monotonic() + LAST_SECONDS)
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(last - time.monotonic()):
+            self._turns.finish(last)
         self._layer.close()
         return 0
 
@@ -146,6 +153,7 @@ class WorkerProcess:
                     taken = self._layer.receive(self._channels, timeout=TAKE_SECONDS)
             except LayerUnavailable as error:
                 log.warning("no messages can be taken: %s", error)
+                self._turns.failed()
                 self._stopped.wait(PAUSE_SECONDS)
             except Exception:
                 log.exception("no messages can be taken")

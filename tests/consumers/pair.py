@@ -12,7 +12,7 @@ from offload.consumers.dispatch import Dispatch
 from offload.consumers.layer_dispatch import LayerConsumers, LayerDispatch
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.worker_turns import WorkerTurns
-from offload.exceptions import LayerUnavailable
+from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.interfaces import Content, Delivery
 from offload.layers.memory import MemoryLayer, MemoryServer
 from tests.serving import DEADLINE
@@ -24,7 +24,10 @@ class AwayLayer(MemoryLayer):
     """A layer whose server may be away.
 
     Attributes:
-        away: how many further calls find it so.
+        away: how many further calls find it so, and send nothing.
+        in_doubt: how many further messages make it fail so that nobody knows whether they were sent.
+        swallows: whether these were not.
+        absent: whether who asks finds it away.
         unheard: how many further messages to processes get lost on their way.
         interrupted: how many further senders are interrupted when their message has left.
         gate: what calls wait for, so that the server seems to hang.
@@ -32,6 +35,9 @@ class AwayLayer(MemoryLayer):
     """
 
     away = 0
+    in_doubt = 0
+    swallows = False
+    absent = False
     unheard = 0
     interrupted = 0
     gate: threading.Event | None = None
@@ -46,10 +52,19 @@ class AwayLayer(MemoryLayer):
             self.gate.wait(DEADLINE)
         if self.away:
             self.away -= 1
-            raise LayerUnavailable("layer 'memory' is away")
+            raise LayerUnreachable("layer 'memory' is away")
+
+    def _check(self) -> None:
+        if self.absent:
+            raise LayerUnreachable("layer 'memory' is away")
 
     def _send(self, channel: str, payload: bytes) -> None:
         self._look()
+        if self.in_doubt:
+            self.in_doubt -= 1
+            if not self.swallows:
+                super()._send(channel, payload)
+            raise LayerUnavailable("layer 'memory' has failed")
         super()._send(channel, payload)
         if self.interrupted:
             self.interrupted -= 1

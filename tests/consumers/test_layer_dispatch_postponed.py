@@ -99,7 +99,7 @@ def test_what_follows_a_connect_consumer_that_may_run_yet_is_dropped(pair: Pair)
 def test_nothing_overtakes_a_message_whose_wait_was_ended_by_force(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
-    def interrupt(turn: Turn, patience: float) -> bool:
+    def interrupt(*arguments: object) -> bool:
         raise KeyboardInterrupt
 
     connect(pair)

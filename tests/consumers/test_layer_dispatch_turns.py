@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -128,14 +129,6 @@ def test_a_full_channel_is_waited_for_and_then_closes_with_1013(caplog: pytest.L
     configuration.reset()
 
 
-def test_a_layer_that_is_away_closes_with_1013(pair: Pair) -> None:
-    connect(pair)
-    pair.owner.away = 1
-    pair.consumers.receive(pair.content(text="one"))
-    assert pair.replies == [{"close": 1013}]
-    assert pair.dispatch.counters.unavailable == 1
-
-
 def test_a_report_that_gets_lost_is_repeated(pair: Pair) -> None:
     connect(pair)
     pair.worker.unheard = 1
@@ -168,16 +161,93 @@ def test_a_round_of_announcements_that_finds_the_layer_away_does_not_count(pair:
     assert pair.worker.statistics()["sent"] == sent + REPEATS
 
 
-def test_a_bounded_number_of_reports_is_repeated(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.consumers.worker_turns.MOST_REPEATED", 2)
+def listen(pair: Pair) -> tuple[str, list[Content]]:
+    """Another owner's channel for reports, and what comes there."""
     heard: list[Content] = []
     reports = pair.owner.new_channel("reports")
     pair.owner.attach(reports, lambda delivery: heard.append(delivery.content))
-    for number in range(4):
-        pair.turns.run(RECEIVE, pair.content(text="one", __turn__=number, __reports__=reports))
+    return reports, heard
+
+
+def ended(heard: list[Content]) -> list[int]:
+    """The turns that were said to have ended, and empties what was heard."""
+    numbers = [number for content in heard for _, _, some in content.get("ended", ()) for number in some]
     heard.clear()
+    return numbers
+
+
+def test_all_that_ended_is_repeated_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offload.consumers.worker_turns.MOST_TURNS", 3)
+    reports, heard = listen(pair)
+
+    def run(numbers: range) -> None:
+        for number in numbers:
+            pair.turns.run(RECEIVE, pair.content(text="one", __turn__=number, __reports__=reports))
+        heard.clear()
+
+    run(range(4))
     pair.turns.announce()
-    assert heard == [{"running": [], "ended": [[2, "ran", False], [3, "ran", False]]}]
+    assert heard == [
+        {"running": [], "ended": [["ran", False, [0, 1, 2]]]},
+        {"running": [], "ended": [["ran", False, [3]]]},
+    ]
+    run(range(4, 6))
+    pair.turns.announce()
+    assert ended(heard) == [0, 1, 2, 3, 4, 5]
+    pair.turns.announce()
+    assert ended(heard) == [0, 1, 2, 3, 4, 5]
+    pair.turns.announce()
+    assert ended(heard) == [4, 5]
+    pair.turns.announce()
+    assert heard == []
+
+
+def test_the_end_of_disconnect_consumers_is_announced_together(pair: Pair) -> None:
+    reports, heard = listen(pair)
+    for number in range(1000):
+        pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=number, __reports__=reports))
+    # Nobody waits for it, so there is no report for each.
+    assert heard == []
+    pair.turns.announce()
+    assert heard == [{"running": [], "ended": [["ran", False, list(range(1000))]]}]
+
+
+def test_what_waits_to_be_told_to_an_owner_out_of_reach_is_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offload.consumers.worker_turns.MOST_UNTOLD", 3)
+    reports, heard = listen(pair)
+    pair.worker.away = 1
+    for number in range(5):
+        pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=number, __reports__=reports))
+    pair.turns.announce()
+    pair.turns.announce()
+    assert ended(heard) == [0, 1, 2]
+    pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=5, __reports__=reports))
+    pair.turns.announce()
+    assert ended(heard) == [0, 1, 2, 5]
+
+
+def test_a_worker_that_ends_tells_what_has_ended(pair: Pair) -> None:
+    reports, heard = listen(pair)
+    pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=1, __reports__=reports))
+    pair.turns.finish(time.monotonic() + DEADLINE)
+    assert ended(heard) == [1]
+
+
+def test_a_worker_that_ends_tells_it_again_where_an_owner_may_have_been_connecting_anew(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offload.consumers.worker_turns.ANNOUNCE_SECONDS", 0.05)
+    reports, heard = listen(pair)
+    pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=1, __reports__=reports))
+    pair.turns.failed()
+    pair.worker.away = 1
+    pair.turns.finish(time.monotonic() + DEADLINE)
+    assert ended(heard) == [1] * REPEATS
+    # And no longer than it may.
+    pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=2, __reports__=reports))
+    pair.turns.failed()
+    pair.turns.finish(time.monotonic())
+    assert ended(heard) == [2]
 
 
 def test_a_report_is_tried_again_while_the_layer_is_away(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

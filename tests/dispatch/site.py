@@ -31,6 +31,11 @@ channel_routing = [
     route("websocket.receive", "consumers.run_long", path="^/long$"),
     route("websocket.receive", "consumers.record", path="^/record$"),
     route("websocket.disconnect", "consumers.record", path="^/record$"),
+    route("websocket.receive", "consumers.note", path="^/note$"),
+    route("websocket.disconnect", "consumers.note", path="^/note$"),
+    route("websocket.receive", "consumers.hold", path="^/hold$"),
+    route("websocket.disconnect", "consumers.note", path="^/hold$"),
+    route("websocket.disconnect", "consumers.hold", path="^/linger$"),
     route("websocket.receive", "consumers.later", path="^/later$"),
     route("websocket.connect", "consumers.count_up", path="^/count$"),
     route("websocket.receive", "consumers.count_up", path="^/count$"),
@@ -121,6 +126,18 @@ def run_long(message):
 
 def record(message):
     Channel("record").send({"who": str(message.reply_channel), "what": message.channel.name})
+
+def note(message):
+    # In a file, which is there whatever becomes of the layer.
+    with open("notes", "a") as file:
+        print(message.reply_channel, message.channel.name.rpartition(".")[2], message.get("text"), file=file)
+
+def hold(message):
+    # As one that computes, and needs no layer for it.
+    open("held", "w").close()
+    while not os.path.exists("released"):
+        time.sleep(0.02)
+    note(message)
 
 tries = {}
 

@@ -136,8 +136,8 @@ def test_a_full_channel_closes_with_1013_and_each_disconnect_follows_its_receive
 
 def test_a_stopping_server_leaves_its_disconnects_to_workers_that_come(
     tmp_path: Path,
-    stack: contextlib.ExitStack,
     redis_server: RedisServer,  # noqa: F811
+    stack: contextlib.ExitStack,
 ) -> None:
     site = Site(tmp_path, stack, redis_server.url)
     server, workers = site.serve("--drain-timeout", "1", workers=2), site.work()
@@ -153,8 +153,8 @@ def test_a_stopping_server_leaves_its_disconnects_to_workers_that_come(
 
 def test_a_stopping_server_waits_for_places_for_its_disconnects(
     tmp_path: Path,
-    stack: contextlib.ExitStack,
     redis_server: RedisServer,  # noqa: F811
+    stack: contextlib.ExitStack,
 ) -> None:
     site = Site(tmp_path, stack, redis_server.url, query="?channel_capacity=websocket.disconnect:2")
     server, workers = site.serve(), site.work()
@@ -170,28 +170,28 @@ def test_a_stopping_server_waits_for_places_for_its_disconnects(
     assert "does not run" not in server.log
 
 
-def test_redis_going_away_refuses_handshakes_and_closes_who_speaks(
+def test_redis_that_stays_away_refuses_handshakes_and_closes_who_speaks(
     tmp_path: Path,
-    stack: contextlib.ExitStack,
     redis_server: RedisServer,  # noqa: F811
+    stack: contextlib.ExitStack,
 ) -> None:
     site = Site(tmp_path, stack, redis_server.url, query="?timeout=1&expiry=3")
-    server = site.serve("--dispatch-timeout", "5")
+    server = site.serve("--dispatch-timeout", "2")
     site.work()
     speaks, idle = site.open(server, "/record"), site.open(server, "/number")
     redis_server.kill()
+    speaks.send("hello")
     with pytest.raises(InvalidStatus) as refusal:
         site.open(server, "/number")
     assert refusal.value.response.status_code == 503
     server.wait_for("the handshake at '/number' failed: layer 'redis'")
-    speaks.send("hello")
     assert close_code(speaks) == 1013
     server.wait_for("closing the WebSocket at /record with 1013: layer 'redis'")
     redis_server.start()
     server.wait_for("is back")
     idle.send("hello")
     assert text(idle).split()[1:] == ["1", "hello"]
-    # Who spoke in vain is disconnected once the layer is back, and its message cannot be under way any more.
+    # Who spoke in vain is disconnected once the layer is back.
     assert [record["what"] for record in take(site.layer(), "record")] == ["websocket.disconnect"]
 
 

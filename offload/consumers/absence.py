@@ -1,0 +1,97 @@
+"""When the layer was last away, as far as this process knows: whoever was not heard meanwhile may live all the same.
+
+It learns that from calls that fail, and, while somebody waits for word through the layer, by asking once a second: a
+process that only waits would not notice otherwise. One that takes long to answer counts as away meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from offload.exceptions import OffloadError
+from offload.interfaces import Layer
+
+ASK_SECONDS = 1.0
+"""Between two looks whether the layer is there."""
+LONG_SECONDS = 0.5
+"""An answer that takes longer was no sign of health."""
+
+
+class Absence:
+    """The layer's, as this process sees it.
+
+    Args:
+        layer: is asked.
+        is_awaited: whether anybody waits for word through it.
+    """
+
+    def __init__(self, layer: Layer, is_awaited: Callable[[], bool]) -> None:
+        self._layer = layer
+        self._is_awaited = is_awaited
+        self._is_away = False
+        self._ended = -math.inf
+        # When the question was put that has no answer yet.
+        self._asked: float | None = None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the layer is away now, or has not said yet that it is there."""
+        return self._is_away or self._asked is not None
+
+    @property
+    def until(self) -> float:
+        """When the layer was last away, on the monotonic clock; now, while it may be; minus infinity if never."""
+        return time.monotonic() if self.is_likely else self._ended
+
+    def found(self) -> None:
+        """A call has failed."""
+        self._is_away = True
+        self.watch()
+
+    def watch(self) -> None:
+        """Ask from now on, for as long as somebody waits or the layer is away."""
+        with self._lock:
+            if self._thread is not None or self._stopping.is_set():
+                return
+            thread = self._thread = threading.Thread(target=self._run, name="offload-absence", daemon=True)
+        # Not under the lock: starting waits for the thread.
+        thread.start()
+
+    def stop(self) -> None:
+        """The process ends."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._ask()
+                self._stopping.wait(ASK_SECONDS)
+                with self._lock:
+                    if self._stopping.is_set() or not (self._is_away or self._is_awaited()):
+                        self._thread = None
+                        return
+        except BaseException:
+            # Our bug, or an interrupt of the whole process, which came here: the next who waits starts another.
+            self._thread = None
+            raise
+
+    def _ask(self) -> None:
+        self._asked = asked = time.monotonic()
+        try:
+            self._layer.check()
+        except OffloadError:
+            # Whoever has something to send says so.
+            self._is_away = True
+        else:
+            now = time.monotonic()
+            if self._is_away or now - asked > LONG_SECONDS:
+                self._ended = now
+            self._is_away = False
+        finally:
+            self._asked = None
