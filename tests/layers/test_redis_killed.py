@@ -1,0 +1,155 @@
+"""The Redis layer when one of those who use it is killed, or interrupted, while others use it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from tests.redis_server import redis_server, running_redis  # noqa: F401  # a fixture
+
+
+def run_beside(server, program):
+    """Run a program that is given the server's address and process id, and may stop it."""
+    pid = server.process.pid
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, server.url, str(pid)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.kill(pid, signal.SIGCONT)
+    assert run.returncode == 0, run.stderr
+
+
+def test_interrupted_sender_leaves_the_others_unharmed(redis_server):  # noqa: F811
+    program = """
+import os, signal, sys, threading
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
+layer = RedisLayer(sys.argv[1], timeout=20)
+server = int(sys.argv[2])
+layer.check()
+commands = layer._ring.shards()[0].commands
+pause = threading.Event()
+ended = []
+def send(number):
+    try:
+        layer.send("queue", {"n": number})
+        ended.append("sent")
+    except LayerUnavailable:
+        ended.append("raised")
+def interrupt():
+    while not commands._sending or commands._pending:
+        pause.wait(0.001)  # until the main thread has sent its command
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    while len(commands._pending) < 5:
+        pause.wait(0.001)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    os.kill(server, signal.SIGCONT)
+    for thread in threads:
+        thread.join(20)
+os.kill(server, signal.SIGSTOP)
+other = threading.Thread(target=interrupt)
+other.start()
+try:
+    layer.send("queue", {"n": "main"})
+except KeyboardInterrupt:
+    ended.append("interrupted")
+other.join(20)
+assert sorted(ended) == ["interrupted", *["sent"] * 5], ended
+layer.check()
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
+def test_killed_greenlets_leave_the_others_unharmed(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal, sys
+from offload.layers.redis import RedisLayer
+url, server = sys.argv[1], int(sys.argv[2])
+layer = RedisLayer(url, timeout=10)
+layer.send("queue", {})
+layer.receive(["queue"], 5)  # now the server knows the scripts
+commands = layer._ring.shards()[0].commands
+with gevent.Timeout(20):
+    # Five in one batch that is on its way, five that wait for it. The first looks for company before it sends.
+    os.kill(server, signal.SIGSTOP)
+    commands._alone = 1000
+    greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
+    gevent.sleep(0.001)
+    while not commands._sending or commands._pending:
+        gevent.sleep(0.001)
+    greenlets += [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5, 10)]
+    waiting = gevent.spawn(layer.receive, ["never"])
+    while len(commands._pending) < 6:
+        gevent.sleep(0.001)
+    killed = [0, 1, 3, 5, 7]
+    for number in killed:
+        greenlets[number].kill()
+    waiting.kill()
+    os.kill(server, signal.SIGCONT)
+    gevent.joinall(greenlets, raise_error=True)
+    assert layer.statistics()["sent"] == 1 + 5
+    # What was on its way has arrived, also of those that were killed.
+    found = [layer.receive(["queue"], 5)[1]["n"] for _ in range(8)]
+    assert found == [0, 1, 2, 3, 4, 6, 8, 9], found
+    layer.check()
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
+def test_killed_writer_on_the_subscribers_connection_leaves_no_half_command(tmp_path):
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal, socket, sys
+from gevent.event import Event
+from gevent.pool import Pool
+from offload.layers.redis import RedisLayer
+layer = RedisLayer(sys.argv[1], timeout=20)
+server = int(sys.argv[2])
+came = Event()
+channel = layer.new_channel("reply")
+layer.attach(channel, lambda delivery: came.set())
+layer.group_add("kept", channel)
+left = [f"left-{number:04}-".ljust(99, "x") for number in range(1000)]
+
+def move():
+    os.kill(server, signal.SIGSTOP)
+    # All of these are told with the next subscription, and they are more than the system takes.
+    for group in left:
+        layer.group_discard(group, channel)
+    layer.group_add("late", channel)
+
+with gevent.Timeout(40):
+    joining = Pool(100)
+    for group in left:
+        joining.spawn(layer.group_add, group, channel)
+    joining.join()
+    subscriber = layer._ring.shards()[0].subscriber
+    wire = subscriber._connection
+    wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    writer = gevent.spawn(move)
+    while not subscriber._asked:
+        gevent.sleep(0.001)
+    assert subscriber._writing
+    writer.kill()
+    # Otherwise the next command would be read as the rest of this one.
+    assert not wire.is_open
+    os.kill(server, signal.SIGCONT)
+    while not layer.statistics()["reconnects"]:
+        gevent.sleep(0.001)
+    layer.group_add("next", channel)
+    for group in ("kept", "next"):
+        came.clear()
+        layer.group_send(group, {})
+        came.wait()
+layer.close()
+"""
+    with running_redis(tmp_path, path=tmp_path / "redis.sock") as server:
+        run_beside(server, program)
