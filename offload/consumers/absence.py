@@ -25,18 +25,20 @@ class Absence:
 
     Args:
         layer: is asked.
-        is_awaited: whether anybody waits for word through it.
+        look: called after each look; returns whether anybody waits for word through the layer.
     """
 
-    def __init__(self, layer: Layer, is_awaited: Callable[[], bool]) -> None:
+    def __init__(self, layer: Layer, look: Callable[[], bool]) -> None:
         self._layer = layer
-        self._is_awaited = is_awaited
+        self._look = look
         self._is_away = False
         self._ended = -math.inf
         # When the question was put that has no answer yet.
         self._asked: float | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        # Somebody has come since the last look.
+        self._is_wanted = False
         self._stopping = threading.Event()
 
     @property
@@ -57,6 +59,7 @@ class Absence:
     def watch(self) -> None:
         """Ask from now on, for as long as somebody waits or the layer is away."""
         with self._lock:
+            self._is_wanted = True
             if self._thread is not None or self._stopping.is_set():
                 return
             thread = self._thread = threading.Thread(target=self._run, name="offload-absence", daemon=True)
@@ -72,10 +75,12 @@ class Absence:
             while True:
                 self._ask()
                 self._stopping.wait(ASK_SECONDS)
+                is_awaited = self._look()
                 with self._lock:
-                    if self._stopping.is_set() or not (self._is_away or self._is_awaited()):
+                    if self._stopping.is_set() or not (is_awaited or self._is_wanted or self._is_away):
                         self._thread = None
                         return
+                    self._is_wanted = False
         except BaseException:
             # Our bug, or an interrupt of the whole process, which came here: the next who waits starts another.
             self._thread = None

@@ -28,7 +28,7 @@ class DispatchCounters:
         unavailable: messages given up because the layer stayed away.
         dropped: later messages of connections that are closing for one of these reasons.
         postponed: disconnect messages that had to wait for the layer, or for an earlier message.
-        lost: disconnect messages that found no way to the workers, or of which that is not known.
+        lost: disconnect messages that found no way to the workers, or of which no worker has said that it ran.
     """
 
     turns: int = 0

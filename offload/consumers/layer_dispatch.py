@@ -53,7 +53,9 @@ class LayerDispatch:
             self.send_disconnect, self._is_settled, self.wait, self.forget, self._lose
         )  # fmt: skip
         self._turns: dict[int, Turn] = {}
-        self._absence = Absence(layer, lambda: bool(self._turns))
+        # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
+        self._left: dict[int, Turn] = {}
+        self._absence = Absence(layer, self._look)
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
         layer.attach(self._reports, self._hear)
@@ -71,6 +73,7 @@ class LayerDispatch:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
         self.postponed.stop(deadline)
         self._absence.stop()
+        self._look()
         self.counters.stop()
 
     def begin(self, content: Content, saved: bool, latency: float | None) -> Turn:
@@ -141,6 +144,7 @@ class LayerDispatch:
         try:
             self.layer.send(DISCONNECT, content)
         except LayerUnreachable:
+            self.counters.unreachable += 1
             self.forget(turn)
             self._absence.found()
             raise
@@ -153,8 +157,23 @@ class LayerDispatch:
         except BaseException:
             self.forget(turn)
             raise
+        turn.sent = time.monotonic()
+        self._left[turn.number] = turn
         self.forget(turn)
+        self._absence.watch()
         return None
+
+    def _look(self) -> bool:
+        """Once a second: give up disconnect messages of which nothing has come back. Returns whether anybody waits."""
+        while self._left:
+            number, turn = next(iter(self._left.items()))
+            if not self._is_settled(turn):
+                break
+            self._left.pop(number, None)
+            if turn.outcome is None:
+                gone = "no worker has said that it ran" if turn.heard is None else "the worker that ran it is gone"
+                self._lose(turn.path, gone, True)
+        return bool(self._turns or self._left)
 
     def wait(self, turn: Turn, deadline: float = math.inf) -> bool:
         """Wait until a turn has ended, while there are signs of life. Returns whether it has."""
@@ -167,10 +186,10 @@ class LayerDispatch:
         gone = self.layer.expiry + self.patience
         return turn.seconds_left(gone, self.patience, self._absence, gone + KEEP_SECONDS) <= 0
 
-    def _lose(self, content: Content, why: str, in_doubt: bool) -> None:
-        self.counters.give_up("lost")
+    def _lose(self, path: str, why: str, in_doubt: bool) -> None:
         outcome = "may not have run" if in_doubt else "does not run"
-        log.error("the disconnect consumer for %s %s: %s", content.get("path"), outcome, why)
+        log.error("the disconnect consumer for %s %s: %s", path, outcome, why)
+        self.counters.give_up("lost")
 
     def _hear(self, delivery: Delivery) -> None:
         content = delivery.content
@@ -178,7 +197,7 @@ class LayerDispatch:
         if isinstance(running, list):
             now = time.monotonic()
             for number in running:
-                turn = self._turns.get(number)
+                turn = self._turns.get(number) or self._left.get(number)
                 if turn is not None:
                     turn.heard = now
             for outcome, saved, numbers in content.get("ended", ()):
@@ -188,7 +207,7 @@ class LayerDispatch:
         self._end(content["turn"], content["outcome"], content["saved"])
 
     def _end(self, number: int, outcome: str, saved: bool) -> None:
-        turn = self._turns.pop(number, None)
+        turn = self._turns.pop(number, None) or self._left.pop(number, None)
         if turn is not None:
             turn.end(outcome, saved)
 

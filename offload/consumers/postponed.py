@@ -62,7 +62,7 @@ class Postponed:
         is_settled: whether a turn has ended, or never will.
         wait: waits until a turn has ended, or deadline, or it is in vain; returns whether it has.
         forget: told of a turn that nothing waits for any more.
-        lost: told of a message that is given up: why, and whether it may have been sent all the same.
+        lost: told of a message that is given up: its connection's path, why, and whether it may have been sent.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Postponed:
         is_settled: Callable[[Turn], bool],
         wait: Callable[[Turn, float], bool],
         forget: Callable[[Turn], None],
-        lost: Callable[[Content, str, bool], None],
+        lost: Callable[[str, str, bool], None],
     ) -> None:
         self._send = send
         self._is_settled = is_settled
@@ -220,4 +220,4 @@ class Postponed:
             if turn is not None:
                 self._forget(turn)
         if item.is_due:
-            self._lost(item.content, why, item.own is not None)
+            self._lost(item.content["path"], why, item.own is not None)

@@ -243,8 +243,8 @@ def test_a_disconnect_whose_worker_was_killed_is_lost_and_not_run_again(
     with pytest.raises(SystemExit):
         brief.work(DISCONNECT)
     # It announces nothing more.
-    until(brief.settled, "the end of what was postponed")
-    assert brief.dispatch.counters.lost == 1
+    until(lambda: brief.dispatch.counters.lost == 1, "the end of its time")
+    assert brief.settled()
     assert "the disconnect consumer for / may not have run: the worker that ran it is gone" in caplog.text
     assert brief.worker.receive([DISCONNECT], 0) is None
     configuration.reset()
@@ -276,6 +276,36 @@ def test_a_process_that_ends_waits_for_word_of_a_disconnect_in_doubt(
         work()
     assert pair.ran == [CONNECT, DISCONNECT, DISCONNECT]
     assert pair.settled()
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_disconnect_that_gets_lost_on_its_way_is_counted(
+    brief: Pair, caplog: pytest.LogCaptureFixture, is_taken: bool
+) -> None:
+    connect(brief)
+    for _ in range(2):
+        brief.consumers.disconnect(brief.content(code=1001))
+    brief.work(DISCONNECT)
+    brief.turns.announce()
+
+    def die(message: Message) -> None:
+        brief.turns.announce()
+        raise SystemExit
+
+    if is_taken:
+        brief.act = die
+        with pytest.raises(SystemExit):
+            brief.work(DISCONNECT)
+    else:
+        brief.worker.flush()
+    until(lambda: brief.dispatch.counters.lost == 1, "the end of its time")
+    why = "the worker that ran it is gone" if is_taken else "no worker has said that it ran"
+    assert f"the disconnect consumer for / may not have run: {why}" in caplog.text
+    # Nothing is waited for any more.
+    until(lambda: brief.dispatch._absence._thread is None, "the end of the asking")
+    assert not brief.dispatch._left
+    assert brief.dispatch.counters.lost == 1
+    configuration.reset()
 
 
 # What an operator sees.

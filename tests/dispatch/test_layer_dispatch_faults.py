@@ -188,7 +188,7 @@ def test_redis_that_stays_away_refuses_handshakes_and_closes_who_speaks(
     assert close_code(speaks) == 1013
     server.wait_for("closing the WebSocket at /record with 1013: layer 'redis'")
     redis_server.start()
-    server.wait_for("is back")
+    server.wait_for("layer 'redis' is back")
     idle.send("hello")
     assert text(idle).split()[1:] == ["1", "hello"]
     # Who spoke in vain is disconnected once the layer is back.
