@@ -207,8 +207,8 @@ class Settings:
         "layer, in `offload worker` processes, on any machine", choices=("local", "layer"), metavar="WHERE",
     )  # fmt: skip
     dispatch_timeout: float = _setting(
-        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, after which a "
-        "handshake is answered 503 and a WebSocket closed", low=2, metavar="S",
+        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, or with no "
+        "way to the layer, after which a handshake is answered 503 and a WebSocket closed", low=2, metavar="S",
     )  # fmt: skip
     alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
     only_channels: tuple[str, ...] = _setting(

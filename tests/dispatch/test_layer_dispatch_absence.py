@@ -109,6 +109,31 @@ def test_a_worker_that_ends_tells_of_a_disconnect_that_nobody_knew_to_be_sent(
     assert "may not have run" not in server.log
 
 
+def test_a_disconnect_in_the_hands_of_a_killed_worker_is_lost_and_does_not_run_again(
+    tmp_path: Path,
+    redis_server: RedisServer,  # noqa: F811
+    stack: contextlib.ExitStack,
+) -> None:
+    site = Site(tmp_path, stack, redis_server.url, query=QUICK)
+    server, workers = site.serve(*SOON), site.work()
+    layer = site.layer()
+    client = site.open(server, "/linger")
+    redis_server.freeze()
+    client.close()
+    server.wait_for("it is unknown whether the disconnect message for /linger was sent")
+    redis_server.thaw()
+    until((tmp_path / "held").exists, "the disconnect consumer", DEADLINE)
+    # Nothing else is published any more than that the worker has it in hand.
+    published = redis_server.calls()["publish"]
+    until(lambda: redis_server.calls()["publish"] >= published + 2, "the worker's word", DEADLINE)
+    os.kill(workers.pids[0], signal.SIGKILL)
+    server.wait_for("the disconnect consumer for /linger may not have run: the worker that ran it is gone")
+    (tmp_path / "released").touch()
+    workers.wait_for(r"worker \d+ is ready", times=2)
+    assert end(site, server, workers, layer) == {}
+    assert re.search(r"messages for workers: .*, lost 1\n", server.log)
+
+
 def has_waiting_clients(redis: RedisServer) -> bool:
     """Whether anybody waits for messages."""
     return redis.info("clients")["blocked_clients"] != "0"
@@ -205,6 +230,22 @@ class RedisFault:
         server.wait_for("layer 'redis' is back", times=2)
 
 
+class FreezeFault:
+    """Redis is frozen for longer than the layer's timeout."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self.url = server.url
+
+    def kill(self, site: Site, server: Server, workers: Server) -> None:
+        self._server.freeze()
+        server.wait_for("subscriptions are missed until it is back", times=2)
+
+    def mend(self, server: Server) -> None:
+        self._server.thaw()
+        server.wait_for("layer 'redis' is back", times=2)
+
+
 class HubFault:
     """The hub of the IPC layer is killed; its supervisor starts another."""
 
@@ -221,13 +262,16 @@ class HubFault:
         server.wait_for("layer 'ipc' has its hub at .* again", times=2)
 
 
-@pytest.fixture(params=["redis", "ipc"])
-def fault(request: pytest.FixtureRequest) -> RedisFault | HubFault:
-    return HubFault() if request.param == "ipc" else RedisFault(request.getfixturevalue("redis_server"))
+@pytest.fixture(params=["redis killed", "redis frozen", "hub killed"])
+def fault(request: pytest.FixtureRequest) -> RedisFault | FreezeFault | HubFault:
+    if request.param == "hub killed":
+        return HubFault()
+    redis = request.getfixturevalue("redis_server")
+    return RedisFault(redis) if request.param == "redis killed" else FreezeFault(redis)
 
 
-def test_who_talks_while_the_layer_is_killed_and_started_again_stays_connected(
-    tmp_path: Path, fault: RedisFault | HubFault, stack: contextlib.ExitStack
+def test_who_talks_while_the_layer_goes_away_and_comes_back_stays_connected(
+    tmp_path: Path, fault: RedisFault | FreezeFault | HubFault, stack: contextlib.ExitStack
 ) -> None:
     site = Site(tmp_path, stack, fault.url, query=QUICK)
     server, workers = site.serve(*SOON, workers=2), site.work(workers=2)
