@@ -71,7 +71,7 @@ class LayerDispatch:
         waiting = len(self.postponed)
         if waiting:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
-        self.postponed.stop(deadline)
+        self.postponed.stop(deadline, self.patience)
         self._absence.stop()
         self._look()
         self.counters.stop()

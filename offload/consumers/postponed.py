@@ -21,8 +21,8 @@ LOOK_SECONDS = 0.2
 """Between two looks at what waits."""
 KEEP_SECONDS = 600.0
 """How long a message waits for a layer that is away, or for a place on its channel."""
-FULL_PAUSE_SECONDS = 0.02
-"""Between two tries to put a message on a full channel, when the process ends."""
+LAST_PAUSE_SECONDS = 0.02
+"""Between two tries to put a message on its channel, when the process ends."""
 
 
 @dataclass
@@ -109,11 +109,12 @@ class Postponed:
                 return
         self._lose(item, "the process has ended")
 
-    def stop(self, deadline: float) -> None:
+    def stop(self, deadline: float, patience: float) -> None:
         """The process ends: send everything, in whatever order. What cannot be sent until then is lost.
 
         Args:
             deadline: on the monotonic clock.
+            patience: seconds to wait for a layer that is away, within that.
         """
         with self._lock:
             self._ending.set()
@@ -124,7 +125,7 @@ class Postponed:
         if thread is not None and thread.is_alive():
             why: str | None = "the process ends before the layer has answered"
         else:
-            why = self._send_all(deadline)
+            why = self._send_all(deadline, min(deadline, time.monotonic() + patience))
         with self._lock:
             self._has_ended = True
             rest = [*self._waiting] if self._in_hand is None else [self._in_hand, *self._waiting]
@@ -132,7 +133,7 @@ class Postponed:
         for item in rest:
             self._lose(item, why or "the process ends")
 
-    def _send_all(self, deadline: float) -> str | None:
+    def _send_all(self, deadline: float, return_deadline: float) -> str | None:
         """Returns why the rest cannot be sent, or None when all is done."""
         in_doubt: list[_Waiting] = []
         why: str | None = None
@@ -141,15 +142,13 @@ class Postponed:
             try:
                 if item.own is not None or not self._deliver(item):
                     in_doubt.append(item)
-            except ChannelFull as error:
+            except (ChannelFull, LayerUnreachable) as error:
                 self._waiting.appendleft(item)
-                if time.monotonic() + FULL_PAUSE_SECONDS > deadline:
+                until = deadline if isinstance(error, ChannelFull) else return_deadline
+                if time.monotonic() + LAST_PAUSE_SECONDS > until:
                     why = str(error)
                 else:
-                    time.sleep(FULL_PAUSE_SECONDS)
-            except LayerUnreachable as error:
-                self._waiting.appendleft(item)
-                why = str(error)
+                    time.sleep(LAST_PAUSE_SECONDS)
             except OffloadError as error:
                 self._lose(item, str(error))
         for item in in_doubt:

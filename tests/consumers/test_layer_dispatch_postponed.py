@@ -133,9 +133,20 @@ def test_a_process_that_ends_sends_what_was_postponed(pair: Pair) -> None:
     assert pair.dispatch.counters.lost == 0
 
 
+def test_a_process_that_ends_waits_for_a_layer_that_comes_back(pair: Pair) -> None:
+    connect(pair)
+    pair.owner.away = 5
+    for _ in range(2):
+        pair.consumers.disconnect(pair.content(code=1001))
+    pair.dispatch.stop(soon())
+    for _ in range(2):
+        pair.work(DISCONNECT)
+    assert pair.dispatch.counters.lost == 0
+
+
 def test_a_process_that_ends_says_what_is_lost(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     connect(pair)
-    pair.owner.away = 1000
+    pair.owner.away = 1_000_000
     for _ in range(2):
         pair.consumers.disconnect(pair.content(code=1001))
     pair.dispatch.stop(soon())
