@@ -8,6 +8,8 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from django_offload import conf
 from offload.consumers.configuration import layer_for, router_for
@@ -61,3 +63,48 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
             )
         )
     return found
+
+
+def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What a database's settings promise, and many greenlets cannot keep. Connects to nothing."""
+    found: list[CheckMessage] = []
+    for alias, database in settings.DATABASES.items():
+        where = f"DATABASES[{alias!r}]"
+        age = database.get("CONN_MAX_AGE", 0)
+        if age != 0:
+            found.append(
+                Warning(
+                    f"{where} has CONN_MAX_AGE={age!r}, which does nothing under offload: a connection belongs to one "
+                    "greenlet, and is closed when the greenlet's request or consumer ends",
+                    hint="Let connections be pooled: by 'OPTIONS': {'pool': True} (psycopg 3), or by PgBouncer.",
+                    id="offload.W003",
+                )
+            )
+        driver = _driver(alias)
+        if driver in _BLOCKING:
+            found.append(
+                Warning(
+                    f"{where} is reached by {driver}, which waits in C: while one query runs, the whole server "
+                    "process waits",
+                    hint=_BLOCKING[driver],
+                    id="offload.W004",
+                )
+            )
+    return found
+
+
+_BLOCKING = {
+    "MySQLdb": "Use PyMySQL (pymysql.install_as_MySQLdb()), or run offload with more processes (-w).",
+    "psycopg2": "Use psycopg 3, or call psycogreen.gevent.patch_psycopg() in the project's wsgi.py.",
+    "cx_Oracle": "Run offload with more processes (-w).",
+    "oracledb": "Run offload with more processes (-w).",
+}
+
+
+def _driver(alias: str) -> str:
+    """The module by which Django reaches a database; "" where that cannot be imported, of which Django itself tells."""
+    try:
+        wrapper: Any = connections[alias]
+        return str(wrapper.Database.__name__)
+    except ImproperlyConfigured:
+        return ""

@@ -18,7 +18,7 @@ from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
-from offload.server import parent
+from offload.server import logs, parent
 from offload.server.control import Control
 from offload.settings import Settings
 
@@ -58,6 +58,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
         text = "".join(traceback.format_exception(error))
         control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
         return BOOT_FAILED
+    logs.enable()
     parent.let_go()
     try:
         return process.serve()

@@ -65,6 +65,13 @@ def set_up(level: str, file: str) -> None:
     log.propagate = False
 
 
+def enable() -> None:
+    """Undo what an application's logging does by default to loggers that it does not name: it disables them."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "offload" and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
 def _files() -> Iterator[_File]:
     return (handler for handler in logging.getLogger("offload").handlers if isinstance(handler, _File))
 

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.core.signals import request_finished
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -306,10 +309,31 @@ def closings(monkeypatch: pytest.MonkeyPatch, _database: None) -> list[str]:
     return seen
 
 
-def test_connections_past_their_age_are_closed_before_and_after_a_consumer(closings: list[str]) -> None:
+def test_connections_past_their_age_are_closed_before_a_consumer(closings: list[str]) -> None:
     consume(lambda message: closings.append("consumer"))
 
     assert closings == ["closed", "consumer", "closed"]
+
+
+def test_connections_are_closed_after_a_consumer_whatever_their_age(
+    closings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections["default"], "close_at", None)
+    consume(lambda message: closings.append("consumer"))
+
+    assert closings == ["consumer", "closed"]
+
+
+@pytest.mark.parametrize(("are_greenlets", "closed"), [(True, ["closed"]), (False, [])])
+def test_connections_are_closed_after_a_request_of_a_greenlet(
+    closings: list[str], monkeypatch: pytest.MonkeyPatch, are_greenlets: bool, closed: list[str]
+) -> None:
+    monkeypatch.setattr(connections["default"], "close_at", None)
+    monkeypatch.setattr("gevent.monkey.is_module_patched", lambda name: are_greenlets)
+
+    request_finished.send(None)
+
+    assert closings == closed
 
 
 def test_connections_are_closed_after_a_consumer_that_failed(closings: list[str]) -> None:
@@ -417,3 +441,17 @@ def test_check_for_deployment_warns_of_the_memory_layer_and_of_any_host() -> Non
         assert (
             "(offload.W002) ALLOWED_HOSTS has '*', so any page on the web may open WebSockets with your users' cookies"
         ) in check(deploy=True)
+
+
+def test_check_for_deployment_warns_of_connections_that_cannot_persist(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "offload.W003" not in check(deploy=True)
+    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 60)
+    assert "(offload.W003) DATABASES['default'] has CONN_MAX_AGE=60, which does nothing under offload" in check(
+        deploy=True
+    )
+
+
+def test_check_for_deployment_warns_of_drivers_that_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "offload.W004" not in check(deploy=True)
+    monkeypatch.setattr(connections["default"], "Database", SimpleNamespace(__name__="MySQLdb"))
+    assert "(offload.W004) DATABASES['default'] is reached by MySQLdb, which waits in C" in check(deploy=True)
