@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from offload.gateway.files import FileWrapper
-from offload.gateway.forwarded import FORWARDING_FIELDS, Field, Forwarders
+from offload.gateway.forwarded import Field, Forwarders
 from offload.protocol.request import HttpError, Request
 
 _MAX_CACHED_NAMES = 1024
@@ -115,8 +115,8 @@ class EnvironBuilder:
         return environ
 
     def _learn(self, name: bytes) -> str | None:
-        special = b"_" in name or name in FORWARDING_FIELDS
-        key = None if special else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        decided = self._forwarders.decides(name)
+        key = None if decided else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         if len(self._keys) < _MAX_CACHED_NAMES:
             self._keys[name] = key
         return key

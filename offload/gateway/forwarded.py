@@ -29,6 +29,7 @@ FORWARDING_FIELDS = {
     b"x-forwarded-ssl": "HTTP_X_FORWARDED_SSL",
 }
 """What is read here, and its names in an environ."""
+_FORWARDING_KEYS = frozenset(FORWARDING_FIELDS.values())
 
 _SECURE = {
     "HTTP_X_FORWARDED_PROTO": ("https", "wss"),
@@ -90,42 +91,58 @@ def _is_in(host: str, networks: Iterable[Network]) -> bool:
 class Forwarders:
     """Applies what proxies say to environs.
 
+    In an environ ``X_REAL_IP`` and ``X-Real-Ip`` have one name, so what a forwarder says in the one spelling, and what
+    a client says in the other, are kept apart here, by the names as they were sent.
+
     Args:
         trusted: whose word counts.
-        fields: names with underscores, upper case, that a trusted forwarder may set (``*`` for all); others' are
-            dropped, since in an environ ``X_REAL_IP`` would pass for ``X-REAL-IP``.
+        fields: names with underscores, upper case, that a trusted forwarder may set (``*`` for all). Others', and
+            nobody but a forwarder's, are dropped; so is whatever has one of these names with dashes.
     """
 
     def __init__(self, trusted: TrustedPeers, fields: Sequence[str] = ()) -> None:
         self._trusted = trusted
         self._all_fields = "*" in fields
         self._fields = frozenset(name.lower().encode("latin-1") for name in fields)
+        self._twins = frozenset(name.replace(b"_", b"-") for name in self._fields) - self._fields
+
+    def decides(self, name: bytes) -> bool:
+        """Whether a field is one that `apply` puts into the environ, or drops; the name lower case."""
+        return b"_" in name or name in FORWARDING_FIELDS or name in self._twins
 
     def apply(self, environ: dict[str, Any], fields: Sequence[Field]) -> None:
         """Put forwarding fields, and fields with underscores, into an environ, and do as the trusted ones say.
 
         Args:
             environ: with the peer's address in ``REMOTE_ADDR``; afterwards the client's stands there.
-            fields: those of `FORWARDING_FIELDS`, and those with underscores; names lower case.
+            fields: those that it `decides` on; names lower case.
 
         Raises:
             HttpError: 400, the fields contradict each other.
         """
         trusted = self._trusted(environ["REMOTE_ADDR"])
+        told: dict[str, str] = {}
         for name, value in fields:
-            key = FORWARDING_FIELDS.get(name)
-            if key is None:
-                if not trusted or not (self._all_fields or name in self._fields):
-                    continue
-                key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+            if name in self._twins:
+                continue
+            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+            if b"_" in name and not (trusted and self._may_set(name, key)):
+                continue
             text = value.decode("latin-1")
-            environ[key] = f"{environ[key]},{text}" if key in environ else text
+            told[key] = f"{told[key]},{text}" if key in told else text
+        # They take the place of what a client may have sent by the same name.
+        environ.update(told)
         if trusted:
             self._believe(environ)
+            if "HTTP_SCRIPT_NAME" in told:
+                # Never read from the environ: a client's Script-Name would let it choose what the path is.
+                environ["SCRIPT_NAME"] = told["HTTP_SCRIPT_NAME"].rstrip("/")
+
+    def _may_set(self, name: bytes, key: str) -> bool:
+        """Whether a forwarder may set a field with underscores; "*" means none that it has its own spelling for."""
+        return name in self._fields or (self._all_fields and key not in _FORWARDING_KEYS)
 
     def _believe(self, environ: dict[str, Any]) -> None:
-        if "HTTP_SCRIPT_NAME" in environ:
-            environ["SCRIPT_NAME"] = environ["HTTP_SCRIPT_NAME"].rstrip("/")
         secure = {
             word.strip().lower() in words
             for key, words in _SECURE.items()

@@ -252,6 +252,49 @@ def test_script_name_of_a_trusted_forwarder_is_taken_off_the_path() -> None:
     assert status("SCRIPT_NAME: /shop", path="/other") == 404
 
 
+@pytest.mark.parametrize("allowed", [(PROXY,), LOCAL])
+@pytest.mark.parametrize("names", [("SCRIPT_NAME", "PATH_INFO"), ("*",), ("*", "SCRIPT_NAME"), ("X_OTHER",), ()])
+@pytest.mark.parametrize("name", ["Script-Name", "SCRIPT-NAME", "script-name", "X-Script-Name", "Script-Name-"])
+def test_script_name_is_never_a_clients(name: str, names: Sequence[str], allowed: Sequence[str]) -> None:
+    """What decides is the name as it was sent; any field that the forwarder adds has the others looked at."""
+    for more in ((), ("X-Forwarded-For: 203.0.113.9",), ("Forwarded: for=203.0.113.9",), ("Other_Name: a",)):
+        environ = build(f"{name}: /shop", *more, names=names, allowed=allowed)
+        assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/shop/cart")
+        environ = build(*more, f"{name}: /shop", f"{name}: /shop", names=names, allowed=allowed)
+        assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/shop/cart")
+
+
+def test_script_name_of_a_client_does_not_stand_beside_the_forwarders(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in (("SCRIPT_NAME",), ("*",)):
+        for lines in (("Script_Name: /shop", "Script-Name: /shop/cart"), ("Script-Name: /a", "Script_Name: /shop")):
+            environ = build(*lines, names=names)
+            assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/shop", "/cart")
+            assert environ["HTTP_SCRIPT_NAME"] == "/shop"
+    monkeypatch.setenv("SCRIPT_NAME", "/shop")
+    environ = build("Script-Name: /shop/cart", "X-Forwarded-For: 203.0.113.9")
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/shop", "/cart")
+
+
+def test_names_that_a_forwarder_may_set_are_nobody_elses_in_any_spelling() -> None:
+    for line in ("Remote-User: root", "REMOTE-USER: root", "Remote-user: root"):
+        for allowed in ((PROXY,), LOCAL):
+            environ = build(line, "X-Forwarded-For: 203.0.113.9", names=("REMOTE_USER",), allowed=allowed)
+            assert "HTTP_REMOTE_USER" not in environ
+        for names in (("REMOTE_USER",), ("*",)):
+            assert build(line, "REMOTE_USER: ann", names=names)["HTTP_REMOTE_USER"] == "ann"
+            assert build("REMOTE_USER: ann", line, names=names)["HTTP_REMOTE_USER"] == "ann"
+    assert build("Remote-User: bob")["HTTP_REMOTE_USER"] == "bob"
+
+
+def test_star_lets_no_underscores_stand_in_for_a_forwarding_field() -> None:
+    lines = ("X-Forwarded-For: 203.0.113.9", "X_Forwarded_For: 6.6.6.6", "X_Forwarded-Proto: https")
+    environ = build(*lines, names=("*",))
+    assert environ["HTTP_X_FORWARDED_FOR"] == environ["REMOTE_ADDR"] == "203.0.113.9"
+    assert environ["wsgi.url_scheme"] == "http"
+    environ = build(*lines, names=("X_FORWARDED_FOR",))
+    assert environ["HTTP_X_FORWARDED_FOR"] == environ["REMOTE_ADDR"] == "6.6.6.6"
+
+
 def test_script_name_of_the_environment_is_taken_off_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRIPT_NAME", "/shop")
     environ = build()

@@ -66,6 +66,18 @@ def test_forwarded_client_reaches_application_consumers_and_access_log(tmp_path:
     assert '"GET /ws HTTP/1.1" 101 ' in second
 
 
+def test_mount_point_is_the_forwarders_alone_for_requests_and_behind_a_proxy_header() -> None:
+    lines = b"Script-Name: /a\r\nX-Forwarded-For: 203.0.113.9\r\nRemote-User: root\r\n"
+    options = ("--forwarder-headers", "SCRIPT_NAME,REMOTE_USER", "--proxy-protocol", "auto")
+    with serving(MIRROR, "--layer", "memory://", *options) as server:
+        for before in (b"", b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n", V1):
+            environ = environ_of(server.ask(before + REQUEST % lines))
+            assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/a")
+            assert "HTTP_REMOTE_USER" not in environ
+        environ = environ_of(server.ask(REQUEST % (lines + b"Script_Name: /a\r\nRemote_User: ann\r\n")))
+        assert (environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["HTTP_REMOTE_USER"]) == ("/a", "", "ann")
+
+
 def test_contradictory_schemes_are_refused_for_requests_and_handshakes() -> None:
     lines = b"X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n"
     upgrade = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n" + lines + b"\r\n"
