@@ -17,8 +17,10 @@ MEMORY_DISPATCH = (
     "--dispatch layer needs a layer that workers share, and the memory layer is one process's own; "
     "use --layer ipc: on one machine, redis://HOST:PORT/DB on several"
 )
-DRAINED_SECONDS = 2.0
-"""How long the last client that is sent away may take to answer."""
+ANSWER_SECONDS = 2.0
+"""How long the last client that is sent away may take to answer; less of a short stop."""
+LAST_SECONDS = 1.0
+"""What the end of a stop leaves to the disconnect consumers of those that did not answer; less of a short stop."""
 
 
 def _setting(default: Any, flags: str, text: str, **more: Any) -> Any:
@@ -241,14 +243,23 @@ class Settings:
         """What `drain_timeout` comes to: who wants a short stop need not set both times."""
         if "drain_timeout" in self.explicit:
             return self.drain_timeout
-        return min(self.drain_timeout, 0.9 * self.graceful_timeout)
+        return min(self.drain_timeout, max(0.0, self.graceful_timeout - self._answer_seconds - self.last_seconds))
 
     @property
     def stop_seconds(self) -> float:
         """How long a stopping server process may take in all."""
         if "drain_timeout" in self.explicit:
-            return max(self.graceful_timeout, self.drain_timeout + DRAINED_SECONDS)
+            return max(self.graceful_timeout, self.drain_timeout + ANSWER_SECONDS + LAST_SECONDS)
         return self.graceful_timeout
+
+    @property
+    def last_seconds(self) -> float:
+        """How long before that time is up the WebSockets that are left are cut off: consumers are to hear of it."""
+        return min(LAST_SECONDS, self.stop_seconds / 4)
+
+    @property
+    def _answer_seconds(self) -> float:
+        return min(ANSWER_SECONDS, self.graceful_timeout / 4)
 
 
 _LARGEST = 2**31 - 1

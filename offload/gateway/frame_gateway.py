@@ -87,3 +87,10 @@ class FrameGateway:
         """
         self.stopping = True
         self._drain = Drain(self.members, code, seconds)
+
+    def cut_off(self) -> int:
+        """End those that are left without waiting for their clients; how many there were."""
+        left = list(self.members)
+        for member in left:
+            member.cut_off()
+        return len(left)

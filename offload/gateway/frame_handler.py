@@ -247,7 +247,11 @@ class FrameHandler(FrameSender):
         """The closing handshake took too long: the application before our answer, or the client's answer to us."""
         if self._state is _ENDING:
             self._say_farewell()
-            return
+        else:
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """Nobody waits for it any longer; its end is told now, unless it was."""
         if self._state is _CLOSING:
             self.gateway.counters.unanswered_closes += 1
         self.connection.abort()

@@ -43,16 +43,13 @@ from offload.server.application import load_application
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
 from offload.server.load import LoadSlot
-from offload.settings import MEMORY_DISPATCH, Settings
+from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
 
 log = logging.getLogger("offload.server")
-
-LAST_SECONDS = 1.0
-"""For disconnect messages, when the time to stop is over; less than what the supervisor waits before it kills."""
 
 
 @dataclass
@@ -67,6 +64,7 @@ class ServerProcess:
     _leaving_code: int = GOING_AWAY
     _drained: Event | None = None
     _look_is_due: bool = False
+    _awaits_disconnects_alone: bool = False
     _access_file: LogFile | None = None
     _remote: LayerDispatch | None = None
 
@@ -248,22 +246,35 @@ class ServerProcess:
         self._sockets.stop(self._leaving_code, self.settings.drain_seconds)
         if self._websockets is not None:
             self._websockets.stop(self._leaving_code, self.settings.drain_seconds)
-        try:
-            with gevent.Timeout(self.settings.stop_seconds or 0.001):
-                self._drain().wait()
-        except gevent.Timeout:
-            log.warning(
-                "%d connections and %d tasks did not end within %s s; they are cut off",
-                self.load.connections,
-                sum(pool.busy + pool.waiting for pool in self._pools),
-                self.settings.stop_seconds,
-            )
+        drained = self._drain()
+        if not drained.wait(max(0.001, self.settings.stop_seconds - self.settings.last_seconds)):
+            self._finish_in_time(drained, deadline)
         if self._remote is not None:
             self._remote.stop(max(deadline, time.monotonic() + LAST_SECONDS))
         for alias in configuration.aliases():
             configuration.close(alias)
         if self._access_file is not None:
             self._access_file.flush()
+
+    def _finish_in_time(self, drained: Event, deadline: float) -> None:
+        """The time is nearly up: what WebSockets there are end now, so that their consumers hear of it."""
+        cut = self._sockets.cut_off()
+        if self._websockets is not None:
+            cut += self._websockets.cut_off()
+        if cut:
+            log.info("cutting off %d WebSockets whose clients or consumers were not done", cut)
+        # A stop without any time has as much for this as others; the supervisor waits longer before it kills.
+        last = time.monotonic() + LAST_SECONDS
+        if not drained.wait(max(0.001, deadline - time.monotonic())):
+            log.warning(
+                "%d connections and %d tasks did not end within %s s; they are cut off",
+                self.load.connections,
+                sum(pool.busy + pool.waiting for pool in self._pools),
+                self.settings.stop_seconds,
+            )
+            self._awaits_disconnects_alone = True
+            self._look_again()
+            drained.wait(max(0.001, last - time.monotonic()))
 
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
@@ -286,9 +297,8 @@ class ServerProcess:
         self._look_is_due = False
         routed = self._websockets.members if self._websockets is not None else ()
         tasks = any(pool.busy or pool.waiting for pool in self._pools)
-        if self._drained is not None and not (
-            self._http.handlers or routed or self._sockets.members or tasks or self._arrivals.pending
-        ):
+        others = self._http.handlers or self._sockets.members or tasks or self._arrivals.pending
+        if self._drained is not None and not routed and (not others or self._awaits_disconnects_alone):
             self._drained.set()
 
 
