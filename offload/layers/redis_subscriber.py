@@ -131,8 +131,13 @@ class Subscriber:
             raise request.error
 
     def unsubscribe(self, name: str) -> None:
-        """Note that a name is no longer wanted; the reader's next look, or the next `subscribe`, tells the server."""
+        """Note that a name is no longer wanted; the reader's next look, or the next `subscribe`, tells the server.
+
+        Nothing happens when it is not subscribed here: a node of a cluster would answer that its slot is elsewhere.
+        """
         with self._lock:
+            if name not in self._names:
+                return
             self._names.discard(name)
             if self._connection is not None:
                 self._notes.append(_Request(_UNSUBSCRIBE, name))
@@ -406,7 +411,8 @@ class Subscriber:
             if unasked and type(reply) is list and reply[0] == b"sunsubscribe":
                 raise LayerUnavailable(f"layer 'redis' lost {self._server.shown}: slots were moved to another node")
             request = self._asked.popleft()
-            if not isinstance(reply, RedisError):
+            # An error instead of the end of a subscription: there is none, since its slot has been moved.
+            if not isinstance(reply, RedisError) or request.command == _UNSUBSCRIBE:
                 if request.command == _SUBSCRIBE and request.done is not None and not request.given_up:
                     self._names.add(request.name)
                     request.done.set()

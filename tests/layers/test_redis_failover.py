@@ -3,6 +3,7 @@
 ``pytest -rP`` shows the counts.
 """
 
+import itertools
 import logging
 import threading
 import time
@@ -287,6 +288,41 @@ def test_process_has_one_subscriber_at_each_node(cluster, redis_layers):  # noqa
     joined(layer, *(f"room-{number}" for number in range(60)))
     for node in cluster.nodes:
         assert node.run("CLIENT", "LIST").count(b" name=offload-subscriber-") == 1
+
+
+def rooms_at(cluster, node):
+    """Names of groups whose slots it has."""
+    names = (f"room-{number}" for number in itertools.count())
+    return (name for name in names if cluster.owner(f"group:{name}") is node)
+
+
+def test_last_member_that_leaves_a_group_cuts_no_connection(cluster, redis_layers):  # noqa: F811
+    layer = redis_layers(cluster.url)
+    rooms = {node: rooms_at(cluster, node) for node in cluster.nodes}
+    staying = joined(layer, *(next(rooms[node]) for node in cluster.nodes))
+    for node in cluster.nodes:
+        room = next(rooms[node])
+        leaving = joined(layer, room)
+        layer.detach(leaving.channel)
+        # Each node's next subscription tells it first what was given up before, and is answered after that.
+        for other in cluster.nodes:
+            layer.group_add(next(rooms[other]), staying.channel)
+        assert node.run("PUBSUB", "SHARDNUMSUB", f"group:{room}") == [f"group:{room}".encode(), 0]
+    assert layer.statistics()["reconnects"] == 0
+
+
+def test_refused_end_of_a_subscription_cuts_no_connection(cluster, redis_layers):  # noqa: F811
+    layer = redis_layers(cluster.url)
+    node, elsewhere = cluster.nodes[:2]
+    rooms = rooms_at(cluster, node)
+    receiver = joined(layer, next(rooms))
+    subscriber = next(shard for shard in layer._ring.shards() if shard.shown == node.url).subscriber
+    # As if its slot had been moved while the node was told.
+    moved = f"group:{next(rooms_at(cluster, elsewhere))}"
+    subscriber._names.add(moved)
+    subscriber.unsubscribe(moved)
+    layer.group_add(next(rooms), receiver.channel)
+    assert layer.statistics()["reconnects"] == 0
 
 
 def test_plain_address_of_a_node_says_how_to_write_it(cluster, redis_layers):  # noqa: F811
