@@ -37,6 +37,8 @@ class Pool:
         self._idle: list[greenlet] = []
         self._made = 0
         self._due = False
+        # What the greenlet that is switched to has to do; anybody could switch to it, and with anything.
+        self._handed: Task | None = None
         self.rested: Callable[[], None] | None = None
 
     @property
@@ -63,18 +65,37 @@ class Pool:
         ready, idle = self._ready, self._idle
         for _ in range(len(ready)):
             if idle:
-                idle.pop().switch(ready.popleft())
+                worker = idle.pop()
             elif self._made < self.size:
                 self._made += 1
                 worker = greenlet(self._work, self._hub)
-                worker.switch(ready.popleft())
             else:
                 return
+            self._handed = ready.popleft()
+            worker.switch()
 
-    def _work(self, task: Task) -> None:
+    def _work(self) -> None:
         me = getcurrent()
+        try:
+            self._work_on(me)
+        except BaseException as error:
+            # It had no task, so this was meant for an earlier one: a timeout that nobody cancelled, a late kill. Who
+            # threw it may throw more, so a new greenlet takes its place. Not among the idle ones while it logs, which
+            # could wait.
+            self._made -= 1
+            if me in self._idle:
+                self._idle.remove(me)
+            log.error("a greenlet of the pool was ended by what an earlier task left behind: %r", error, exc_info=error)
+            self._look()
+
+    def _work_on(self, me: greenlet) -> None:
         wait = self._hub.switch
         while True:
+            task, self._handed = self._handed, None
+            while task is None:
+                # Switched to by a stranger.
+                wait()
+                task, self._handed = self._handed, None
             function, argument = task
             try:
                 function(argument)
@@ -85,10 +106,15 @@ class Pool:
             # Context variables are the task's own, as if the greenlet were new.
             me.gr_context = None
             self._idle.append(me)
-            if self._ready:
-                if not self._due:
-                    self._due = True
-                    self._run_callback(self._start)
-            elif self.rested is not None and not self.busy:
-                self.rested()
-            task = wait()
+            if self._ready or self.rested is not None:
+                self._look()
+            wait()
+
+    def _look(self) -> None:
+        """See whether somebody waits for what has become free."""
+        if self._ready:
+            if not self._due:
+                self._due = True
+                self._run_callback(self._start)
+        elif self.rested is not None and not self.busy:
+            self.rested()

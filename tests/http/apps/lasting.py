@@ -1,0 +1,45 @@
+"""An application that leaves something behind in the greenlet of a request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+import gevent.local
+from gevent.event import Event
+from greenlet import getcurrent
+
+_local, _thread_local = gevent.local.local(), threading.local()
+_let_on = Event()
+
+
+def _leave(kind: str) -> None:
+    me = getcurrent()
+    in_next_turn = gevent.get_hub().loop.run_callback
+    if kind == "timeout":
+        gevent.Timeout(0.01).start()
+    elif kind == "kill":
+        in_next_turn(gevent.kill, me)
+    elif kind == "throw":
+        in_next_turn(me.throw, RuntimeError("thrown late"))
+    elif kind == "switch":
+        in_next_turn(me.switch)
+    elif kind == "switch-with-two":
+        in_next_turn(me.switch, "one", "two")
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    path, kind = environ["PATH_INFO"], environ["QUERY_STRING"]
+    if path == "/leaves":
+        _leave(kind)
+    elif path == "/waits":
+        _let_on.wait()
+    elif path == "/both-local":
+        told = f"{getattr(_local, 'user', None)} {getattr(_thread_local, 'user', None)}"
+        _local.user = _thread_local.user = kind
+        start_response("200 OK", [])
+        return [told.encode()]
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"here"]
