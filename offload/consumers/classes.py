@@ -9,8 +9,12 @@ from typing import Any, ClassVar
 from offload.consumers import configuration
 from offload.consumers.channel import Channel, Group
 from offload.consumers.message import Message
-from offload.consumers.routing import ClassRoute, route_class
+from offload.consumers.routing import ClassRoute, check_plain, route_class
 from offload.consumers.sessions import channel_session
+from offload.exceptions import ConfigurationError
+
+_DECORATORS = ("http_user_and_session", "http_user", "channel_session_user")
+"""Attributes that stand for decorators of Django's; each gives what the ones after it give."""
 
 
 class BaseConsumer:
@@ -36,10 +40,7 @@ class BaseConsumer:
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message
         self.kwargs = kwargs
-        handler = self.get_handler(message, **kwargs)
-        for decorate in self.decorators():
-            handler = decorate(handler)
-        handler(message, **kwargs)
+        self.dispatch(message, **kwargs)
 
     @classmethod
     def channel_names(cls) -> set[str]:
@@ -54,20 +55,48 @@ class BaseConsumer:
             attrs: class attributes of the routed class, for instance ``{"group": "news"}``.
             filters: as for ``route``.
         """
-        return route_class(type(cls.__name__, (cls,), attrs) if attrs else cls, **filters)
+        if attrs:
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            cls = type(cls.__name__, (cls,), {**names, **attrs})
+        return route_class(cls, **filters)
+
+    @classmethod
+    def check(cls, what: str) -> None:
+        """Find at start what the first client would find otherwise.
+
+        Args:
+            what: this class, for people.
+
+        Raises:
+            ConfigurationError: a method that `method_mapping` names is not there, or cannot be a consumer; a
+                decorator that an attribute asks for is not known.
+        """
+        for channel, name in cls.method_mapping.items():
+            method = getattr(cls, name, None)
+            if not callable(method):
+                raise ConfigurationError(f"{what} has no method {name!r}, which its method_mapping has for {channel!r}")
+            check_plain(method, f"the method {name!r} of {what}")
+        for name in _DECORATORS:
+            if getattr(cls, name):
+                configuration.decorator_for(name)
 
     def decorators(self) -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
         """What wraps the handler, innermost first; subclasses add theirs."""
-        # Each of these gives what the ones after it give.
-        for name in ("http_user_and_session", "http_user", "channel_session_user"):
+        for name in _DECORATORS:
             if getattr(self, name):
                 return [configuration.decorator_for(name)]
         return [channel_session] if self.channel_session else []
 
     def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:
-        """The method for this message's channel."""
+        """The method for this message's channel, decorated."""
         handler: Callable[..., Any] = getattr(self, self.method_mapping[message.channel_name])
+        for decorate in self.decorators():
+            handler = decorate(handler)
         return handler
+
+    def dispatch(self, message: Message, **kwargs: Any) -> Any:
+        """Called with each message; the place for what is to be around all handlers."""
+        return self.get_handler(message, **kwargs)(message, **kwargs)
 
 
 class WebsocketConsumer(BaseConsumer):
@@ -83,6 +112,13 @@ class WebsocketConsumer(BaseConsumer):
         "websocket.disconnect": "raw_disconnect",
     }
     groups: ClassVar[Iterable[str] | None] = None
+
+    @classmethod
+    def check(cls, what: str) -> None:
+        """See `BaseConsumer.check`."""
+        super().check(what)
+        if isinstance(cls.groups, str):
+            raise ConfigurationError(f"{what} has groups = {cls.groups!r}; write a list of names: [{cls.groups!r}]")
 
     def connection_groups(self, **kwargs: Any) -> Iterable[str]:
         """The groups that this connection belongs to while it is open."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from offload.consumers import configuration
@@ -74,14 +75,14 @@ class Dispatch:
         self.run(*found, Message(content, channel, self.layer, reply_channel))
 
     def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
-        """Call one consumer between the hooks. What it raises comes through."""
-        for hook in self._started:
-            hook()
+        """Call one consumer between the hooks. What it raises comes through; what a hook raises is logged."""
+        _call(self._started)
         try:
-            consumer(message, **arguments)
+            result = consumer(message, **arguments)
+            if result is not None:
+                check_result(consumer, result)
         finally:
-            for hook in self._finished:
-                hook()
+            _call(self._finished)
 
     def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message, tried: int = 0) -> None:
         """Call one consumer, again while it raises `ConsumeLater`; what it raises otherwise, or at last, comes through.
@@ -154,7 +155,9 @@ class BoundConsumers:
             if dispatch._started or dispatch._finished:
                 dispatch.run(consumer, arguments, message)
             else:
-                consumer(message, **arguments)
+                result = consumer(message, **arguments)
+                if result is not None:
+                    check_result(consumer, result)
         except ConsumeLater:
             self._guard(found, message, tried=1)
         except Exception:
@@ -207,6 +210,27 @@ def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
 @lru_cache(_KEPT_FIELDS)
 def _shared_field(name: bytes, value: bytes) -> Field:
     return name, value
+
+
+def _call(hooks: Iterable[Callable[[], None]]) -> None:
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:
+            # Nobody's connection may go without its consumer, nor without the other hooks, because of it.
+            log.exception("the hook %s failed", name_of(hook))
+
+
+def check_result(consumer: Consumer, result: object) -> None:
+    """Refuse what a consumer returns instead of having run, as one that is wrapped beyond recognition may.
+
+    Raises:
+        TypeError
+    """
+    if isinstance(result, (CoroutineType, GeneratorType, AsyncGeneratorType)):
+        if not isinstance(result, AsyncGeneratorType):
+            result.close()
+        raise TypeError(f"{name_of(consumer)} returned a {type(result).__name__} and has not run; write plain def")
 
 
 def name_of(consumer: Consumer) -> str:

@@ -10,7 +10,7 @@ from offload.interfaces import Content, Layer
 
 
 class Message(Mapping[str, Any]):
-    """One message; also a read-only mapping over its content. Decorators may hang further attributes on it.
+    """One message; also a mapping over its content. Decorators may hang further attributes on it.
 
     Attributes:
         content: the dict that was sent.
@@ -61,6 +61,9 @@ class Message(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.content[key] = value
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.content)
 
@@ -69,6 +72,12 @@ class Message(Mapping[str, Any]):
 
     def __bool__(self) -> bool:
         return True
+
+    def copy(self) -> Message:
+        """Another message with the same content; without what decorators hung on this one."""
+        message = type(self)(self.content, self.channel_name, self.channel_layer, self.reply_channel)
+        message._connection = self._connection
+        return message
 
     # A message stands for itself: two clients may well say the same.
     __eq__ = object.__eq__

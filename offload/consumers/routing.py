@@ -7,9 +7,11 @@ flattens it, so that a wrong entry is found at start and not by the first client
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +27,9 @@ _DOTTED = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")
 
 @dataclass(frozen=True)
 class Route:
-    """One entry: messages of `channel` whose values match `filters` go to `consumer`."""
+    """One entry: messages of these channels whose values match `filters` go to `consumer`."""
 
-    channel: str
+    channels: tuple[str, ...]
     consumer: Consumer | str
     filters: dict[str, str]
 
@@ -48,16 +50,19 @@ class Include:
     filters: dict[str, str]
 
 
-def route(channel: str, consumer: Consumer | str, **filters: str) -> Route:
+def route(channel: str | Iterable[str], consumer: Consumer | str, **filters: str) -> Route:
     """Run `consumer` for messages of `channel`.
 
     Args:
-        channel: ``websocket.connect``, ``websocket.receive``, ``websocket.disconnect`` or any name of your own.
+        channel: ``websocket.connect``, ``websocket.receive``, ``websocket.disconnect`` or any name of your own; or
+            several of them.
         consumer: a callable ``consumer(message, **named_groups)``, or its dotted path.
         filters: regular expressions, matched (`re.match`) against the content's values of these names; their named
             groups become keyword arguments.
     """
-    return Route(channel, consumer, filters)
+    # What it is, is checked where its place in the routing is known.
+    channels = tuple(channel) if isinstance(channel, (list, tuple, set, frozenset)) else (channel,)
+    return Route(channels, consumer, filters)
 
 
 def route_class(consumer: Any, **filters: str) -> ClassRoute:
@@ -177,7 +182,7 @@ def _flatten(
     if len(outer) > _DEEPEST:
         raise ConfigurationError(f"{where} is included {_DEEPEST} levels deep; does it include itself?")
     if isinstance(entries, dict):
-        entries = [Route(channel, consumer, {}) for channel, consumer in entries.items()]
+        entries = [Route((channel,), consumer, {}) for channel, consumer in entries.items()]
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(
             f"{where} is a {type(entries).__name__}, not a list; write {where.rpartition('.')[2]} = [route(...), ...]"
@@ -190,7 +195,9 @@ def _flatten(
             inner = entry.routing if isinstance(entry.routing, str) else place
             yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)), find)
         elif isinstance(entry, Route):
-            yield _checked_channel(entry.channel, place), _rule(entry.consumer, entry.filters, place, outer, find)
+            rule = _rule(entry.consumer, entry.filters, place, outer, find)
+            for channel in entry.channels:
+                yield _checked_channel(channel, place), rule
         elif isinstance(entry, ClassRoute):
             yield from _class_rules(entry, place, outer, find)
         else:
@@ -218,6 +225,7 @@ def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stag
         consumer = find(consumer, f"the consumer of {place}")
     if not callable(consumer):
         raise ConfigurationError(f"the consumer of {place} is {consumer!r}, which cannot be called")
+    check_plain(consumer, f"the consumer of {place}")
     return _Rule((*outer, _stage(filters, place)), consumer)
 
 
@@ -228,6 +236,8 @@ def _class_rules(entry: ClassRoute, place: str, outer: tuple[_Stage, ...], find:
         raise ConfigurationError(
             f"the class of {place} is {cls!r}, without a method_mapping; derive it from offload.consumers.BaseConsumer"
         )
+    if hasattr(cls, "check"):
+        cls.check(f"the class of {place}")
     for channel in cls.channel_names() if hasattr(cls, "channel_names") else mapping:
         yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer, find)
 
@@ -236,12 +246,37 @@ def _stage(filters: dict[str, str], place: str) -> _Stage:
     stage = []
     for key, pattern in filters.items():
         try:
-            stage.append((key, re.compile(pattern)))
-        except (re.error, TypeError) as error:
+            # As in Channels 1, where patterns may be bytes.
+            compiled = re.compile(pattern.decode() if isinstance(pattern, bytes) else pattern)
+            # Values are matched as text, and nobody should hear only from his first client that this cannot be.
+            compiled.match("")
+            stage.append((key, compiled))
+        except (re.error, TypeError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"{place} filters {key} by {pattern!r}, not a regular expression: {error}"
             ) from error
     return tuple(stage)
+
+
+def check_plain(consumer: Any, what: str) -> None:
+    """Refuse what runs nothing when it is called: a consumer that denies by raising would let everybody in.
+
+    Raises:
+        ConfigurationError: it is a coroutine function, or a generator function.
+    """
+    function = consumer
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function).__call__
+    function = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        kind = "a coroutine function"
+    elif inspect.isgeneratorfunction(function):
+        kind = "a generator function"
+    else:
+        return
+    raise ConfigurationError(f"{what} is {kind}, which does nothing when it is called; write it with plain def")
 
 
 def _check_dotted(path: str, what: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from offload import include, route, route_class
-from offload.consumers import WebsocketConsumer
+from offload.consumers import BaseConsumer, WebsocketConsumer
 from offload.consumers.routing import Router
+from offload.consumers.sessions import channel_session
 from offload.exceptions import ConfigurationError
 
 
@@ -16,6 +20,19 @@ def first(message: Any, **kwargs: Any) -> None: ...
 
 
 def second(message: Any, **kwargs: Any) -> None: ...
+
+
+async def awaits(message: Any) -> None: ...
+
+
+def yields(message: Any, more: int) -> Iterator[int]:
+    yield more
+
+
+class Awaiting(BaseConsumer):
+    method_mapping = {"jobs": "work"}
+
+    async def work(self, message: Any) -> None: ...
 
 
 def receive(path: str, **more: Any) -> dict[str, Any]:
@@ -55,6 +72,23 @@ def test_all_filters_must_match_and_a_missing_value_does_not() -> None:
 def test_bytes_are_matched_as_text() -> None:
     router = Router([route("websocket.connect", first, query_string=r"^token=(?P<token>\w+)")])
     assert router.match("websocket.connect", {"query_string": b"token=abc"}) == (first, {"token": "abc"})
+
+
+def test_patterns_may_be_bytes() -> None:
+    router = Router([route("websocket.connect", first, path=b"^/b"), route("websocket.connect", second)])  # type: ignore[arg-type]
+    assert router.match("websocket.connect", {"path": "/bytes"}) == (first, {})
+    assert router.match("websocket.connect", {"path": "/text"}) == (second, {})
+
+
+def test_one_route_may_have_several_channels() -> None:
+    router = Router([route(["jobs", "websocket.connect"], first), route("other", second)])
+    assert router.channels == ["jobs", "websocket.connect", "other"]
+    assert router.match("jobs", {}) == router.match("websocket.connect", {}) == (first, {})
+
+
+def test_class_with_other_attributes_keeps_its_name() -> None:
+    consumer = Awaiting.as_route({"method_mapping": {}}).consumer
+    assert (consumer.__module__, consumer.__qualname__) == (__name__, "Awaiting")
 
 
 def test_include_strips_what_it_matched() -> None:
@@ -111,6 +145,43 @@ def test_a_handshake_is_routed_when_any_websocket_consumer_wants_its_path() -> N
             [route_class(first)],
             f"the class of channel_routing[0] is {first!r}, without a method_mapping; "
             "derive it from offload.consumers.BaseConsumer",
+        ),
+        (
+            [route("jobs", awaits)],
+            "the consumer of channel_routing[0] is a coroutine function, which does nothing when it is called; "
+            "write it with plain def",
+        ),
+        (
+            [route("jobs", functools.partial(yields, 1))],
+            "the consumer of channel_routing[0] is a generator function, which does nothing when it is called; "
+            "write it with plain def",
+        ),
+        (
+            [route("jobs", channel_session(awaits))],
+            "the consumer of channel_routing[0] is a coroutine function, which does nothing when it is called; "
+            "write it with plain def",
+        ),
+        (
+            [route_class(Awaiting)],
+            "the method 'work' of the class of channel_routing[0] is a coroutine function, which does nothing when it "
+            "is called; write it with plain def",
+        ),
+        (
+            [route_class(Awaiting.as_route({"method_mapping": {"jobs": "wrok"}}).consumer)],
+            "the class of channel_routing[0] has no method 'wrok', which its method_mapping has for 'jobs'",
+        ),
+        (
+            [WebsocketConsumer.as_route({"groups": "lobby"})],
+            "the class of channel_routing[0] has groups = 'lobby'; write a list of names: ['lobby']",
+        ),
+        (
+            [WebsocketConsumer.as_route({"http_user": True})],
+            "http_user = True needs Django's sessions and users; add 'django_offload' to INSTALLED_APPS",
+        ),
+        (
+            [route("websocket.connect", first, path=re.compile(b"^/x"))],  # type: ignore[arg-type]
+            "channel_routing[0] filters path by re.compile(b'^/x'), not a regular expression: "
+            "cannot use a bytes pattern on a string-like object",
         ),
         (
             "no_such_package.routing.channel_routing",
