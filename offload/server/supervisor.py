@@ -8,7 +8,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +16,13 @@ from functools import partial
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
-from offload.server import logs, parent, sockets
-from offload.server.control import BootError, Control, pair
+from offload.server import logs, sockets
+from offload.server.child import Child, fork
+from offload.server.control import BootError, Control
 from offload.server.load import SharedLoad
 from offload.server.pid_file import PidFile
 from offload.server.service import ServiceManager
+from offload.server.signals import Signals
 from offload.settings import Settings
 
 log = logging.getLogger("offload.server")
@@ -33,42 +34,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 SETTLED_SECONDS = 5.0
 """A child that lived this long was not failing at start."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_HANDLED = (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1)
-
 
 class _Stage(Enum):
     RUNNING = "children that end are replaced"
     ENDING_SERVERS = "server processes finish what they have"
     ENDING_HUBS = "nobody is left to use the hubs"
-
-
-@dataclass
-class Child:
-    """A forked process: a server process, or the hub of the IPC layer.
-
-    Attributes:
-        slot: which of the ``--workers`` places it fills; None for a hub.
-        counter: its place in the shared load: while one process replaces another, both count.
-        replaces: whose place it takes when it is ready.
-        retired: when it was told to leave for its replacement.
-    """
-
-    pid: int
-    control: Control
-    started: float
-    slot: int | None = None
-    counter: int | None = None
-    hub_path: str | None = None
-    replaces: Child | None = None
-    ready: bool = False
-    retired: float | None = None
-    failure: str | None = None
-
-    @property
-    def serves(self) -> bool:
-        """Whether it takes connections: it has booted, and no other took its place."""
-        return self.slot is not None and self.ready and self.retired is None
 
 
 @dataclass
@@ -88,9 +58,7 @@ class Supervisor:
     _restarts: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     _pauses: dict[object, float] = field(default_factory=dict)
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
-    _stop_signal: int | None = None
-    _hung_up: bool = False
-    _logs_moved: bool = False
+    _signals: Signals = field(default_factory=Signals)
     _to_replace: list[Child] = field(default_factory=list)
     _deadline: float | None = None
     _served: bool = False
@@ -120,7 +88,7 @@ class Supervisor:
                     self._places.append(place)
             pid_file.write()
             self._load = SharedLoad(2 * settings.workers)
-            self._catch_signals()
+            self._signals.catch(self._selector)
             scheme = "https" if settings.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
             self._where = f" at {places}" if places else ""
@@ -144,42 +112,23 @@ class Supervisor:
         # Workers listen to the layer alone.
         return self.settings.bind if self.entry == Supervisor.entry else ()
 
-    # Signals and the loop.
-
-    def _catch_signals(self) -> None:
-        self._wake_reader, self._wake_writer = os.pipe()
-        for descriptor in (self._wake_reader, self._wake_writer):
-            os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        for number in _HANDLED:
-            signal.signal(number, self._signalled)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, lambda: os.read(self._wake_reader, 4096))
-
-    def _signalled(self, number: int, frame: object) -> None:
-        if number in _STOP_SIGNALS:
-            # The second signal means it: nothing is waited for.
-            quick = self._stop_signal is not None or number == signal.SIGQUIT
-            self._stop_signal = signal.SIGQUIT if quick else number
-        elif number == signal.SIGHUP:
-            self._hung_up = True
-        elif number == signal.SIGUSR1:
-            self._logs_moved = True
+    # The loop.
 
     def _watch(self) -> None:
         while self._children or self._restarts:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._reap()
-            if self._logs_moved:
+            if self._signals.logs_moved:
                 self._reopen_logs()
-            if self._stop_signal is not None or self._error is not None:
+            if self._signals.stop is not None or self._error is not None:
                 self._stop()
             else:
                 self._restart_due()
                 self._reload_due()
 
     def _reopen_logs(self) -> None:
-        self._logs_moved = False
+        self._signals.logs_moved = False
         logs.reopen()
         log.info("reopening the logs: SIGUSR1")
         self._signal(list(self._children.values()), signal.SIGUSR1)
@@ -187,19 +136,28 @@ class Supervisor:
     # Reload: each server process stays until its replacement is ready, one after the other.
 
     def _reload_due(self) -> None:
-        if self._hung_up and not self._to_replace and not self._replacements():
-            self._hung_up = False
+        if self._signals.hung_up:
+            self._signals.hung_up = False
             log.info("reloading: SIGHUP")
-            self._to_replace = sorted(
-                (child for child in self._children.values() if child.serves), key=lambda child: child.slot or 0
-            )
-            self._replace_next()
+            self._begin_reload()
         overdue = time.monotonic() - self.settings.stop_seconds - KILL_AFTER_SECONDS
         stuck = [child for child in self._children.values() if child.retired is not None and child.retired < overdue]
         self._signal(stuck, signal.SIGKILL)
 
-    def _replacements(self) -> list[Child]:
-        return [child for child in self._children.values() if child.replaces is not None]
+    def _begin_reload(self) -> None:
+        """Whoever was forked until now may have the code of before; who only boots has no clients, and goes at once."""
+        self._to_replace = sorted(
+            (child for child in self._children.values() if child.serves), key=lambda child: child.slot or 0
+        )
+        for child in [child for child in self._children.values() if child.boots]:
+            log.info("%s %d was not ready yet; starting another in its place", self.what, child.pid)
+            child.retired = time.monotonic()
+            # Not by a note, which is not read before it is ready.
+            self._signal([child], signal.SIGTERM)
+            old, child.replaces = child.replaces, None
+            if child.slot is not None and (old is None or old.pid not in self._children):
+                self._fork_server(child.slot)
+        self._replace_next()
 
     def _replace_next(self) -> None:
         while self._to_replace:
@@ -239,13 +197,13 @@ class Supervisor:
             self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
             self._to_replace.clear()
-            if self._stop_signal is not None:
-                log.info("stopping: %s", signal.Signals(self._stop_signal).name)
+            if self._signals.stop is not None:
+                log.info("stopping: %s", signal.Signals(self._signals.stop).name)
             self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
             self._signal(servers, signal.SIGTERM)
             self._service.tell(STOPPING="1")
         overdue = self._deadline is not None and self._deadline <= now
-        if overdue or self._stop_signal == signal.SIGQUIT:
+        if overdue or self._signals.stop == signal.SIGQUIT:
             self._deadline = None
             self._signal(servers or list(self._children.values()), signal.SIGKILL)
         if not servers and self._stage is _Stage.ENDING_SERVERS:
@@ -283,48 +241,17 @@ class Supervisor:
 
         self._fork(serve).hub_path = path
 
-    def _fork(self, serve: Callable[[Control], int]) -> Child:
-        mine, theirs = pair()
-        supervisor = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                self._leave_parent(mine)
-                parent.end_with(supervisor)
-                status = serve(theirs)
-            except BaseException as error:
-                log.critical("a process failed: %r", error, exc_info=error)
-            finally:
-                # Not sys.exit: the parent's clean-up is not the child's to run.
-                logging.shutdown()
-                os._exit(status)
-        theirs.sock.close()
-        child = self._children[pid] = Child(pid, mine, time.monotonic())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        self._selector.register(mine.sock, selectors.EVENT_READ, partial(self._hear, child))
+    def _fork(self, work: Callable[[Control], int]) -> Child:
+        child = fork(work, self._leave)
+        self._children[child.pid] = child
+        self._selector.register(child.control.sock, selectors.EVENT_READ, partial(self._hear, child))
         return child
 
-    def _leave_parent(self, mine: Control) -> None:
+    def _leave(self) -> None:
         """What a fresh child gives up: the parent's signals, and its ends of the pairs."""
-        signal.set_wakeup_fd(-1)
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # It may come at any time, and would end a process that does nothing about it.
-        signal.signal(signal.SIGUSR1, lambda *_: logs.reopen_later())
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        self._signals.leave()
         self._selector.close()
         self._service.leave()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
-        mine.sock.close()
         for child in self._children.values():
             child.control.sock.close()
 
@@ -349,6 +276,9 @@ class Supervisor:
             child.control.sock.close()
 
     def _child_ready(self, child: Child) -> None:
+        if child.retired is not None:
+            # It was too late, and is on its way out.
+            return
         child.ready = True
         log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
@@ -387,7 +317,7 @@ class Supervisor:
     def _ended(self, child: Child, status: int) -> None:
         if child.counter is not None:
             self._load.clear(child.counter)
-        if self._stop_signal is not None or self._error is not None:
+        if self._signals.stop is not None or self._error is not None:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if child.retired is not None:

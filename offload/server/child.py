@@ -1,0 +1,86 @@
+"""A process that the supervisor has forked, and the fork itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offload.server import parent
+from offload.server.control import Control, pair
+from offload.server.signals import HANDLED
+
+log = logging.getLogger("offload.server")
+
+
+@dataclass
+class Child:
+    """A forked process: a server process, or the hub of the IPC layer.
+
+    Attributes:
+        slot: which of the ``--workers`` places it fills; None for a hub.
+        counter: its place in the shared load: while one process replaces another, both count.
+        replaces: whose place it takes when it is ready.
+        retired: when it was told to leave for its replacement.
+    """
+
+    pid: int
+    control: Control
+    started: float
+    slot: int | None = None
+    counter: int | None = None
+    hub_path: str | None = None
+    replaces: Child | None = None
+    ready: bool = False
+    retired: float | None = None
+    failure: str | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes connections: it has booted, and no other took its place."""
+        return self.slot is not None and self.ready and self.retired is None
+
+    @property
+    def boots(self) -> bool:
+        """Whether it is on its way to serve."""
+        return self.slot is not None and not self.ready and self.retired is None
+
+
+def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
+    """Fork a process.
+
+    Args:
+        work: what it does; its exit status.
+        leave: called in it first, to let go of what is the parent's.
+
+    Returns:
+        To the parent alone.
+    """
+    mine, theirs = pair()
+    supervisor = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            leave()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            mine.sock.close()
+            parent.end_with(supervisor)
+            status = work(theirs)
+        except BaseException as error:
+            log.critical("a process failed: %r", error, exc_info=error)
+        finally:
+            # Not sys.exit: the parent's clean-up is not the child's to run.
+            logging.shutdown()
+            os._exit(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    theirs.sock.close()
+    return Child(pid, mine, time.monotonic())

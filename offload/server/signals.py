@@ -1,0 +1,60 @@
+"""The supervisor's signals: a handler writes down what was asked, and the loop that is woken does it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+
+from offload.server import logs
+
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+HANDLED = (*_STOP, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Signals:
+    """What the supervisor has been told.
+
+    Attributes:
+        stop: how it is to stop: SIGQUIT for at once.
+        hung_up: whether a reload is due.
+        logs_moved: whether the logs are to be begun anew.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.hung_up = False
+        self.logs_moved = False
+
+    def catch(self, selector: selectors.BaseSelector) -> None:
+        """From now on they are written down, and wake the selector."""
+        self._wake_reader, self._wake_writer = os.pipe()
+        for descriptor in (self._wake_reader, self._wake_writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in HANDLED:
+            signal.signal(number, self._signalled)
+        selector.register(self._wake_reader, selectors.EVENT_READ, lambda: os.read(self._wake_reader, 4096))
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if number in _STOP:
+            # The second signal means it: nothing is waited for.
+            quick = self.stop is not None or number == signal.SIGQUIT
+            self.stop = signal.SIGQUIT if quick else number
+        elif number == signal.SIGHUP:
+            self.hung_up = True
+        elif number == signal.SIGUSR1:
+            self.logs_moved = True
+
+    def leave(self) -> None:
+        """In a forked child: they are the parent's no longer."""
+        signal.set_wakeup_fd(-1)
+        for number in (*_STOP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # It may come at any time, and would end a process that does nothing about it.
+        signal.signal(signal.SIGUSR1, lambda *_: logs.reopen_later())
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
