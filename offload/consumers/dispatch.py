@@ -94,6 +94,8 @@ class Dispatch:
         while tried < LATER_TRIES:
             if tried:
                 time.sleep(LATER_PAUSE * tried)
+                # Without what decorators hung on it, so that each try has a session that is saved.
+                message = message.copy()
             tried += 1
             try:
                 self.run(consumer, arguments, message)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, TypeVar
 
 from offload.consumers import configuration
 from offload.consumers.message import Message
 from offload.interfaces import Content, Layer
+
+log = logging.getLogger("offload.consumer")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +34,7 @@ class ChannelSession(MutableMapping[str, Any]):
         self.session_key = reply_channel
         self._data: Content | None = None
         self._saved: Content = {}
+        self._is_marked = False
 
     @property
     def _loaded(self) -> Content:
@@ -42,13 +46,18 @@ class ChannelSession(MutableMapping[str, Any]):
 
     @property
     def modified(self) -> bool:
-        """Whether it differs from what the layer has, as far as this object knows."""
-        return self._data is not None and self._data != self._saved
+        """Whether it differs from what the layer has, as far as this object knows; or was said to."""
+        return self._is_marked or (self._data is not None and not _is_same(self._data, self._saved))
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._is_marked = value
 
     def save(self) -> None:
         """Write it to the layer now; it stays for the layer's ``group_expiry``."""
         self._layer.session_save(self.session_key, self._loaded, self._layer.group_expiry)
         self._saved = copy.deepcopy(self._loaded)
+        self._is_marked = False
 
     def __getitem__(self, key: str) -> Any:
         return self._loaded[key]
@@ -89,14 +98,36 @@ def channel_session(consumer: F) -> F:
         session = ChannelSession(message.channel_layer, message.reply_channel.name)
         message.channel_session = session
         try:
-            return consumer(message, *args, **kwargs)
-        finally:
-            if session.modified:
-                session.save()
-                if message._connection is not None:
-                    message._connection.session_saved = True
+            result = consumer(message, *args, **kwargs)
+        except BaseException:
+            try:
+                _save(session, message)
+            except Exception:
+                # What the consumer raised may be a refusal, and stands.
+                log.exception("the session of %s could not be saved", session.session_key)
+            raise
+        _save(session, message)
+        return result
 
     return with_session  # type: ignore[return-value]
+
+
+def _save(session: ChannelSession, message: Message) -> None:
+    if session.modified:
+        session.save()
+        if message._connection is not None:
+            message._connection.session_saved = True
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Equal, and of the same types: to the layer 1 and True are not the same."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return bool(one == other)
 
 
 def enforce_ordering(consumer: F | None = None, slight: bool = False) -> Any:

@@ -9,7 +9,8 @@ import pytest
 from offload import route, route_class
 from offload.consumers import JsonWebsocketConsumer, configuration
 from offload.consumers.message import Message
-from offload.exceptions import DenyConnection
+from offload.consumers.sessions import ChannelSession, channel_session
+from offload.exceptions import ConsumeLater, DenyConnection
 from offload.layers.memory import MemoryLayer
 from tests.consumers.test_dispatch import Client
 
@@ -63,6 +64,53 @@ def test_dispatch_of_a_class_is_around_its_handlers(layer: MemoryLayer) -> None:
     client.says('"secret"')
     client.says('"other"')
     assert client.received == [{"accept": True}, {"text": '"secret"'}, {"text": '"no"'}]
+
+
+def test_each_try_of_a_message_has_a_session_that_is_saved(layer: MemoryLayer) -> None:
+    @channel_session
+    def later(message: Message) -> None:
+        message.channel_session["tries"] = message.channel_session.get("tries", 0) + 1
+        if message.channel_session["tries"] < 3:
+            raise ConsumeLater
+
+    client = Client(layer, route("websocket.receive", later))
+    client.says("x")
+    assert layer.session_load(client.name) == {"tries": 3}
+
+
+def test_refusal_stands_where_the_session_cannot_be_saved(layer: MemoryLayer, caplog: pytest.LogCaptureFixture) -> None:
+    @channel_session
+    def deny(message: Message) -> None:
+        message.channel_session["object"] = object()
+        raise DenyConnection
+
+    client = Client(layer, route("websocket.connect", deny))
+    with pytest.raises(DenyConnection):
+        client.connect()
+    assert f"the session of {client.name} could not be saved" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(1, True), (0, False), (1, 1.0), ([1], [True]), ({"a": 0}, {"a": False})]
+)
+def test_session_is_saved_when_a_value_changes_its_type_alone(layer: MemoryLayer, before: Any, after: Any) -> None:
+    session = ChannelSession(layer, "reply.a!0123456789abcdef")
+    session["key"] = before
+    session.save()
+    session["key"] = before
+    assert not session.modified
+    session["key"] = after
+    assert session.modified
+
+
+def test_session_is_saved_when_it_is_said_to_be_modified(layer: MemoryLayer) -> None:
+    @channel_session
+    def mark(message: Message) -> None:
+        message.channel_session.modified = True
+
+    client = Client(layer, route("websocket.receive", mark))
+    client.says("x")
+    assert layer.session_load(client.name) == {}
 
 
 def test_message_takes_new_values_and_copies_itself(layer: MemoryLayer) -> None:
