@@ -35,7 +35,8 @@ logger = logging.getLogger("offload.layer")
 ENDED, FAILED, MISCONFIGURED = 0, 1, 2
 
 BUFFER_BYTES = 32 * 1024 * 1024
-GRACE = 1.0  # twice the longest pause of a client between two attempts to connect
+GRACE = 2.0
+"""Seconds within which a living process is back after the hub's return; its clients try at least twice a second."""
 
 _BACKLOG = 1024
 _TICK = 10.0

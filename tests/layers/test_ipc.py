@@ -260,6 +260,17 @@ def test_add_for_another_process_waits_for_it_to_come_back(hubs, layers):
         other.group_discard("group", inbox.name)
 
 
+def test_young_hub_waits_two_seconds_for_processes_that_are_not_back_yet(hubs, layers):
+    hub = hubs().started()
+    other = layers()
+    other.check()
+    hub.kill()
+    before = time.monotonic()
+    hubs().started()
+    other.group_add("group", "reply.away!0123456789abcdef")
+    assert time.monotonic() - before >= 2.0
+
+
 def test_waiting_receive_goes_on_with_the_next_hub(hubs, layers):
     hub = hubs().started()
     receiver, sender = layers(), layers()
