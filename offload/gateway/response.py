@@ -100,12 +100,15 @@ class Response:
         """PEP 3333's callable.
 
         Raises:
-            AssertionError: called twice without `exc_info`.
+            AssertionError: called twice without `exc_info`, or with an empty one when the answer has begun.
             ValueError, TypeError: the status or a header is not acceptable.
         """
         if exc_info is not None:
             try:
-                if self.head_sent and exc_info[1] is not None:
+                if self.head_sent:
+                    # Never further: the framing that follows belongs to the head that has left.
+                    if exc_info[1] is None:
+                        raise AssertionError("start_response was called again, for no error, when the answer had begun")
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None

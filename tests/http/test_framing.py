@@ -1,0 +1,28 @@
+"""Where an answer ends, whatever its application does after that: the next answer must begin there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.client import Client
+from tests.serving import Server, serving
+
+
+@pytest.fixture(scope="module")
+def framing() -> Iterator[Server]:
+    with serving("tests.http.apps.framing", "--layer", "memory://", "--pool-size", "4") as server:
+        yield server
+
+
+@pytest.mark.parametrize("framed_by", ["sized", "chunks"])
+def test_start_response_with_an_empty_exc_info_cannot_frame_anew_what_has_begun(
+    framing: Server, framed_by: str
+) -> None:
+    with Client(framing) as client:
+        answer = client.get(f"/restarts?{framed_by}")
+        assert (answer.status, answer.body) == (200, b"abc")
+        assert client.rest() == b""
+    framing.wait_for(rf"the application failed for GET /restarts\?{framed_by}\n")
+    framing.wait_for("AssertionError: start_response was called again, for no error, when the answer had begun")
