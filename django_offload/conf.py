@@ -26,6 +26,7 @@ from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
+from offload.layers.addresses import shown_value
 from offload.layers.urls import layer_from_url
 
 KEYS = ("BACKEND", "CONFIG", "ROUTING", "URL")
@@ -67,12 +68,12 @@ def problems() -> dict[str, str]:
         return {}
     if not isinstance(configured, dict):
         return {
-            DEFAULT: f"CHANNEL_LAYERS is {configured!r}, not a dict; "
+            DEFAULT: f"CHANNEL_LAYERS is {shown_value(configured)}, not a dict; "
             f'write CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKENDS[0]}"}}}}'
         }
     found = {str(alias): problem for alias, entry in configured.items() if (problem := _problem(alias, entry))}
     if DEFAULT not in configured:
-        names = ", ".join(map(repr, configured))
+        names = ", ".join(map(shown_value, configured))
         found.setdefault(
             DEFAULT, f"CHANNEL_LAYERS has {names}, but no 'default', the one that serves WebSockets; add it"
         )
@@ -80,15 +81,15 @@ def problems() -> dict[str, str]:
 
 
 def _problem(alias: object, entry: object) -> str | None:
-    where = f"CHANNEL_LAYERS[{alias!r}]"
+    where = f"CHANNEL_LAYERS[{shown_value(alias)}]"
     if not isinstance(alias, str):
-        return f"CHANNEL_LAYERS has the key {alias!r}, not a string; an alias is a name such as 'default'"
+        return f"CHANNEL_LAYERS has the key {shown_value(alias)}, not a string; an alias is a name such as 'default'"
     if not isinstance(entry, dict):
-        return f'{where} is {entry!r}, not a dict; write {{"BACKEND": "{BACKENDS[0]}"}}'
+        return f'{where} is {shown_value(entry)}, not a dict; write {{"BACKEND": "{BACKENDS[0]}"}}'
     for key in entry:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key).upper(), KEYS, 1)
-            return f"{where} has the unknown key {key!r}; " + (
+            return f"{where} has the unknown key {shown_value(key)}; " + (
                 f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}"
             )
     return _value_problem(where, entry)
@@ -100,13 +101,15 @@ def _value_problem(where: str, entry: Mapping[str, Any]) -> str | None:
             return f"{where} has both a URL and a BACKEND or CONFIG; keep one of the two"
         urls = [entry["URL"]] if isinstance(entry["URL"], str) else entry["URL"]
         if not isinstance(urls, (list, tuple)) or not urls or not all(isinstance(url, str) for url in urls):
-            return f"{where} has the URL {entry['URL']!r}; write an address such as 'redis://127.0.0.1:6379/0'"
+            found = shown_value(entry["URL"])
+            return f"{where} has the URL {found}; write an address such as 'redis://127.0.0.1:6379/0'"
     elif problem := _backend_problem(where, entry):
         return problem
     routing = entry.get("ROUTING")
     if routing is not None and not isinstance(routing, (str, list, tuple)):
         return (
-            f'{where} has the ROUTING {routing!r}; write the dotted path "project.routing.channel_routing", or a list'
+            f"{where} has the ROUTING {shown_value(routing)}; "
+            'write the dotted path "project.routing.channel_routing", or a list'
         )
     return None
 
@@ -114,10 +117,12 @@ def _value_problem(where: str, entry: Mapping[str, Any]) -> str | None:
 def _backend_problem(where: str, entry: Mapping[str, Any]) -> str | None:
     backend, config = entry.get("BACKEND"), entry.get("CONFIG", {})
     if not isinstance(backend, str):
-        what = f"has the BACKEND {backend!r}, not a dotted path" if "BACKEND" in entry else "has no BACKEND"
+        what = f"has the BACKEND {shown_value(backend)}, not a dotted path" if "BACKEND" in entry else "has no BACKEND"
         return f"{where} {what}; use one of {', '.join(BACKENDS)}"
+    if any(sign in backend for sign in ":/?#@"):
+        return f"{where} has an address as its BACKEND; write it as its URL"
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        return f"{where} has the CONFIG {config!r}, not a dict of the backend's keyword arguments"
+        return f"{where} has the CONFIG {shown_value(config)}, not a dict of the backend's keyword arguments"
     return None
 
 
@@ -165,7 +170,10 @@ def _at_project(url: str | Sequence[str]) -> str | Sequence[str]:
     """The address, with the project's socket where it says ``ipc:`` and no more."""
     if not isinstance(url, str) or url.partition(":")[0].strip().lower() != "ipc":
         return url
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return url  # the layer complains of it
     if parts.netloc or parts.path or (path := project_socket()) is None:
         return url
     return urlunsplit(parts._replace(path=quote(path)))

@@ -15,7 +15,8 @@ from typing import Any
 
 from offload.exceptions import ConfigurationError
 
-_PREFIX = re.compile(r"[A-Za-z0-9_.:/@\-]{0,100}")  # nothing that means something in a Redis pattern or hash tag
+PREFIX = re.compile(r"[A-Za-z0-9_.:/@\-]{0,100}")  # nothing that means something in a Redis pattern or hash tag
+PREFIX_RULE = "must be at most 100 letters, digits and '-_.:/@'"
 _KEY_LENGTH = 20
 
 
@@ -49,10 +50,8 @@ class LayerSettings:
             _check_seconds(name, getattr(self, name))
         for name in ("capacity", "max_size"):
             _check_count(name, getattr(self, name))
-        if not (isinstance(self.prefix, str) and _PREFIX.fullmatch(self.prefix)):
-            raise ConfigurationError(
-                f"layer setting prefix={self.prefix!r} must be at most 100 letters, digits and '-_.:/@'"
-            )
+        if not (isinstance(self.prefix, str) and PREFIX.fullmatch(self.prefix)):
+            raise ConfigurationError(f"layer setting prefix={self.prefix!r} {PREFIX_RULE}")
         keys = self.encryption_keys
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Sequence) or not all(map(_is_key, keys)):
             # Without the value, which is a secret.
@@ -98,10 +97,15 @@ SETTING_NAMES: tuple[str, ...] = tuple(item.name for item in fields(LayerSetting
 
 def unknown_setting(name: str, layer: str, extra: Iterable[str] = ()) -> ConfigurationError:
     """The complaint about a setting that a layer does not have, with the nearest right name."""
+    return ConfigurationError(f"layer {layer!r} has no setting {name!r}; {nearest_setting(name, extra)[1]}")
+
+
+def nearest_setting(name: str, extra: Iterable[str] = ()) -> tuple[str | None, str]:
+    """The setting that may have been meant, if any is near, and the remedy in words."""
     known = sorted({*SETTING_NAMES, *extra})
-    near = difflib.get_close_matches(name, known, 1)
-    remedy = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-    return ConfigurationError(f"layer {layer!r} has no setting {name!r}; {remedy}")
+    for near in difflib.get_close_matches(name, known, 1):
+        return near, f"did you mean {near!r}?"
+    return None, f"it has {', '.join(known)}"
 
 
 def _is_key(key: object) -> bool:

@@ -8,35 +8,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import re
 from collections.abc import Iterable
 from typing import Any, cast
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
+from offload.layers.addresses import SCHEMES, SECRET_SETTINGS, may_have_secrets, parts_of, shown, split_addresses
 from offload.layers.base import LayerBase
-from offload.layers.settings import SETTING_NAMES, unknown_setting
-
-SCHEMES = {
-    "memory": "memory",
-    "ipc": "ipc",
-    "redis": "redis",
-    "rediss": "redis",
-    "redis+unix": "redis",
-    "redis+sentinel": "redis",
-    "redis+cluster": "redis",
-    "rediss+sentinel": "redis",
-    "rediss+cluster": "redis",
-}
+from offload.layers.settings import PREFIX, PREFIX_RULE, SETTING_NAMES, nearest_setting
 
 _BACKENDS = {
     "memory": ("offload.layers.memory", "MemoryLayer"),
     "ipc": ("offload.layers.ipc", "IPCLayer"),
     "redis": ("offload.layers.redis", "RedisLayer"),
 }
-_BETWEEN_SHARDS = re.compile(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.\-]*:/)")  # commas also stand between hosts
-_CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 
 
 def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Layer:
@@ -49,16 +35,15 @@ def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Lay
     Raises:
         ConfigurationError: one sentence, with the nearest right name.
     """
-    addresses = [
-        part for text in ([url] if isinstance(url, str) else url) for part in _BETWEEN_SHARDS.split(text.strip())
-    ]
+    addresses = [part for text in ([url] if isinstance(url, str) else url) for part in split_addresses(text)]
     if not addresses or not all(addresses):
         raise ConfigurationError(
             "layer address is empty; an address looks like 'memory://', 'ipc:' or 'redis://host:6379/0'"
         )
     kinds = {_kind(address): address for address in addresses}
     if len(kinds) > 1:
-        raise ConfigurationError(f"layer addresses {', '.join(map(_shown, addresses))} name different kinds of layers")
+        names = ", ".join(repr(shown(address)) for address in addresses)
+        raise ConfigurationError(f"layer addresses {names} name different kinds of layers")
     kind = next(iter(kinds))
     if kind != "redis" and len(addresses) > 1:
         raise ConfigurationError(f"layer {kind!r} takes one address, not {len(addresses)}; only Redis has shards")
@@ -78,30 +63,34 @@ def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Lay
 def _kind(address: str) -> str:
     scheme, colon, _ = address.partition(":")
     if not colon:
-        raise ConfigurationError(f"layer address {_shown(address)} has no scheme; did you mean 'redis://{address}'?")
+        raise ConfigurationError(
+            f"layer address {shown(address)!r} has no scheme; did you mean 'redis://{shown(address)}'?"
+        )
     kind = SCHEMES.get(scheme.lower())
     if kind is None:
         near = difflib.get_close_matches(scheme.lower(), SCHEMES, 1)
         remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SCHEMES)}"
-        raise ConfigurationError(f"layer address {_shown(address)} has the unknown scheme {scheme!r}; {remedy}")
+        # Without a scheme, this is the user.
+        named = f"the unknown scheme {scheme!r}" if shown(address).startswith(f"{scheme}:") else "an unknown scheme"
+        raise ConfigurationError(f"layer address {shown(address)!r} has {named}; {remedy}")
     return kind
 
 
 def _target(kind: str, address: str) -> str | None:
     """What the backend is given: the address without the settings, or a path."""
-    parts = urlsplit(address)
+    parts = parts_of(address)
     if kind == "memory":
         if parts.netloc or parts.path:
-            raise ConfigurationError(f"layer address {_shown(address)} names a place; the memory layer is 'memory://'")
+            raise ConfigurationError(f"layer address {shown(address)!r} names a place; the memory layer is 'memory://'")
         return None
     if kind == "ipc":
         if parts.netloc:
             raise ConfigurationError(
-                f"layer address {_shown(address)} names the host {parts.netloc!r};"
-                " a socket's path takes three slashes: 'ipc:///path/to.sock'"
+                f"layer address {shown(address)!r} names a host; a socket's path takes three slashes:"
+                " 'ipc:///path/to.sock'"
             )
         return unquote(parts.path) or None
-    target = address.partition("?")[0].partition("#")[0]
+    target = address.partition("?")[0]
     services = [value for name, value in parse_qsl(parts.query) if name == "service"]
     return f"{target}?service={quote(services[0])}" if services else target
 
@@ -115,50 +104,70 @@ def _load(kind: str) -> type[LayerBase]:
 def _settings(kind: str, backend: type[LayerBase], addresses: Iterable[str]) -> dict[str, Any]:
     """The settings in all the addresses' queries; a later address may repeat one, but not with another value."""
     settings: dict[str, Any] = {}
+    secret: set[str] = set(SECRET_SETTINGS)
     for address in addresses:
-        found: dict[str, Any] = {}
-        for name, text in parse_qsl(urlsplit(address).query, keep_blank_values=True):
-            if kind == "redis" and name == "service":
-                continue  # tells the address of a master, and sets nothing
-            if name == "channel_capacity":
-                glob, colon, number = text.rpartition(":")
-                if not (colon and glob):
-                    raise ConfigurationError(
-                        f"layer setting channel_capacity={text!r} must be GLOB:NUMBER, such as 'thumbnails.*:500'"
-                    )
-                found.setdefault(name, {})[glob] = _value(name, number)
-            elif name == "encryption_keys":
-                found.setdefault(name, []).append(text)
-            elif name in found:
-                raise ConfigurationError(f"layer address {_shown(address)} sets {name!r} twice")
-            elif name in backend.extra_settings:
-                try:
-                    found[name] = backend.extra_settings[name](text)
-                except ValueError as error:
-                    raise ConfigurationError(f"layer setting {name}={text!r} is wrong: {error}") from None
-            elif name in SETTING_NAMES:
-                found[name] = _value(name, text)
-            else:
-                raise unknown_setting(name, kind, backend.extra_settings)
+        found = _settings_of(kind, backend, address)
+        if may_have_secrets(address):
+            secret.update(found)
         for name, value in found.items():
             if settings.setdefault(name, value) != value:
-                if name == "encryption_keys":
-                    raise ConfigurationError("layer addresses set different 'encryption_keys'; one layer has one list")
-                raise ConfigurationError(
-                    f"layer addresses set {name!r} to {settings[name]!r} and to {value!r}; one layer has one value"
-                )
+                values = "several values" if name in secret else f"{settings[name]!r} and to {value!r}"
+                raise ConfigurationError(f"layer addresses set {name!r} to {values}; one layer has one value")
     return settings
 
 
-def _value(name: str, text: str) -> Any:
+def _settings_of(kind: str, backend: type[LayerBase], address: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(parts_of(address).query, keep_blank_values=True):
+        if kind == "redis" and name == "service":
+            continue  # tells the address of a master, and sets nothing
+        if name not in SETTING_NAMES and name not in backend.extra_settings:
+            raise _unknown(name, kind, backend, address)
+        try:
+            if name == "channel_capacity":
+                found.setdefault(name, {}).update(_capacity(text))
+            elif name == "encryption_keys":
+                found.setdefault(name, []).append(text)
+            elif name in found:
+                raise ConfigurationError(f"layer address {shown(address)!r} sets {name!r} twice")
+            else:
+                found[name] = _value(name, text, backend)
+        except ValueError as error:
+            if may_have_secrets(address):
+                raise ConfigurationError(
+                    f"layer setting {name!r} has a wrong value in the address {shown(address)!r}"
+                ) from None
+            raise ConfigurationError(f"layer setting {name}={text!r} {error}") from None
+    return found
+
+
+def _unknown(name: str, kind: str, backend: type[LayerBase], address: str) -> ConfigurationError:
+    near, remedy = nearest_setting(name, backend.extra_settings)
+    # What is like no setting, or stands among secrets, may be a piece of one.
+    what = f"no setting {name!r}" if near and not may_have_secrets(address) else "no such setting as the address has"
+    return ConfigurationError(f"layer {kind!r} has {what}; {remedy}")
+
+
+def _capacity(text: str) -> dict[str, int]:
+    glob, colon, number = text.rpartition(":")
+    if not (colon and glob and number.isdecimal() and int(number)):
+        raise ValueError("must be GLOB:NUMBER, such as 'thumbnails.*:500'")
+    return {glob: int(number)}
+
+
+def _value(name: str, text: str, backend: type[LayerBase]) -> Any:
+    """What a setting is set to by an address. Raises ``ValueError``."""
+    if name in backend.extra_settings:
+        try:
+            return backend.extra_settings[name](text)
+        except ValueError as error:
+            raise ValueError(f"is wrong: {error}") from None
     if name == "prefix":
+        if not PREFIX.fullmatch(text):
+            raise ValueError(PREFIX_RULE)
         return text
     kind, noun = (float, "a number of seconds") if name.endswith("expiry") else (int, "a whole number")
     try:
         return kind(text)
     except ValueError:
-        raise ConfigurationError(f"layer setting {name}={text!r} must be {noun}") from None
-
-
-def _shown(address: str) -> str:
-    return repr(_CREDENTIALS.sub("//***@", address.partition("?")[0]))
+        raise ValueError(f"must be {noun}") from None

@@ -92,7 +92,7 @@ def test_beside_root_urls_is_looked_for_in_their_package(urlconf: str | None, ro
 WRONG = [
     (
         ["redis"],
-        "CHANNEL_LAYERS is ['redis'], not a dict; "
+        "CHANNEL_LAYERS is <list>, not a dict; "
         'write CHANNEL_LAYERS = {"default": {"BACKEND": "offload.layers.ipc.IPCLayer"}}',
     ),
     (
@@ -120,7 +120,7 @@ WRONG = [
     ),
     (
         {"default": {"BACKEND": MEMORY, "CONFIG": [1]}},
-        "CHANNEL_LAYERS['default'] has the CONFIG [1], not a dict of the backend's keyword arguments",
+        "CHANNEL_LAYERS['default'] has the CONFIG <list>, not a dict of the backend's keyword arguments",
     ),
     (
         {"default": {"BACKEND": MEMORY, "ROUTING": 5}},

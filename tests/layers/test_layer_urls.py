@@ -73,8 +73,32 @@ def test_url_gives_a_backend_its_arguments(url, arguments):
         ("redi://h", "layer address 'redi://h' has the unknown scheme 'redi'; did you mean 'redis'?"),
         (
             "amqp://u:p@h",
-            "layer address 'amqp://***@h' has the unknown scheme 'amqp'; known are memory, ipc, redis, rediss,"
+            "layer address '***@h' has an unknown scheme; known are memory, ipc, redis, rediss,"
             " redis+unix, redis+sentinel, redis+cluster, rediss+sentinel, rediss+cluster",
+        ),
+        (
+            "amqp://h",
+            "layer address 'amqp://h' has the unknown scheme 'amqp'; known are memory, ipc, redis, rediss,"
+            " redis+unix, redis+sentinel, redis+cluster, rediss+sentinel, rediss+cluster",
+        ),
+        (
+            "redis://h?colour=red",
+            "layer 'redis' has no such setting as the address has; it has capacity, channel_capacity, encryption_keys,"
+            " expiry, group_expiry, max_size, prefix, timeout",
+        ),
+        (
+            "redis://app:sec/ret@h:6379",
+            "layer address 'redis://***@h:6379' cannot be read; in a user, a password and a path, write '/' as %2F,"
+            " '?' as %3F, '#' as %23, '@' as %40, and '[' as %5B",
+        ),
+        (
+            "redis://app:sec,redis://ret@h:6379",
+            "layer addresses 'redis://***@h:6379' have a password for a later one only; write a comma in a password as"
+            " %2C, or give the addresses as a list",
+        ),
+        (
+            "redis://h?capacity=many&sentinel_password=secret",
+            "layer setting 'capacity' has a wrong value in the address 'redis://h'",
         ),
         ("redis://h?capasity=3", "layer 'redis' has no setting 'capasity'; did you mean 'capacity'?"),
         ("redis://h?timeot=3", "layer 'redis' has no setting 'timeot'; did you mean 'timeout'?"),
@@ -90,7 +114,7 @@ def test_url_gives_a_backend_its_arguments(url, arguments):
         ("memory://here", "layer address 'memory://here' names a place; the memory layer is 'memory://'"),
         (
             "ipc://run/a.sock",
-            "layer address 'ipc://run/a.sock' names the host 'run'; a socket's path takes three slashes: 'ipc:///path/to.sock'",
+            "layer address 'ipc://run/a.sock' names a host; a socket's path takes three slashes: 'ipc:///path/to.sock'",
         ),
         ("ipc:///a,ipc:///b", "layer 'ipc' takes one address, not 2; only Redis has shards"),
         ("redis://a,memory://", "layer addresses 'redis://a', 'memory://' name different kinds of layers"),
@@ -100,7 +124,7 @@ def test_url_gives_a_backend_its_arguments(url, arguments):
         ),
         (
             ["redis://a?encryption_keys=secret", "redis://b?encryption_keys=other"],
-            "layer addresses set different 'encryption_keys'; one layer has one list",
+            "layer addresses set 'encryption_keys' to several values; one layer has one value",
         ),
     ],
 )

@@ -348,7 +348,7 @@ def test_server_of_another_kind_is_no_redis(redis_layers):  # noqa: F811
     ("arguments", "message"),
     [
         ({"hosts": []}, "layer 'redis' has hosts=[]; it takes a list such as ['redis://host:6379/0']"),
-        ({"hosts": ["http://:secret@h/"]}, "layer address 'http://***@h/' is none of 'redis://', 'rediss://'"),
+        ({"hosts": ["http://:secret@h/"]}, "layer address '***@h/' is none of 'redis://', 'rediss://'"),
         (
             {"hosts": "redis://u:secret@h:port/"},
             "layer address 'redis://***@h:port/' has a wrong host or port in 'h:port'",
