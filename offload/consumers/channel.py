@@ -36,9 +36,8 @@ class Channel(str):
     @property
     def channel_layer(self) -> Layer:
         """The layer that carries this channel."""
-        if self._layer is None:
-            self._layer = configuration.layer_for(self.alias)
-        return self._layer
+        # Asked each time: a name lives longer than the layer that it was first used with.
+        return self._layer or configuration.layer_for(self.alias)
 
     def send(self, content: Content, immediately: bool = True) -> None:
         """Put a message into the channel; it leaves at once.
@@ -79,9 +78,8 @@ class Group:
     @property
     def channel_layer(self) -> Layer:
         """The layer that keeps this group."""
-        if self._layer is None:
-            self._layer = configuration.layer_for(self.alias)
-        return self._layer
+        # Asked each time: a name lives longer than the layer that it was first used with.
+        return self._layer or configuration.layer_for(self.alias)
 
     def add(self, channel: str) -> None:
         """Make a channel (or its name) a member. On return every later send, by anyone, reaches it."""

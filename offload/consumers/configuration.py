@@ -83,7 +83,7 @@ def configure(
         if layer is not None:
             previous = _state.aliases.get(alias)
             _state.aliases[alias] = _Alias(layer, routing)
-            if previous is not None and previous.layer is not None:
+            if previous is not None and previous.layer is not None and not _is_used(previous.layer):
                 previous.layer.close()
         elif routing is not None:
             if alias not in _state.aliases:
@@ -98,6 +98,10 @@ def configure(
             _state.finished.append(finished)
         if decorators is not None:
             _state.decorators.update(decorators)
+
+
+def _is_used(layer: Layer) -> bool:
+    return any(layer is entry.source or layer is entry.layer for entry in _state.aliases.values())
 
 
 def is_configured(alias: str = DEFAULT) -> bool:

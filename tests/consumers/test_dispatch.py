@@ -235,6 +235,42 @@ def test_consume_later_runs_the_same_message_again_ten_times_at_most(
     assert "asked 10 times" in caplog.text
 
 
+def test_names_made_once_use_the_layer_that_is_configured_when_they_send(layer: MemoryLayer) -> None:
+    news, jobs = Group("news"), Channel("jobs")
+    assert news.channel_layer is jobs.channel_layer is layer
+    news.add("member")
+    news.send({"n": 1})
+    jobs.send({"n": 1})
+    second = MemoryLayer()
+    configuration.configure(second)
+    news.add("member")
+    news.send({"n": 2})
+    jobs.send({"n": 2})
+    assert [second.receive([name], 0) for name in ("member", "jobs")] == [("member", {"n": 2}), ("jobs", {"n": 2})]
+    assert news.channel_layer is jobs.channel_layer is second
+    # One that was given its layer keeps it.
+    given = Group("news", channel_layer=layer)
+    configuration.configure(MemoryLayer())
+    assert given.channel_layer is layer
+
+
+def test_configuring_a_layer_that_is_in_use_does_not_close_it(layer: MemoryLayer) -> None:
+    received: list[Any] = []
+    name = layer.new_channel("reply")
+    layer.attach(name, lambda delivery: received.append(delivery.content))
+    Channel(name).send({"n": 1})
+    configuration.configure(layer, routing=[])
+    Channel(name).send({"n": 2})
+    configuration.configure(layer, alias="second")
+    assert Channel(name, alias="second").channel_layer is layer
+    configuration.configure(MemoryLayer())
+    Channel(name, alias="second").send({"n": 3})
+    assert received == [{"n": 1}, {"n": 2}, {"n": 3}]
+    configuration.configure(MemoryLayer(), alias="second")
+    layer.send(name, {"n": 4})
+    assert received == [{"n": 1}, {"n": 2}, {"n": 3}], "a layer that no alias has any more is closed"
+
+
 def test_hooks_run_around_each_consumer(layer: MemoryLayer) -> None:
     events: list[str] = []
     configuration.configure(started=lambda: events.append("started"), finished=lambda: events.append("finished"))
