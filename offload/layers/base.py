@@ -1,7 +1,7 @@
 """What every layer does alike: settings, names, encoding, local delivery, subscriptions, counters, forks.
 
-A backend fills in the methods that begin with one underscore and are abstract here; they get checked names without
-the prefix, and bytes. It calls the methods under "For backends" with what its server sends it. Knows no server.
+A backend fills in the methods of ``offload.layers.backend``; they get checked names without the prefix, and bytes. It
+calls the methods under "For backends" with what its server sends it. Knows no server.
 
 Threads: the public methods run in whatever thread or greenlet calls them, several at a time; so do the backend's. No
 lock of this module is held while one of the backend's methods or a receiver runs.
@@ -9,17 +9,18 @@ lock of this module is held while one of the backend's methods or a receiver run
 
 from __future__ import annotations
 
-import abc
 import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
+from offload.layers.backend import Backend
 from offload.layers.codec import Codec, UndecodableMessage, check_content
+from offload.layers.joining import Joining
 from offload.layers.kept import KeptChannels
 from offload.layers.names import (
     check_channel,
@@ -39,7 +40,7 @@ _INBOX = ""  # no group has this name
 _SLICE = 0.1
 
 
-class LayerBase(abc.ABC):
+class LayerBase(Backend):
     """Base of all layers.
 
     Attributes:
@@ -266,18 +267,11 @@ class LayerBase(abc.ABC):
         """Make a channel of this process a member; returns when that is in force. Nothing happens when the channel is
         gone. Calls `_subscribe`, so it may wait: not for the thread that reads what `_subscribe` waits for."""
         self._kept.keep_if_fresh(channel)
-        if not self.subscriptions.add(group, channel):
-            return
-        try:
-            self._upstream.ensure(group)
-        except BaseException:
-            self.discard_local(group, channel)
-            raise
+        self._joining.add(group, channel)
 
     def discard_local(self, group: str, channel: str) -> None:
         """End a membership of a channel of this process. Does not wait or raise."""
-        if self.subscriptions.discard(group, channel):
-            self._upstream.release(group)
+        self._joining.discard(group, channel)
 
     def groups_to_restore(self) -> list[str]:
         """The groups to subscribe to again after the connection was lost. One whose `_subscribe` is running is not
@@ -292,86 +286,6 @@ class LayerBase(abc.ABC):
         """Add to ``expired``, ``lost`` or ``reconnects``; the base counts the others."""
         self._count[counter] += number
 
-    # What a backend fills in
-
-    @abc.abstractmethod
-    def _check(self) -> None:
-        """Connect now; raises ``LayerUnavailable``."""
-
-    @abc.abstractmethod
-    def _send(self, channel: str, payload: bytes) -> None:
-        """Put a message into a named queue for ``settings.expiry`` seconds. Raises ``ChannelFull`` by
-        ``settings.capacity_of(channel)``."""
-
-    @abc.abstractmethod
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        """Send to another process's inbox; nothing happens when it is gone. There: `deliver_payload`."""
-
-    @abc.abstractmethod
-    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
-        """Take from named queues, fair between them. Timeout as in `receive`; must accept any small one."""
-
-    @abc.abstractmethod
-    def _open_inbox(self) -> None:
-        """Returns when messages for this process's token arrive. Called once, not beside itself."""
-
-    @abc.abstractmethod
-    def _subscribe(self, group: str) -> None:
-        """Returns when messages for the group arrive. Never runs twice at a time for one group, and alternates with
-        `_unsubscribe` for it. Bounded; a failure raises and leaves no subscription that counts."""
-
-    @abc.abstractmethod
-    def _unsubscribe(self, group: str) -> None:
-        """Neither waits nor raises (it is called from event loops): note it, and have it done before a later
-        `_subscribe` to the same group."""
-
-    @abc.abstractmethod
-    def _add_for_process(self, process: str, group: str, channel: str) -> None:
-        """Have another process call `add_local`; returns when it has, or when the process is gone."""
-
-    @abc.abstractmethod
-    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
-        """Have another process call `discard_local`; returns when it has, or when the process is gone."""
-
-    @abc.abstractmethod
-    def _add_queue(self, group: str, channel: str) -> None:
-        """Make a named queue a member for ``settings.group_expiry`` seconds."""
-
-    @abc.abstractmethod
-    def _discard_queue(self, group: str, channel: str) -> None:
-        """End a named queue's membership."""
-
-    @abc.abstractmethod
-    def _group_send(self, group: str, payload: bytes) -> int:
-        """Send to the subscribed processes, this one included (there: `deliver_group_payload`), and into the member
-        queues. Returns how many full queues were passed over."""
-
-    @abc.abstractmethod
-    def _session_load(self, key: str) -> bytes | None:
-        """The stored session, or None. Keys are free text."""
-
-    @abc.abstractmethod
-    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        """Store a session."""
-
-    @abc.abstractmethod
-    def _session_delete(self, key: str) -> None:
-        """Forget a session."""
-
-    @abc.abstractmethod
-    def _flush(self) -> None:
-        """Drop all queues, memberships of queues, and sessions under the prefix."""
-
-    @abc.abstractmethod
-    def _close(self) -> None:
-        """Give back connections and threads. Nothing is subscribed any more; any later call may open anew."""
-
-    @abc.abstractmethod
-    def _forked(self) -> None:
-        """Runs in a forked child, alone, with the new `process` token set: let go of what is the parent's without
-        telling the server (close descriptors, say nothing), make new locks, start no thread. May run before gevent
-        patches ``threading``: make what waits when it is first needed."""
-
     # Its own
 
     def _start(self) -> None:
@@ -382,6 +296,7 @@ class LayerBase(abc.ABC):
     def _begin(self) -> None:
         self.subscriptions = Subscriptions(self.group_expiry)
         self._upstream = Upstream(self._enter, self._unsubscribe, self._is_wanted)
+        self._joining = Joining(self.subscriptions, self._upstream)
         self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry)
 
     def _after_fork(self) -> None:

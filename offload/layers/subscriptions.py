@@ -96,6 +96,9 @@ class Subscriptions:
     def has_members(self, group: str) -> bool:
         return group in self._members
 
+    def is_member(self, group: str, channel: str) -> bool:
+        return channel in self._members.get(group, ())
+
     def __len__(self) -> int:
         """How many channels are attached."""
         return len(self._receivers)

@@ -153,3 +153,38 @@ layer.close()
 """
     with running_redis(tmp_path, path=tmp_path / "redis.sock") as server:
         run_beside(server, program)
+
+
+def test_killed_add_takes_nobody_elses_membership_along(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal, sys
+from gevent.queue import SimpleQueue
+from offload.layers.redis import RedisLayer
+url, server = sys.argv[1], int(sys.argv[2])
+layer, other = RedisLayer(url, timeout=20), RedisLayer(url, timeout=20)
+channel = layer.new_channel("reply")
+got = SimpleQueue()
+layer.attach(channel, lambda delivery: got.put(delivery.content))
+layer.group_add("before", channel)
+with gevent.Timeout(20):
+    for number, killed in enumerate([(0,), (1,), (0, 1), (1, 0), (0, 1, 2)]):
+        room = f"room-{number}"
+        os.kill(server, signal.SIGSTOP)
+        greenlets = []
+        for _ in range(3):
+            greenlets.append(gevent.spawn(layer.group_add, room, channel))
+            gevent.sleep(0.001)
+        for place in killed:
+            greenlets[place].kill()
+        os.kill(server, signal.SIGCONT)
+        gevent.joinall(greenlets, raise_error=True)
+        other.group_send(room, {"room": room})
+        other.send(channel, {"marker": number})
+        expected = [{"room": room}] if len(killed) < 3 else []
+        assert [got.get() for _ in range(len(expected) + 1)] == [*expected, {"marker": number}], room
+        assert layer.subscriptions.has_members(room) is bool(expected)
+for each in (layer, other):
+    each.close()
+"""
+    run_beside(redis_server, program)
