@@ -3,9 +3,13 @@
 It is not redis-py's ``Pipeline``, which first looks at the pool, which takes longer under gevent than the round trip,
 and tells nobody anything before the last reply.
 
-Each puts its command into a list; who finds nobody sending leads, and takes all along that are there. A thread hands
+Each puts its command into a list; who finds nobody leading leads, and takes all along that are there. A thread hands
 the lead to the first of those who came meanwhile. A greenlet leaves them to one that does nothing else, and what it has
 not read when it is killed, too, so that it takes nobody with it. A lone sender pays one round trip, a crowd shares it.
+
+A signal may raise an exception between any two steps of whoever leads: what is under way is always to be found at the
+leader's call, no command is ever in no list, and whoever is interrupted passes the lead on. Should it be lost all the
+same, those who wait take it.
 
 The lock guards the list and is never held over the network (its kind: see ``offload.layers.subscriptions``).
 """
@@ -13,11 +17,11 @@ The lock guards the list and is never held over the network (its kind: see ``off
 from __future__ import annotations
 
 import _thread
-import logging
 import threading
 from _thread import RLock
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
@@ -25,31 +29,33 @@ from redis.exceptions import NoScriptError, RedisError
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import UNKNOWN, Server, give_way
-from offload.layers.redis_wire import Argument, threads_are_greenlets
-
-logger = logging.getLogger("offload.layer")
+from offload.layers.redis_wire import Argument, pack, threads_are_greenlets
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
 _ALONE = 8  # most commands in a row that are sent without looking for company
 _NOT_SENT = "the command was not sent"
+# What else is raised is a signal's, and whoever it interrupted is to see it.
+_FAILURES = (RedisError, OSError, LayerUnavailable)
+_ASKING = pack(("ASKING",))
 _CLOSED = f"layer 'redis' was closed meanwhile; {_NOT_SENT}"
 
 
 class _Call:
-    """A command, and what became of it."""
+    """A command, and what became of it; and what whoever leads has under way."""
 
-    __slots__ = ("asking", "command", "done", "error", "gate", "leads", "reply", "size")
+    __slots__ = ("asking", "done", "error", "expected", "gate", "packed", "reply", "taken")
 
-    def __init__(self, command: tuple[Argument, ...], asking: bool) -> None:
-        self.command = command
+    def __init__(self, packed: bytes, asking: bool) -> None:
+        self.packed = packed
         self.asking = asking
-        self.size = sum([len(part) for part in command if not isinstance(part, int)])
         self.reply: Any = None
         self.error: LayerUnavailable | None = None
         self.done = False
         self.gate: Any = None  # a taken lock, for who waits
-        self.leads = False  # a thread's, that is to send
+        # While it leads.
+        self.taken: Sequence[_Call] = ()  # not sent yet
+        self.expected: deque[_Call | None] | None = None  # whose replies have not been read
 
     def end(self, reply: Any = None, error: LayerUnavailable | None = None) -> None:
         self.reply = reply
@@ -66,17 +72,16 @@ class Commands:
         self._server = server
         self._lock = RLock()
         self._pending: deque[_Call] = deque()
-        self._sending = False  # whether somebody does
+        self._leader: _Call | None = None
+        self._batches = 0
         self._alone = 0  # commands that were sent one at a time since others had their turn
         self._connection: Any = None
-        # Whose replies a greenlet that was killed has left to be read.
-        self._left: deque[_Call | None] | None = None
         self._closed = False
 
     @property
     def is_busy(self) -> bool:
         """Whether commands are on their way, or about to be."""
-        return self._sending
+        return self._leader is not None
 
     def run(self, *command: Argument, asking: bool = False) -> Any:
         """Send one command and wait for its reply.
@@ -115,173 +120,175 @@ class Commands:
         return reply
 
     def _run(self, command: tuple[Argument, ...], asking: bool) -> Any:
-        call = _Call(command, asking)
-        with self._lock:
-            call.leads, self._sending = not self._sending, True
-            if not call.leads:
-                call.gate = threading.Lock()
-                call.gate.acquire()
-            self._pending.append(call)
+        call = _Call(pack(command), asking)
         try:
+            with self._lock:
+                if self._leader is None:
+                    self._leader = call
+                else:
+                    call.gate = threading.Lock()
+                    call.gate.acquire()
+                self._pending.append(call)
             if call.gate is not None:
-                # Bounded, as every step on the network is.
-                call.gate.acquire()
+                self._wait(call)
             if not call.done:
                 self._lead(call)
-        except BaseException:
-            # Whoever waits is being killed; what has not been taken along stays here.
-            self._withdraw(call)
-            if call.leads:
-                self._hand_over()
+        except BaseException as error:
+            self._break_off(call, error)
             raise
         if call.error is not None:
             raise call.error
         return call.reply
 
-    def _send_all(self, expected: deque[_Call | None] | None = None) -> None:
-        """In a greenlet of its own.
-
-        Args:
-            expected: whose replies are to be read first.
-        """
-        try:
-            if expected:
-                self._finish(expected)
-            while True:
-                with self._lock:
-                    if not self._pending:
-                        self._sending = False
-                        return
-                self._send_some()
-        except BaseException:
-            # An interrupt of the whole process, which came here; nobody is left waiting for what it did not do.
-            left, self._left = self._left, None
-            if left is not None:
-                self._abandon(left)
+    def _wait(self, call: _Call) -> None:
+        """Until it is done, or leads."""
+        # Each step on the network is bounded, so it is only a lead that was lost that leaves all as it was for so long.
+        patience = self._server.connect_timeout + 2 * self._server.timeout
+        seen: object = None
+        while not call.gate.acquire(True, patience):
             with self._lock:
-                late = list(self._pending)
-                self._pending.clear()
-                self._sending = False
-            _fail(late, LayerUnreachable, self._abandoned.replace(UNKNOWN, _NOT_SENT))
-            raise
+                leader = self._leader
+                if call.done or leader is call:
+                    call.gate.acquire(False)
+                    return
+                state = (self._batches, leader, leader and leader.expected and len(leader.expected))
+                if state != seen:
+                    seen = state
+                elif call in self._pending:
+                    # Should whoever led still be there, it has the connection for itself.
+                    self._leader, self._connection = call, None
+                    return
+                else:
+                    call.end(error=self._server.silence())
 
     def _lead(self, call: _Call) -> None:
         """In a caller's thread or greenlet: send until its own command is done, and leave the rest to the next."""
+        self._alone += 1
+        if self._alone > _ALONE:
+            # Whoever else sends in this turn of the loop comes along.
+            self._alone = 0
+            give_way()
+        while not call.done:
+            self._send_some(call)
+        self._pass_on(call)
+
+    def _send_all(self, lead: _Call) -> None:
+        """In a greenlet of its own, which may have replies to read first."""
+        if self._leader is not lead:
+            return  # who started it was interrupted, and started another one
         try:
-            self._alone += 1
-            if self._alone > _ALONE:
-                # Whoever else sends in this turn of the loop comes along.
-                self._alone = 0
-                give_way()
-            while not call.done:
-                self._send_some()
-        finally:
-            self._withdraw(call)
-            call.leads = False
-            if self._left is None:
-                self._hand_over()
-            else:
-                expected, self._left = self._left, None
-                _thread.start_new_thread(self._send_all, (expected,))
-
-    def _withdraw(self, call: _Call) -> None:
-        with self._lock:
-            if not call.done and call in self._pending:
-                self._pending.remove(call)
-
-    def _hand_over(self) -> None:
-        with self._lock:
-            heir = self._pending[0] if self._pending else None
-            self._sending = heir is not None
-            if heir is None:
-                return
-            greenlets = threads_are_greenlets()
-            heir.leads = not greenlets
-        if greenlets:
-            _thread.start_new_thread(self._send_all, ())
-        else:
-            heir.gate.release()
-
-    def _send_some(self) -> None:
-        calls: deque[_Call] = deque()
-        size = 0
-        with self._lock:
-            pending = self._pending
-            while pending and len(calls) < _BATCH_COMMANDS and (not calls or size + pending[0].size <= _BATCH_BYTES):
-                size += pending[0].size
-                calls.append(pending.popleft())
-        if len(calls) > 1:
-            self._alone = _ALONE
-        try:
-            connection = self._open()
-        except Exception as error:  # noqa: BLE001  # each goes to those who wait
-            self._give_up(calls, error)
-            return
+            if lead.expected:
+                self._read(lead, self._connection)
+            while True:
+                with self._lock:
+                    if not self._pending or self._leader is not lead:
+                        self._pass_on(lead)
+                        return
+                self._send_some(lead)
         except BaseException:
-            # Nothing has been sent.
-            if self._connection is not None:
-                self._connection.disconnect()
-            with self._lock:
-                pending.extendleft(reversed(calls))
-            raise
-        expected: deque[_Call | None] = deque()
-        commands: list[tuple[Argument, ...]] = []
-        for call in calls:
-            if call.asking:
-                commands.append(("ASKING",))
-                expected.append(None)
-            commands.append(call.command)
-            expected.append(call)
-        try:
-            connection.write(commands)
-        except Exception as error:  # noqa: BLE001
-            connection.disconnect()
-            self._give_up(calls, error)
-            return
-        except BaseException:
-            self._abandon(expected)
-            raise
-        self._finish(expected)
-
-    def _finish(self, expected: deque[_Call | None]) -> None:
-        """Read the replies to what has been sent."""
-        connection = self._connection
-        try:
-            while expected:
-                reply = connection.reply()
-                call = expected.popleft()
-                if call is not None:
-                    call.end(reply)
-        except Exception as error:  # noqa: BLE001
-            # It is not known what was read.
-            connection.disconnect()
-            self._give_up([call for call in expected if call is not None], error)
-        except BaseException:
-            # Who leads is being killed; the others' replies will come all the same.
-            if threads_are_greenlets():
-                self._left = expected
-            else:
-                self._abandon(expected)
-            raise
-
-    def _give_up(self, calls: Iterable[_Call], error: Exception) -> None:
-        """Let a batch fail."""
-        if isinstance(error, (RedisError, LayerUnavailable)):
-            # One bounded wait for all who came during it, not one after the other.
+            # An interrupt of the whole process, which came here; nobody is left waiting for what it did not do.
+            self._abandon(lead)
             with self._lock:
                 late = list(self._pending)
                 self._pending.clear()
-            failure = self._server.failure(error)
-            _fail(calls, type(failure), str(failure))
-            _fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
-            return
-        logger.error("sending to %s failed", self._server.shown, exc_info=error)
-        _fail(calls, LayerUnavailable, self._abandoned)
+                self._pass_on(lead)
+            _fail([*lead.taken, *late], LayerUnreachable, self._abandoned.replace(UNKNOWN, _NOT_SENT))
+            raise
 
-    def _abandon(self, expected: Iterable[_Call | None]) -> None:
+    def _pass_on(self, lead: _Call) -> None:
+        """To the first of those who wait, if it still leads."""
+        with self._lock:
+            if self._leader is not lead:
+                return
+            if not self._pending and not lead.expected:
+                self._leader = None
+            elif threads_are_greenlets():
+                heir = _Call(b"", False)
+                heir.expected = lead.expected
+                _thread.start_new_thread(self._send_all, (heir,))
+                self._leader = heir
+            else:
+                self._leader = self._pending[0]
+                self._pending[0].gate.release()
+
+    def _break_off(self, call: _Call, error: BaseException) -> None:
+        """Whoever waits or leads is being killed, or interrupted; what others asked for is done all the same."""
+        with self._lock:
+            if not call.done and call in self._pending:
+                self._pending.remove(call)
+            if self._leader is not call:
+                return
+            if call.taken:
+                unsent = [other for other in call.taken if other is not call and other not in self._pending]
+                self._pending, call.taken = deque([*unsent, *self._pending]), ()
+        # A greenlet is killed while it waits for bytes; a signal may come between a reply and the note whose it is.
+        interrupted = isinstance(error, (Exception, KeyboardInterrupt, SystemExit))
+        if call.expected and (interrupted or not threads_are_greenlets()):
+            self._abandon(call)
+        self._pass_on(call)
+
+    def _send_some(self, lead: _Call) -> None:
+        with self._lock:
+            if self._leader is not lead:
+                raise LayerUnreachable(self._abandoned.replace(UNKNOWN, _NOT_SENT))
+            lead.taken, self._pending = _cut(self._pending)
+            self._batches += 1
+        if len(lead.taken) > 1:
+            self._alone = _ALONE
+        try:
+            connection = self._open()
+        except _FAILURES as error:
+            self._give_up(lead, error)
+            return
+        expected: deque[_Call | None] = deque()
+        packed: list[bytes] = []
+        for call in lead.taken:
+            if call.asking:
+                packed.append(_ASKING)
+                expected.append(None)
+            packed.append(call.packed)
+            expected.append(call)
+        lead.expected, lead.taken = expected, ()
+        try:
+            connection.send(packed)
+        except _FAILURES as error:
+            self._give_up(lead, error)
+            return
+        self._read(lead, connection)
+
+    def _read(self, lead: _Call, connection: Any) -> None:
+        """The replies to what has been sent."""
+        expected = lead.expected
+        assert expected is not None
+        try:
+            while expected:
+                reply = connection.reply()
+                call = expected[0]
+                if call is not None:
+                    call.end(reply)
+                expected.popleft()
+        except _FAILURES as error:
+            # It is not known what was read.
+            connection.disconnect()
+            self._give_up(lead, error)
+
+    def _give_up(self, lead: _Call, error: Exception) -> None:
+        """Let a batch fail, and who came meanwhile: one bounded wait for all, not one after the other."""
+        failure = self._server.failure(error)
+        with self._lock:
+            late = list(self._pending) if self._leader is lead else []
+            if late:
+                self._pending.clear()
+        _fail(lead.taken, type(failure), str(failure))
+        _fail(lead.expected or (), type(failure), str(failure))
+        _fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
+        lead.taken, lead.expected = (), None
+
+    def _abandon(self, lead: _Call) -> None:
         if self._connection is not None:
             self._connection.disconnect()
-        _fail([call for call in expected if call is not None], LayerUnavailable, self._abandoned)
+        _fail(lead.expected or (), LayerUnavailable, self._abandoned)
+        lead.expected = None
 
     @property
     def _abandoned(self) -> str:
@@ -304,8 +311,20 @@ class Commands:
         return connection
 
 
-def _fail(calls: Iterable[_Call], kind: type[LayerUnavailable], reason: str) -> None:
+def _cut(pending: deque[_Call]) -> tuple[Sequence[_Call], deque[_Call]]:
+    """What goes out together, and the rest. Changes neither, for whoever calls may be interrupted."""
+    if len(pending) == 1:
+        return pending, deque()
+    size = 0
+    for number, call in enumerate(pending):
+        size += len(call.packed)
+        if number and (number == _BATCH_COMMANDS or size > _BATCH_BYTES):
+            return list(islice(pending, number)), deque(islice(pending, number, None))
+    return pending, deque()
+
+
+def _fail(calls: Iterable[_Call | None], kind: type[LayerUnavailable], reason: str) -> None:
     for call in calls:
-        if not call.done:
+        if call is not None and not call.done:
             # Each its own: one object for all would collect the tracebacks of all.
             call.end(error=kind(reason))

@@ -96,7 +96,7 @@ class Server:
     ) -> None:
         self.shown = address.shown
         self.timeout = timeout
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
         self._address = address
@@ -121,7 +121,7 @@ class Server:
         """
         return self._kind()(
             max_connections=_CONNECTIONS,
-            socket_connect_timeout=self._connect_timeout,
+            socket_connect_timeout=self.connect_timeout,
             socket_timeout=read_timeout,
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
@@ -135,7 +135,7 @@ class Server:
             return ConnectionPool
         arguments = {
             **self._access.to_sentinels(self._address.encrypted),
-            "socket_connect_timeout": self._connect_timeout,
+            "socket_connect_timeout": self.connect_timeout,
             "socket_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
@@ -191,7 +191,7 @@ class Server:
             return self.failure(error)
         if isinstance(error, RedisTimeoutError):
             # Of connecting, or of the handshake.
-            waited = self._connect_timeout if isinstance(error.__context__, TimeoutError) else self.timeout
+            waited = self.connect_timeout if isinstance(error.__context__, TimeoutError) else self.timeout
             reason = f"no answer within {waited:g} s"
         else:
             reason = _reason(error, str(error))
@@ -209,7 +209,8 @@ class _Telling(Wire):
         self.server._made.add(self)
         try:
             super().connect()
-        except RedisError as error:
+        except (RedisError, UnicodeError) as error:
+            # The second is a host's that cannot be a name.
             raise self.server._unreachable(error) from None
 
 

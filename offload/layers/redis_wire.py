@@ -42,17 +42,22 @@ class Wire:
 
     def connect(self) -> None:
         connection: Any = super()
-        connection.connect()
-        self._wired = self._sock
-        if self._wired is None:
-            raise RedisConnectionError("connection closed")
-        self._opened_by = os.getpid()
-        # OpenSSL's state of a connection is for one thread at a time, and one may write while another reads.
-        takes_turns = isinstance(self._wired, ssl.SSLSocket) and not threads_are_greenlets()
-        self._turn = RLock() if takes_turns else None
-        self._reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
-        )
+        try:
+            connection.connect()
+            self._wired = self._sock
+            if self._wired is None:
+                raise RedisConnectionError("connection closed")
+            self._opened_by = os.getpid()
+            # OpenSSL's state of a connection is for one thread at a time, and one may write while another reads.
+            takes_turns = isinstance(self._wired, ssl.SSLSocket) and not threads_are_greenlets()
+            self._turn = RLock() if takes_turns else None
+            self._reader = hiredis.Reader(
+                protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
+            )
+        except BaseException:
+            # Whoever connects may be interrupted; half a connection must not look like one.
+            self.disconnect()
+            raise
 
     def disconnect(self, *arguments: Any, **options: Any) -> None:
         """As redis-py's."""
@@ -70,7 +75,11 @@ class Wire:
 
     def write(self, commands: Iterable[tuple[Argument, ...]]) -> None:
         """Send commands, in one piece."""
-        data = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+        self.send([pack(command) for command in commands])
+
+    def send(self, packed: Iterable[bytes]) -> None:
+        """As `write`, for what `pack` has made of commands."""
+        data = b"".join(packed)
 
         def send(sock: Any) -> None:
             sent = sock.send(data)
@@ -126,10 +135,12 @@ class Wire:
         sock = self._wired
         timeout = sock.gettimeout()
         try:
-            sock.settimeout(0)
-            sock.recv(1)
+            try:
+                sock.settimeout(0)
+                sock.recv(1)
+            finally:
+                sock.settimeout(timeout)
         except (BlockingIOError, ssl.SSLWantReadError):
-            sock.settimeout(timeout)
             return False
         except OSError:
             return True
@@ -180,6 +191,12 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+
+
+def pack(command: tuple[Argument, ...]) -> bytes:
+    """A command in Redis's protocol. Raises ``UnicodeEncodeError`` for text that is none, such as half of a pair."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
 
 
 def threads_are_greenlets() -> bool:

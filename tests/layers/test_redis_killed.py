@@ -40,7 +40,7 @@ def send(number):
     except LayerUnavailable:
         ended.append("raised")
 def interrupt():
-    while not commands._sending or commands._pending:
+    while not commands.is_busy or commands._pending:
         pause.wait(0.001)  # until the main thread has sent its command
     threads = [threading.Thread(target=send, args=(number,)) for number in range(5)]
     for thread in threads:
@@ -82,7 +82,7 @@ with gevent.Timeout(20):
     commands._alone = 1000
     greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
     gevent.sleep(0.001)
-    while not commands._sending or commands._pending:
+    while not commands.is_busy or commands._pending:
         gevent.sleep(0.001)
     greenlets += [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5, 10)]
     waiting = gevent.spawn(layer.receive, ["never"])

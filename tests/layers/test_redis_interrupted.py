@@ -1,0 +1,150 @@
+"""The Redis layer when a signal raises an exception in the middle of a send, as a task's time limit does.
+
+A signal is acted upon when a function of Python's begins, and when one of C's returns. Each of these places has its
+turn here, one after the other, so that nothing is left to chance.
+"""
+
+import signal
+import sys
+import threading
+
+import pytest
+
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis_commands import _Call
+from tests.layers.redis_receiver import redis_layers  # noqa: F401  # a fixture
+from tests.redis_server import shared_redis_server, until  # noqa: F401  # a fixture
+
+PATIENCE = 10.0
+
+
+class TimeLimit(Exception):
+    """As Celery's."""
+
+
+class Stop(BaseException):
+    """As Ctrl-C's."""
+
+
+def interrupted_at(place, kind, call, meanwhile):
+    """Make a call and raise in it at the n-th place. Returns whether that was reached; `meanwhile` runs in it."""
+    left = place
+    reached = []
+
+    def step(frame, event, argument):
+        nonlocal left
+        code = frame.f_code
+        if event not in ("call", "c_return") or "layers/redis_" not in code.co_filename:
+            return
+        if event == "call" and code.co_name == "_lead":
+            meanwhile()
+        left -= 1
+        if not left:
+            reached.append(code.co_name)
+            raise kind
+
+    sys.setprofile(step)
+    try:
+        call()
+    except kind:
+        assert reached
+    finally:
+        sys.setprofile(None)
+    return bool(reached)
+
+
+def in_time(call, *arguments):
+    """Its result, from a thread of its own: what waits for ever must not keep the test."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call(*arguments)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert results, "somebody waits for ever"
+    return results[0]
+
+
+@pytest.mark.parametrize("kind", [TimeLimit, Stop])
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("crowd", [False, True])
+def test_interrupted_send_is_raised_as_it_is_and_harms_nobody(
+    shared_redis_server,  # noqa: F811
+    redis_layers,  # noqa: F811
+    kind,
+    connected,
+    crowd,
+):
+    layer = redis_layers(shared_redis_server.url, timeout=PATIENCE)
+    commands = layer._ring.shards()[0].commands
+    layer.session_save("mine", {"n": 1}, 60)
+    layer.session_save("theirs", {"n": 2}, 60)
+    others = []
+    right = []
+
+    def ask():
+        try:
+            right.append(layer.session_load("theirs") == {"n": 2})
+        except LayerUnavailable:
+            right.append(True)  # as long as it was told
+
+    def start_others():
+        if not crowd:
+            return
+        for number in range(2, 4):
+            others.append(threading.Thread(target=ask, daemon=True))
+            others[-1].start()
+            until(lambda number=number: len(commands._pending) == number, "another sender")
+
+    def load():
+        assert layer.session_load("mine") == {"n": 1}
+
+    place = 1
+    while True:
+        others.clear()
+        right.clear()
+        commands._alone = 0
+        if not connected:
+            commands._connection.disconnect()
+        reached = interrupted_at(place, kind, load, start_others)
+        assert in_time(layer.session_load, "mine") == {"n": 1}, place
+        for other in others:
+            other.join(PATIENCE)
+        assert right == [True] * len(others), place
+        assert not commands.is_busy
+        if not reached:
+            break
+        place += 1
+    assert place > 10
+
+
+def test_signal_ends_a_send_that_a_frozen_server_holds_up(shared_redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(shared_redis_server.url, timeout=PATIENCE)
+    layer.check()
+
+    def limit(number, frame):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, limit)
+    shared_redis_server.freeze()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeLimit):
+            layer.send("queue", {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        shared_redis_server.thaw()
+    in_time(layer.check)
+
+
+def test_lead_that_was_lost_is_taken_by_those_who_wait(shared_redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(shared_redis_server.url, timeout=0.1, connect_timeout=0.1)
+    layer.check()
+    commands = layer._ring.shards()[0].commands
+    commands._leader = _Call(b"", False)
+    threads = [threading.Thread(target=layer.send, args=("queue", {}), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert layer.statistics()["sent"] == 3
+    assert not commands.is_busy
