@@ -15,7 +15,7 @@ from offload import __version__
 from offload.exceptions import ConfigurationError, OffloadError
 from offload.layers.memory import MemoryLayer
 from offload.layers.urls import layer_from_url
-from offload.server import logs
+from offload.server import logs, streams
 from offload.server.application import prepare_path
 from offload.server.supervisor import Supervisor
 from offload.settings import Settings, checked, setting_fields
@@ -108,6 +108,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command:
 
 def supervise(arguments: Sequence[str], command: str) -> int:
     """``offload APP`` and ``offload worker APP``."""
+    streams.ensure()
     settings = read_settings(arguments, os.environ, command)
     prepare_path(settings.chdir, settings.pythonpath)
     logs.set_up(settings.log_level, settings.error_logfile)

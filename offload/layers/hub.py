@@ -32,7 +32,7 @@ from offload.layers.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")
 
-ENDED, FAILED, MISCONFIGURED = 0, 1, 2
+ENDED, FAILED, MISUSED = 0, 1, 2
 
 BUFFER_BYTES = 32 * 1024 * 1024
 GRACE = 2.0
@@ -56,21 +56,28 @@ def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = B
         buffer_bytes: what is kept for one client that does not read; past it messages for it are dropped and counted.
 
     Returns:
-        The exit code: 0 as told; 1 when the socket was taken away; 2 when the path cannot be used, which starting again
-        would not change.
+        The exit code: 0 as told; 1 when the socket was taken away.
+
+    Raises:
+        ConfigurationError: the path cannot be used, which starting again would not change.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # With a parent, its end of `life` is the sign to end: a signal may have gone to the whole process group, while the
     # parent's other children still need their hub.
     signal.signal(signal.SIGTERM, signal.SIG_DFL if life is None else signal.SIG_IGN)
+    ipc_path.check_length(path)
+    ipc_path.make_directory(path)
+    return asyncio.run(Hub(path, life, buffer_bytes).run())
+
+
+def serve_alone(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> int:
+    """`serve` for a process whose parent is not told why it cannot be: the log is, and the exit code is 2."""
     try:
-        ipc_path.check_length(path)
-        ipc_path.make_directory(path)
-        return asyncio.run(Hub(path, life, buffer_bytes).run())
+        return serve(path, life, buffer_bytes=buffer_bytes)
     except ConfigurationError as error:
         logger.error("hub: %s", error)
-        return MISCONFIGURED
+        return MISUSED
 
 
 class Hub:
@@ -400,9 +407,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def main() -> int:
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python -m offload.layers.hub PATH\n")
-        return 2
+        return MISUSED
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    return serve(os.path.abspath(sys.argv[1]))
+    return serve_alone(os.path.abspath(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Imported in the forked child, after gevent has patched the standard library.
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from types import ModuleType
 from typing import Protocol
@@ -18,7 +17,7 @@ from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
-from offload.server import logs, parent
+from offload.server import logs, parent, streams
 from offload.server.control import Control
 from offload.settings import Settings
 
@@ -63,8 +62,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
     try:
         return process.serve()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
 
 
 def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:

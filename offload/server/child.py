@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from offload.server import parent
+from offload.server import parent, streams
 from offload.server.control import Control, pair
 from offload.server.signals import HANDLED
 
@@ -59,14 +58,22 @@ def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
 
     Returns:
         To the parent alone.
+
+    Raises:
+        OSError: there may be no more processes, memory or descriptors.
     """
     mine, theirs = pair()
     supervisor = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        mine.sock.close()
+        theirs.sock.close()
+        raise
     if pid == 0:
         status = 1
         try:

@@ -21,18 +21,17 @@ from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
 from offload.server.load import SharedLoad
 from offload.server.pid_file import PidFile
+from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
 from offload.server.signals import Signals
 from offload.settings import Settings
 
 log = logging.getLogger("offload.server")
 
+HUB_REFUSED = 2
+"""Exit status of a hub whose path cannot be used, which starting it again would not change."""
 KILL_AFTER_SECONDS = 5.0
 """How much longer than the graceful time a child may take before it is killed."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-"""Pauses before a child that keeps failing at start is tried again."""
-SETTLED_SECONDS = 5.0
-"""A child that lived this long was not failing at start."""
 
 
 class _Stage(Enum):
@@ -55,8 +54,7 @@ class Supervisor:
     entry: str = "offload.server.process"
     what: str = "server process"
     _children: dict[int, Child] = field(default_factory=dict)
-    _restarts: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
-    _pauses: dict[object, float] = field(default_factory=dict)
+    _restarts: Restarts = field(default_factory=Restarts)
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
     _signals: Signals = field(default_factory=Signals)
     _to_replace: list[Child] = field(default_factory=list)
@@ -124,8 +122,8 @@ class Supervisor:
             if self._signals.stop is not None or self._error is not None:
                 self._stop()
             else:
-                self._restart_due()
                 self._reload_due()
+                self._restarts.run_due()
 
     def _reopen_logs(self) -> None:
         self._signals.logs_moved = False
@@ -139,6 +137,7 @@ class Supervisor:
         if self._signals.hung_up:
             self._signals.hung_up = False
             log.info("reloading: SIGHUP")
+            self._restarts.hurry()
             self._begin_reload()
         overdue = time.monotonic() - self.settings.stop_seconds - KILL_AFTER_SECONDS
         stuck = [child for child in self._children.values() if child.retired is not None and child.retired < overdue]
@@ -182,7 +181,7 @@ class Supervisor:
             self._restart_later(old, 0.0)
 
     def _patience(self) -> float | None:
-        moments = [moment for moment, _ in self._restarts]
+        moments = self._restarts.moments()
         leave = self.settings.stop_seconds + KILL_AFTER_SECONDS
         moments += [child.retired + leave for child in self._children.values() if child.retired is not None]
         if self._deadline is not None:
@@ -228,8 +227,27 @@ class Supervisor:
             main = importlib.import_module(self.entry).main
             return int(main(self.settings, self._listening, control, self._load.slot(counter)))
 
-        child = self._fork(serve)
-        child.slot, child.counter, child.replaces = slot, counter, replaces
+        try:
+            child = self._fork(serve)
+        except OSError as error:
+            self._load.clear(counter)
+            self._server_not_forked(slot, replaces, error)
+        else:
+            child.slot, child.counter, child.replaces = slot, counter, replaces
+
+    def _server_not_forked(self, slot: int, replaces: Child | None, error: OSError) -> None:
+        if not self._served:
+            self._error = BootError(f"the {self.what} cannot be started: {error.strerror}")
+        elif replaces is not None:
+            self._to_replace.clear()
+            log.error("not reloaded, the old %ses go on: no other can be started: %s", self.what, error.strerror)
+        else:
+            self._try_again(slot, self.what, error, partial(self._fork_server, slot))
+
+    def _try_again(self, key: object, what: str, error: OSError, restart: Callable[[], None]) -> None:
+        pause = self._restarts.pause_after(key, 0.0, was_ready=False)
+        log.error("no %s can be started: %s; trying again in %g s", what, error.strerror, pause)
+        self._restarts.add(pause, restart)
 
     def _fork_hub(self, path: str) -> None:
         def serve(control: Control) -> int:
@@ -237,9 +255,16 @@ class Supervisor:
 
             for sock in self._listening:
                 sock.close()
-            return serve_hub(path, control.sock)
+            try:
+                return serve_hub(path, control.sock)
+            except ConfigurationError as error:
+                control.tell(failed=str(error))
+                return HUB_REFUSED
 
-        self._fork(serve).hub_path = path
+        try:
+            self._fork(serve).hub_path = path
+        except OSError as error:
+            self._try_again(path, "hub process", error, partial(self._want_hub, path))
 
     def _fork(self, work: Callable[[Control], int]) -> Child:
         child = fork(work, self._leave)
@@ -324,6 +349,8 @@ class Supervisor:
             log.info("%s %d was replaced and %s", self.what, child.pid, how)
         elif child.slot is not None and not self._served:
             self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")
+        elif child.hub_path is not None and status == HUB_REFUSED:
+            self._hub_refused(child)
         elif child.replaces is not None:
             self._not_replaced(child, child.replaces, how)
         elif any(other.replaces is child for other in self._children.values()):
@@ -332,35 +359,22 @@ class Supervisor:
             what = "the hub process" if child.hub_path is not None else self.what
             why = f": {child.failure}" if child.failure else ""
             log.error("%s %d %s%s; starting another", what, child.pid, how, why)
-            self._restart_later(child, self._pause_after(child))
+            key: object = child.slot if child.hub_path is None else child.hub_path
+            self._restart_later(child, self._restarts.pause_after(key, time.monotonic() - child.started, child.ready))
 
-    def _pause_after(self, child: Child) -> float:
-        """Nothing for a child that had settled; longer each time for one that keeps failing at start."""
-        key: object = child.slot if child.slot is not None else child.hub_path
-        if time.monotonic() - child.started >= SETTLED_SECONDS or (child.ready and key not in self._pauses):
-            self._pauses.pop(key, None)
-            return 0.0
-        pause = min(max(self._pauses.get(key, 0.0) * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self._pauses[key] = pause
-        return pause
+    def _hub_refused(self, child: Child) -> None:
+        if self._served:
+            log.error("there is no hub: %s; it is started again when a reload (SIGHUP) asks for it", child.failure)
+        else:
+            # What its clients would say of it is not the cause.
+            self._error = BootError(f"there is no hub: {child.failure}")
 
     def _restart_later(self, child: Child, pause: float) -> None:
         slot, path = child.slot, child.hub_path
-
-        def restart() -> None:
-            if path is not None:
-                self._want_hub(path)
-            elif slot is not None:
-                self._fork_server(slot)
-
-        self._restarts.append((time.monotonic() + pause, restart))
-
-    def _restart_due(self) -> None:
-        now = time.monotonic()
-        due = [restart for moment, restart in self._restarts if moment <= now]
-        self._restarts = [entry for entry in self._restarts if entry[0] > now]
-        for restart in due:
-            restart()
+        if path is not None:
+            self._restarts.add(pause, partial(self._want_hub, path))
+        elif slot is not None:
+            self._restarts.add(pause, partial(self._fork_server, slot))
 
 
 def _become_gevent() -> None:

@@ -22,7 +22,7 @@ import logging, socket, sys
 from offload.layers import hub
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 path, life, buffer_bytes, hub._TICK = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-sys.exit(hub.serve(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
+sys.exit(hub.serve_alone(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
 """
 
 
