@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from offload.exceptions import ChannelFull
+from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.base import LayerBase
 from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
@@ -43,6 +43,11 @@ def _boolean(text: str) -> bool:
         return values[text.lower()]
     except KeyError:
         raise ValueError("it must be true or false") from None
+
+
+def _sent_in_part(error: LayerUnavailable) -> LayerUnavailable:
+    """Of any kind, where it is not certain that nothing was sent."""
+    return LayerUnavailable(f"{error}; other members of the group may have got the message")
 
 
 class RedisLayer(LayerBase):
@@ -220,10 +225,16 @@ class RedisLayer(LayerBase):
             self._queue_prefix + channel: self.settings.capacity_of(channel)
             for channel in [channel.decode() for channel in channels]
         }
-        full, expired = self._ring.push(capacities, payload, self._lifetime)
-        if expired:
-            self.count("expired", expired)
-        return full
+        try:
+            pushed = self._ring.push(capacities, payload, self._lifetime)
+        except LayerUnavailable as error:
+            raise _sent_in_part(error) from None
+        if pushed.expired:
+            self.count("expired", pushed.expired)
+        if pushed.failure is not None:
+            self.count("full", pushed.full)
+            raise _sent_in_part(pushed.failure) from None
+        return pushed.full
 
     def _session_load(self, key: str) -> bytes | None:
         key = self._session_prefix + key

@@ -27,7 +27,7 @@ from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import PUSH_ACROSS, Script
 from offload.layers.redis_server import Refused, SlotMoved
-from offload.layers.redis_shards import Ring, Shard
+from offload.layers.redis_shards import Pushed, Ring, Shard
 from offload.layers.redis_subscriber import Subscriber
 from offload.layers.redis_wire import Argument
 
@@ -86,24 +86,29 @@ class Cluster(Ring):
                 return True
         return False
 
-    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> tuple[int, int]:
+    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> Pushed:
         nodes: dict[str, tuple[Shard, list[str]]] = {}
         for key in capacities:
             shard = self._find(key)
             nodes.setdefault(shard.shown, (shard, []))[1].append(key)
-        full = expired = 0
+        pushed = Pushed()
         for shard, keys in nodes.values():
             try:
-                counts = shard.commands.run_script(
-                    PUSH_ACROSS, [], payload, lifetime, *[part for key in keys for part in (key, capacities[key])]
+                pushed.add(
+                    shard.commands.run_script(
+                        PUSH_ACROSS, [], payload, lifetime, *[part for key in keys for part in (key, capacities[key])]
+                    )
                 )
             except Refused:
                 # One of them is elsewhere, or just being moved: each by itself is sent after its slot.
                 self._stale = True
-                counts = super().push({key: capacities[key] for key in keys}, payload, lifetime)
-            full += counts[0]
-            expired += counts[1]
-        return full, expired
+                singly = super().push({key: capacities[key] for key in keys}, payload, lifetime)
+                pushed.add((singly.full, singly.expired))
+                pushed.failure = singly.failure or pushed.failure
+            except LayerUnavailable as error:
+                self._stale = True
+                pushed.failure = error
+        return pushed
 
     def shards(self) -> list[Shard]:
         self._look()

@@ -33,7 +33,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # A queue that is not full may hold expired messages: who takes passes over them. Only the head is looked at, since
-# messages of one queue expire in the order in which they came unless their senders' settings differ.
+# messages of one queue expire in the order in which they came unless their senders' settings differ. What fails has pushed
+# nothing: its sender is told so.
 _PUSH = """
 local expired = 0
 local function push(key, payload, lifetime, capacity)
@@ -45,8 +46,15 @@ local function push(key, payload, lifetime, capacity)
         length = length - 1
         expired = expired + 1
     end
+    local renews = redis.call('PTTL', key) < lifetime + 10000
     redis.call('RPUSH', key, string.format('%013.0f', now + lifetime) .. payload)
-    if redis.call('PTTL', key) < lifetime + 10000 then redis.call('PEXPIRE', key, lifetime + 10000) end
+    if renews then
+        local refusal = redis.pcall('PEXPIRE', key, lifetime + 10000)
+        if type(refusal) == 'table' and refusal.err then
+            redis.call('RPOP', key)
+            redis.call('PEXPIRE', key, lifetime + 10000)  -- fails again
+        end
+    end
     return true
 end
 """
@@ -111,15 +119,19 @@ end
 )
 
 # KEYS: member channels. ARGV: PUBLISH or SPUBLISH, pub/sub channel, payload. Returns: the member channels, or nothing.
+# It publishes last: what fails has sent nothing.
 GROUP_SEND = Script(
     """
-redis.call(ARGV[1], ARGV[2], ARGV[3])
-if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local members = false
+if redis.call('EXISTS', KEYS[1]) == 1 then
 """
     + _NOW
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+    members = redis.call('ZRANGE', KEYS[1], 0, -1)
+end
+redis.call(ARGV[1], ARGV[2], ARGV[3])
+return members
 """
 )
 

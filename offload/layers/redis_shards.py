@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from offload.exceptions import LayerUnavailable
 from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import PUSH, Script
 from offload.layers.redis_server import Server
@@ -55,6 +56,28 @@ class Shard:
         self._server.drop()
 
 
+class Pushed:
+    """What became of a message for several queues.
+
+    Attributes:
+        full: queues that were passed over.
+        expired: messages that were found to have.
+        failure: of a server, whose queues may not have got it; the others' have.
+    """
+
+    __slots__ = ("expired", "failure", "full")
+
+    def __init__(self) -> None:
+        self.full = 0
+        self.expired = 0
+        self.failure: LayerUnavailable | None = None
+
+    def add(self, counts: Sequence[int]) -> None:
+        """As the script returns them."""
+        self.full += counts[0]
+        self.expired += counts[1]
+
+
 class Ring:
     """The shards of a layer, one or more."""
 
@@ -76,22 +99,20 @@ class Ring:
         """Whether what is published reaches somebody, or may, who is subscribed where the name does not belong."""
         return False
 
-    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> tuple[int, int]:
+    def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> Pushed:
         """Put a message into several queues, with one command to each server that has some of them.
 
         Args:
             capacities: the queues' keys, and how many messages each holds.
             lifetime: milliseconds.
-
-        Returns:
-            How many queues were full and passed over, and how many messages were found to have expired.
         """
-        full = expired = 0
+        pushed = Pushed()
         for _, keys in self.parts(capacities):
-            counts = self.run_script(PUSH, keys, payload, lifetime, *[capacities[key] for key in keys])
-            full += counts[0]
-            expired += counts[1]
-        return full, expired
+            try:
+                pushed.add(self.run_script(PUSH, keys, payload, lifetime, *[capacities[key] for key in keys]))
+            except LayerUnavailable as error:
+                pushed.failure = error
+        return pushed
 
     def shards(self) -> list[Shard]:
         """Those there are now. Raises ``LayerUnavailable`` when that cannot be found out."""
