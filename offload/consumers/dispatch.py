@@ -107,9 +107,15 @@ class Dispatch:
 
 
 class BoundConsumers:
-    """One WebSocket's consumers. The gateway calls one method at a time, in order."""
+    """One WebSocket's consumers. The gateway calls one method at a time, in order.
 
-    __slots__ = ("_dispatch", "_fields", "_receive", "latency", "reply_channel", "session_saved")
+    Attributes:
+        reply_channel: the client's.
+        has_session: whether a message was given the connection's session, so that there may be one in the layer.
+        latency: see `Message.latency`.
+    """
+
+    __slots__ = ("_dispatch", "_fields", "_receive", "has_session", "latency", "reply_channel")
 
     def __init__(
         self, dispatch: Dispatch, reply_channel: Channel, headers: Iterable[list[bytes]] | None = None
@@ -118,7 +124,7 @@ class BoundConsumers:
         self._fields = None if headers is None else _kept(headers)
         self._receive: Bound | None = None
         self.reply_channel = reply_channel
-        self.session_saved = False
+        self.has_session = False
         self.latency: float | None = None
 
     @property
@@ -174,7 +180,7 @@ class BoundConsumers:
 
     def end(self) -> None:
         """Drop the connection's session; also called where the handshake was refused and no disconnect follows."""
-        if self.session_saved:
+        if self.has_session:
             try:
                 self._dispatch.layer.session_delete(self.reply_channel.name)
             except OffloadError as error:

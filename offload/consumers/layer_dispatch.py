@@ -140,7 +140,8 @@ class LayerDispatch:
             ChannelFull, LayerUnreachable, MessageTooLarge: it was not sent.
         """
         # Known before it is sent: it may have run by the time that the layer is found to have failed.
-        turn = self.begin(content, after is not None and after.saved, None)
+        # A worker that is gone may have left a session, and said nothing of it.
+        turn = self.begin(content, after is not None and (after.saved or after.outcome is None), None)
         try:
             self.layer.send(DISCONNECT, content)
         except LayerUnreachable:

@@ -1,7 +1,7 @@
 """Channel sessions: a dict that belongs to one connection and lives in the layer.
 
-Read from the layer when first used, written back after the consumer when changed, gone with the connection. Any
-process that knows the reply channel can read it.
+Read from the layer when first used, written back after the consumer when changed, gone with the connection if any of
+its messages was given it. Any process that knows the reply channel can read and save it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ class ChannelSession(MutableMapping[str, Any]):
 
 
 def session_for_reply_channel(reply_channel: str, alias: str = configuration.DEFAULT) -> ChannelSession:
-    """The session of a connection, from any process; call `save` to keep changes."""
+    """The session of a connection, from any process; call `save` to keep changes.
+
+    It goes with a connection whose own consumers use `channel_session`; otherwise, and when it is saved after the
+    connection's end, it stays for the layer's ``group_expiry``.
+    """
     return ChannelSession(configuration.layer_for(alias), str(reply_channel))
 
 
@@ -97,26 +101,27 @@ def channel_session(consumer: F) -> F:
             )
         session = ChannelSession(message.channel_layer, message.reply_channel.name)
         message.channel_session = session
+        if message._connection is not None:
+            # Now, whoever saves it, and when: the consumer itself, something it started, or another process.
+            message._connection.has_session = True
         try:
             result = consumer(message, *args, **kwargs)
         except BaseException:
             try:
-                _save(session, message)
+                _save(session)
             except Exception:
                 # What the consumer raised may be a refusal, and stands.
                 log.exception("the session of %s could not be saved", session.session_key)
             raise
-        _save(session, message)
+        _save(session)
         return result
 
     return with_session  # type: ignore[return-value]
 
 
-def _save(session: ChannelSession, message: Message) -> None:
+def _save(session: ChannelSession) -> None:
     if session.modified:
         session.save()
-        if message._connection is not None:
-            message._connection.session_saved = True
 
 
 def _is_same(one: Any, other: Any) -> bool:

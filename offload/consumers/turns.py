@@ -34,7 +34,7 @@ class Note:
     Attributes:
         turn: the owner's number for it; None where nobody waits for a report.
         reports: the channel to report to.
-        saved: whether the connection has a session in the layer.
+        saved: whether the connection may have a session in the layer: a message of it was given one.
         latency: of the client's last pong.
     """
 
@@ -74,7 +74,7 @@ class Turn:
         sent: when it was put on its channel.
         heard: when a worker last said that it has it in hand; None if none did.
         outcome: what the worker reported; None until then.
-        saved: whether the connection has a session in the layer, as far as is known.
+        saved: whether the connection may have a session in the layer, as far as is known.
     """
 
     __slots__ = ("_ended", "heard", "number", "outcome", "path", "saved", "sent")

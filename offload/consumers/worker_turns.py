@@ -148,7 +148,7 @@ class WorkerTurns:
             return
         kind = DecidingChannel if channel == CONNECT else Channel
         consumers = BoundConsumers(self._dispatch, kind(reply, channel_layer=self._layer))
-        consumers.session_saved = note.saved
+        consumers.has_session = note.saved
         consumers.latency = note.latency
         outcome = FAILED
         if note.turn is not None:
@@ -159,9 +159,9 @@ class WorkerTurns:
             # Also when the consumer raised what is no Exception.
             if note.turn is not None:
                 if channel != DISCONNECT:
-                    self._report(note.reports, note.turn, outcome, consumers.session_saved)
+                    self._report(note.reports, note.turn, outcome, consumers.has_session)
                 # Nobody waits for the end of a disconnect consumer, so the next announcement is early enough.
-                self._ended[note.reports].add(note.turn, outcome, consumers.session_saved)
+                self._ended[note.reports].add(note.turn, outcome, consumers.has_session)
             self._in_hand.discard(note)
 
     def announce(self) -> None:

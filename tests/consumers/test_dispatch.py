@@ -293,6 +293,60 @@ def test_channel_sessions_are_kept_between_messages_and_end_with_the_connection(
     assert layer.session_load(client.name) is None
 
 
+@channel_session
+def saves_itself(message: Message) -> None:
+    message.channel_session["user"] = 7
+    message.channel_session.save()
+
+
+@channel_session
+def reads(message: Message) -> None:
+    assert message.channel_session.get("user") is None
+
+
+@pytest.mark.parametrize("channel", ["websocket.connect", "websocket.receive", "websocket.disconnect"])
+def test_session_that_its_consumer_saved_ends_with_the_connection(layer: MemoryLayer, channel: str) -> None:
+    client = Client(layer, route(channel, saves_itself))
+    client.connect()
+    client.says("a")
+    assert layer.session_load(client.name) == (None if channel == "websocket.disconnect" else {"user": 7})
+    client.leaves()
+    assert layer.session_load(client.name) is None
+
+
+def test_session_that_another_process_saved_ends_with_a_connection_that_uses_it(layer: MemoryLayer) -> None:
+    client = Client(layer, route("websocket.receive", reads))
+    client.says("a")
+    session_for_reply_channel(client.name).save()
+    client.leaves()
+    assert layer.session_load(client.name) is None
+
+
+def test_connection_without_session_costs_no_command_at_its_end(layer: MemoryLayer) -> None:
+    calls: list[str] = []
+    for name in ("session_load", "session_save", "session_delete"):
+        setattr(layer, name, lambda *args, name=name: calls.append(name))
+    client = Client(layer, route("websocket.receive", echo))
+    client.connect()
+    client.says("a")
+    client.leaves()
+    assert calls == []
+
+
+def test_session_of_a_refused_handshake_ends_with_it(layer: MemoryLayer) -> None:
+    @channel_session
+    def refuse(message: Message) -> None:
+        message.channel_session["user"] = 7
+        message.channel_session.save()
+        raise DenyConnection
+
+    client = Client(layer, route("websocket.connect", refuse))
+    with pytest.raises(DenyConnection):
+        client.connect()
+    client.consumers.end()
+    assert layer.session_load(client.name) is None
+
+
 def test_an_unchanged_session_is_not_written(layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     saves: list[str] = []
     original = layer.session_save

@@ -272,6 +272,72 @@ def test_the_session_of_a_refused_handshake_is_dropped(pair: Pair) -> None:
     assert dict(ChannelSession(pair.worker, pair.name)) == {}
 
 
+def disconnect(pair: Pair) -> None:
+    pair.consumers.disconnect(pair.content(code=1000))
+    pair.work(DISCONNECT)
+
+
+@pytest.mark.parametrize("channel", [CONNECT, RECEIVE, DISCONNECT])
+def test_a_session_that_its_consumer_saved_ends_with_the_connection(pair: Pair, channel: str) -> None:
+    @channel_session
+    def save(message: Message) -> None:
+        if message.channel_name == channel:
+            message.channel_session["kept"] = True
+            message.channel_session.save()
+
+    pair.act = save
+    connect(pair)
+    worker = pair.beside(lambda: pair.work(RECEIVE))
+    pair.consumers.receive(pair.content(text="one"))
+    worker.join(DEADLINE)
+    disconnect(pair)
+    assert pair.ran == [CONNECT, RECEIVE, DISCONNECT]
+    assert pair.owner.session_load(pair.name) is None
+
+
+def test_a_session_that_another_process_saved_ends_with_a_connection_that_uses_it(pair: Pair) -> None:
+    @channel_session
+    def use(message: Message) -> None: ...
+
+    pair.act = use
+    connect(pair)
+    pair.act = lambda message: None
+    ChannelSession(pair.owner, pair.name).save()
+    disconnect(pair)
+    assert pair.owner.session_load(pair.name) is None
+
+
+def test_a_connection_without_session_costs_no_command_at_its_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted: list[str] = []
+    monkeypatch.setattr(pair.worker, "session_delete", deleted.append)
+    connect(pair)
+    disconnect(pair)
+    assert (pair.ran, deleted) == ([CONNECT, DISCONNECT], [])
+
+
+def test_a_session_that_a_dead_worker_saved_ends_with_the_connection(pair: Pair) -> None:
+    connect(pair)
+    gone = threading.Event()
+
+    @channel_session
+    def save_and_stay_silent(message: Message) -> None:
+        if message.channel_name == RECEIVE:
+            message.channel_session["kept"] = True
+            message.channel_session.save()
+            pair.turns.announce()
+            gone.wait(DEADLINE)
+
+    pair.act = save_and_stay_silent
+    worker = pair.beside(lambda: pair.work(RECEIVE))
+    pair.consumers.receive(pair.content(text="one"))
+    assert pair.owner.session_load(pair.name) == {"kept": True}
+    pair.act = lambda message: None
+    disconnect(pair)
+    assert pair.owner.session_load(pair.name) is None
+    gone.set()
+    worker.join(DEADLINE)
+
+
 def test_a_failed_connect_consumer_is_told_on_both_sides(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     def fail(message: Message) -> None:
         raise ValueError("as wanted")
