@@ -33,8 +33,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # A queue that is not full may hold expired messages: who takes passes over them. Only the head is looked at, since
-# messages of one queue expire in the order in which they came unless their senders' settings differ. What fails has pushed
-# nothing: its sender is told so.
+# messages of one queue expire in the order in which they came unless their senders' settings differ. What fails has
+# pushed nothing: its sender is told so.
 _PUSH = """
 local expired = 0
 local function push(key, payload, lifetime, capacity)
