@@ -141,6 +141,8 @@ class RedisLayer(LayerBase):
             self.deliver_payload,
             self.add_local,
             self.discard_local,
+            lambda group: self._ring.place(self._group_prefix + group),
+            lambda process: self._ring.place(self._inbox_prefix + process),
             self._timeout,
         )
 

@@ -133,6 +133,16 @@ class Cluster(Ring):
         for shard in list(self._shards.values()):
             shard.subscriber.unsubscribe(name)
 
+    def place(self, name: str) -> str:
+        client = self._client
+        if client is None:
+            return ""
+        try:
+            node = client.get_node_from_key(name)
+        except (RedisError, RedisClusterException):
+            return ""  # no node has it now
+        return f"{node.host}:{node.port}"
+
     def close(self) -> None:
         super().close()
         if self._client is not None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-import queue
+import secrets
 import threading
 import time
-from _thread import RLock
 from collections.abc import Callable
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_gone import GoneProcesses
+from offload.layers.redis_lanes import Lanes
 
 logger = logging.getLogger("offload.layer")
 
@@ -49,13 +49,14 @@ class _Question:
 
 
 class Requests:
-    """Asks other processes, and does what they ask, one after the other.
+    """Asks other processes, and does what they ask.
 
     Args:
         publish: to a process's inbox; returns how many were counted that listen.
         is_heard_elsewhere: whether a process of which none was counted listens all the same, or may.
         deliver, add, discard: the layer's: ``deliver_payload``, ``add_local`` (which waits), ``discard_local``.
-        timeout: seconds to wait for an answer.
+        place_of_group, place_of_process: which server has a group, or a process's inbox; they neither wait nor raise.
+        timeout: seconds to wait for an answer, and after which others do not wait for ours any more.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Requests:
         deliver: Callable[[str, bytes, bool], None],
         add: Callable[[str, str], None],
         discard: Callable[[str, str], None],
+        place_of_group: Callable[[str], str],
+        place_of_process: Callable[[str], str],
         timeout: float,
     ) -> None:
         self._publish = publish
@@ -72,14 +75,14 @@ class Requests:
         self._deliver = deliver
         self._add = add
         self._discard = discard
+        self._place_of_group = place_of_group
+        self._place_of_process = place_of_process
         self._timeout = timeout
-        self._lock = RLock()
-        self._numbers = itertools.count()
+        # Not from 0: what was asked before `close` may be answered to whoever asks after it.
+        self._numbers = itertools.count(secrets.randbits(48))
         self._open: dict[bytes, _Question] = {}
         self._gone = GoneProcesses()
-        self._todo: queue.SimpleQueue[tuple[bytes, bytes] | None] | None = None
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._lanes = Lanes()
 
     def ask(self, kind: bytes, process: str, group: str, channel: str, asker: str) -> None:
         """Returns when the other process has done it, or is gone.
@@ -119,16 +122,12 @@ class Requests:
             reason = rest.decode(errors="replace")
             question.answer(reason and f"the process that owns channel {question.channel!r} failed: {reason}")
         elif kind in (ADD, DISCARD):
-            self._later(kind + head, rest)
+            self._take_request(kind, head, rest)
         else:
             logger.warning("lost a message to this process's inbox: unknown kind %r", kind)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            todo = self._todo
-        if todo is not None:
-            todo.put(None)
+        self._lanes.close()
         for question in list(self._open.values()):
             question.answer(_CLOSED)
 
@@ -151,39 +150,46 @@ class Requests:
         self._gone.forget(process)
         return True
 
-    def _later(self, head: bytes, rest: bytes) -> None:
-        """Adding waits for the reader that calls this. In the order asked: a discard may follow an add."""
-        with self._lock:
-            if self._closed:
-                return
-            if self._todo is None:
-                self._todo = queue.SimpleQueue()
-            self._todo.put((head, rest))
-            if self._thread is not None:
-                return
-            thread = self._thread = threading.Thread(target=self._serve, name="offload-redis-requests", daemon=True)
-        thread.start()
+    def _take_request(self, kind: bytes, number: bytes, rest: bytes) -> None:
+        """Adding waits for the reader that calls this, and for the group's server: in the order asked, since a discard
+        may follow an add, but not behind groups of other servers."""
+        try:
+            asker, group, channel = rest.decode().split("\n")
+        except ValueError:
+            logger.warning("lost a request to this process's inbox: it has no known form")
+            return
+        self._gone.forget(asker)
+        place = self._place_of_group(group)
+        came = time.monotonic()
 
-    def _serve(self) -> None:
-        todo = self._todo
-        assert todo is not None
-        while (request := todo.get()) is not None:
-            head, rest = request
+        def carry_out() -> None:
+            self._answer(place, asker, number, group, self._carry_out(kind, group, channel, came))
+
+        self._lanes.put(place, carry_out)
+
+    def _carry_out(self, kind: bytes, group: str, channel: str, came: float) -> str:
+        """Returns what went wrong, or nothing."""
+        if time.monotonic() - came >= self._timeout:
+            # Who asked has been told that it is unknown, and may have asked for the opposite elsewhere.
+            return f"it came to the request for group {group!r} too late, after more than {self._timeout:g} s"
+        try:
+            (self._add if kind == ADD else self._discard)(group, channel)
+        except LayerUnavailable as error:
+            return str(error)
+        except Exception as error:
+            logger.exception("request for group %s failed", group)
+            return f"{type(error).__name__} was raised there"
+        return ""
+
+    def _answer(self, place: str, asker: str, number: bytes, group: str, error: str) -> None:
+        def publish() -> None:
             try:
-                asker, group, channel = rest.decode().split("\n")
-            except ValueError:
-                logger.warning("lost a request to this process's inbox: it has no known form")
-                continue
-            self._gone.forget(asker)
-            error = ""
-            try:
-                (self._add if head[:1] == ADD else self._discard)(group, channel)
-            except LayerUnavailable as failure:
-                error = str(failure)
-            except Exception as failure:
-                logger.exception("request for group %s failed", group)
-                error = f"{type(failure).__name__} was raised there"
-            try:
-                self._publish(asker, b"r%b\n%b" % (head[1:], error.encode()))
+                self._publish(asker, b"r%b\n%b" % (number, error.encode()))
             except LayerUnavailable as failure:
                 logger.warning("could not answer a request for group %s: %s", group, failure)
+
+        where = self._place_of_process(asker)
+        if where == place:
+            publish()
+        else:
+            self._lanes.put(where, publish)

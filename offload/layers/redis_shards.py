@@ -142,6 +142,10 @@ class Ring:
         """As `Subscriber.unsubscribe`."""
         self._find(name).subscriber.unsubscribe(name)
 
+    def place(self, name: str) -> str:
+        """Which server has the name, as far as is known without asking. Neither waits nor raises."""
+        return self._find(name).shown
+
     def close(self) -> None:
         """For good."""
         for shard in self._shards.values():

@@ -6,9 +6,10 @@ import time
 import pytest
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
 from offload.layers.redis_gone import GoneProcesses
 from tests.layers.redis_receiver import PATIENCE, Receiver, joined, redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
+from tests.redis_server import running_redis, shared_redis_server  # noqa: F401  # a fixture
 
 GONE = "reply.{}!0123456789abcdef"
 
@@ -96,25 +97,124 @@ def test_wait_for_a_silent_process_is_no_longer_than_the_timeout(shared_redis_se
     assert 0.1 <= time.monotonic() - before < 1.5
 
 
-def test_close_ends_the_wait_for_an_answer(shared_redis_server, redis_layers):  # noqa: F811
-    other = redis_layers(shared_redis_server.url, timeout=60.0)
-    ended = []
+def asking(layer, channel):
+    """Ask for a membership, in a thread. Returns the thread, and a list for what is raised."""
+    raised = []
 
     def add():
         try:
-            other.group_add("room", GONE.format("mute"))
+            layer.group_add("room", channel)
         except LayerUnavailable as error:
-            ended.append(error)
+            raised.append(str(error))
 
+    thread = threading.Thread(target=add)
+    thread.start()
+    return thread, raised
+
+
+def question(mute):
+    """What another process was asked: the number."""
+    kind, _, frame = mute.read()
+    assert kind == b"message"
+    return frame.partition(b"\n")[0][1:]
+
+
+def test_close_ends_the_wait_for_an_answer(shared_redis_server, redis_layers):  # noqa: F811
+    other = redis_layers(shared_redis_server.url, timeout=60.0)
     with shared_redis_server.connection() as mute:
         mute.run("SUBSCRIBE", "inbox:mute")
-        asking = threading.Thread(target=add)
-        asking.start()
-        assert mute.read()[0] == b"message"
+        thread, raised = asking(other, GONE.format("mute"))
+        assert question(mute)
         other.check()  # behind the question, on the same connection
         other.close()
-        asking.join(PATIENCE)
-    assert len(ended) == 1
+        thread.join(PATIENCE)
+    assert len(raised) == 1
+
+
+def test_answer_to_a_question_from_before_close_answers_none_from_after_it(shared_redis_server, redis_layers):  # noqa: F811
+    other = redis_layers(shared_redis_server.url)
+    inbox = f"inbox:{other.process}"
+    with shared_redis_server.connection() as mute:
+        mute.run("SUBSCRIBE", "inbox:mute")
+        thread, _ = asking(other, GONE.format("mute"))
+        before = question(mute)
+        other.close()
+        thread.join(PATIENCE)
+        thread, raised = asking(other, GONE.format("mute"))
+        after = question(mute)
+        assert before != after
+        assert shared_redis_server.run("PUBLISH", inbox, b"r%b\n" % before) == 1
+        assert shared_redis_server.run("PUBLISH", inbox, b"r%b\nrefused" % after) == 1
+        thread.join(PATIENCE)
+    assert raised == ["the process that owns channel 'reply.mute!0123456789abcdef' failed: refused"]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    with running_redis(tmp_path / "healthy") as healthy, running_redis(tmp_path / "frozen") as frozen:
+        yield healthy, frozen
+
+
+def at(shards, shard, names):
+    """The names that live on one of the shards."""
+    urls = [server.url for server in shards]
+    return [name for name in names if RedisLayer(urls)._ring.place(name) == shard.url]
+
+
+def with_inbox_at(shards, shard, redis_layers, **settings):  # noqa: F811
+    while True:
+        layer = redis_layers([server.url for server in shards], **settings)
+        if at(shards, shard, [f"inbox:{layer.process}"]):
+            return layer
+
+
+def test_frozen_shard_holds_up_no_requests_for_groups_of_others(shards, redis_layers):  # noqa: F811
+    healthy, frozen = shards
+    owner, other = (with_inbox_at(shards, healthy, redis_layers, timeout=2) for _ in range(2))
+    receiver = joined(owner)
+    groups = [f"group:room-{number}" for number in range(100)]
+    quick, slow = (at(shards, shard, groups)[:3] for shard in shards)
+    frozen.freeze()
+    for number, group in enumerate(slow):
+        frame = f"a{number}\n{other.process}\n{group.removeprefix('group:')}\n{receiver.channel}"
+        assert healthy.run("PUBLISH", f"inbox:{owner.process}", frame) == 1
+    for group in quick:
+        other.group_add(group.removeprefix("group:"), receiver.channel)
+        other.group_send(group.removeprefix("group:"), {"to": group})
+        assert receiver.next() == {"to": group}
+
+
+def test_answer_that_cannot_be_given_holds_up_no_other(shards, redis_layers):  # noqa: F811
+    healthy, frozen = shards
+    owner, other = (with_inbox_at(shards, healthy, redis_layers, timeout=2) for _ in range(2))
+    receiver = joined(owner)
+    groups = at(shards, healthy, [f"group:room-{number}" for number in range(100)])
+    asker = at(shards, frozen, [f"inbox:asker-{number}" for number in range(100)])[0].removeprefix("inbox:")
+    frozen.freeze()
+    for number in range(3):
+        frame = f"a{number}\n{asker}\n{groups[0].removeprefix('group:')}\n{receiver.channel}"
+        assert healthy.run("PUBLISH", f"inbox:{owner.process}", frame) == 1
+    other.group_add(groups[1].removeprefix("group:"), receiver.channel)
+
+
+def test_requests_that_nobody_waits_for_any_more_are_dropped(shards, redis_layers):  # noqa: F811
+    healthy, frozen = shards
+    owner = with_inbox_at(shards, healthy, redis_layers, timeout=0.4)
+    receiver = joined(owner)
+    mute = at(shards, healthy, [f"inbox:mute-{number}" for number in range(100)])[0]
+    slow = at(shards, frozen, [f"group:room-{number}" for number in range(100)])[:10]
+    with healthy.connection() as asker:
+        asker.run("SUBSCRIBE", mute)
+        frozen.freeze()
+        for number, group in enumerate(slow):
+            frame = "\n".join(
+                (f"a{number}", mute.removeprefix("inbox:"), group.removeprefix("group:"), receiver.channel)
+            )
+            healthy.run("PUBLISH", f"inbox:{owner.process}", frame)
+        answers = [asker.read()[2].decode().split("\n") for _ in slow]
+    assert [number for number, _ in answers] == [f"r{number}" for number in range(10)]
+    last = slow[-1].removeprefix("group:")
+    assert answers[-1][1] == f"it came to the request for group {last!r} too late, after more than 0.4 s"
 
 
 def test_gone_processes_are_kept_for_a_minute_and_are_bounded():
