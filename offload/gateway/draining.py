@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -35,13 +36,13 @@ class Drain:
         self._code = code
         self._count = len(self._left)
         self._loop = gevent.get_hub().loop
-        self._began = self._loop.now()
+        self._began = time.monotonic()
         self._seconds = min(seconds, _LONGEST_STEP * (self._count - 1))
         self._timer = self._loop.timer(0.0, ref=False)
         self._tick()
 
     def _tick(self) -> None:
-        passed = self._loop.now() - self._began
+        passed = time.monotonic() - self._began
         # The first leaves at once, the last at the end.
         due = self._count
         if passed < self._seconds:

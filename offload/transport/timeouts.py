@@ -1,11 +1,13 @@
 """Timeouts for many connections at the price of one timer.
 
 All members of one `Timeouts` wait equally long, so they fall due in the order in which they were added: a dict keeps
-that order, and only its first member is ever looked at.
+that order, and only its first member is ever looked at. By the monotonic clock: the loop's own one is set back and
+forth with the machine's.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -30,7 +32,6 @@ class Timeouts(Generic[M]):
         self._expired = expired
         self._deadlines: dict[M, float] = {}
         self._loop = gevent.get_hub().loop
-        self._now = self._loop.now
         # Does not keep the loop alive by itself.
         self._timer = self._loop.timer(seconds or 0.0, ref=False)
         self._armed = False
@@ -43,7 +44,7 @@ class Timeouts(Generic[M]):
         if self.seconds is None:
             return
         self._deadlines.pop(member, None)
-        self._deadlines[member] = self._now() + self.seconds
+        self._deadlines[member] = time.monotonic() + self.seconds
         if not self._armed:
             self._arm(self.seconds)
 
@@ -68,7 +69,7 @@ class Timeouts(Generic[M]):
 
     def _fire(self) -> None:
         self._armed = False
-        now = self._now()
+        now = time.monotonic()
         while self._deadlines:
             member, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
