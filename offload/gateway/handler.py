@@ -128,6 +128,10 @@ class HttpHandler:
 
     def head_expired(self) -> None:
         """The client took too long over a request's head."""
+        self._connection.read_now()
+        if self._state is not _HEAD or self._connection.closed:
+            # The rest was there: whoever was too slow, it was not the client.
+            return
         if self._protocol.rest:
             self.refuse(HttpError(408, "the request's head did not arrive in time"))
         else:
@@ -141,7 +145,10 @@ class HttpHandler:
         elif self._state is _DISCARDING:
             self._end()
         else:
-            self._connection.close()
+            # A close would answer the request that may be there by now with a reset.
+            self._connection.read_now()
+            if self._state is _IDLE:
+                self._connection.close()
 
     def send_expired(self) -> None:
         """The time to take the end of an answer is over, unless some of it was taken meanwhile."""

@@ -127,6 +127,11 @@ class Connection:
             self._reading = True
             self._reader.start(self._readable)
 
+    def read_now(self) -> None:
+        """Read what has arrived and the loop has not said so yet; nothing while reading is paused."""
+        if self._reading:
+            self._readable()
+
     def _readable(self) -> None:
         try:
             data = self._recv(READ_BYTES)

@@ -35,6 +35,9 @@ class Timeouts(Generic[M]):
         # Does not keep the loop alive by itself.
         self._timer = self._loop.timer(seconds or 0.0, ref=False)
         self._armed = False
+        # When the timer is to fire; and whether it was late the last time, and nobody's time has ended since.
+        self._due = 0.0
+        self._was_late = False
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -63,6 +66,7 @@ class Timeouts(Generic[M]):
 
     def _arm(self, seconds: float) -> None:
         self._armed = True
+        self._due = time.monotonic() + seconds + _COARSENESS
         self._timer.close()
         self._timer = self._loop.timer(seconds + _COARSENESS, ref=False)
         self._timer.start(self._fire)
@@ -70,6 +74,13 @@ class Timeouts(Generic[M]):
     def _fire(self) -> None:
         self._armed = False
         now = time.monotonic()
+        if now - self._due > _COARSENESS and not self._was_late:
+            # Somebody has blocked the loop, and its timers come before its reads: what the members are waited for may
+            # have arrived long ago. They have the time of some turns to say so.
+            self._was_late = True
+            self._arm(0.0)
+            return
+        self._was_late = False
         while self._deadlines:
             member, deadline = next(iter(self._deadlines.items()))
             if deadline > now:

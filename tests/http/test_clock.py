@@ -1,8 +1,9 @@
-"""Times on a machine whose clock is set: they last as long as they are meant to."""
+"""Times where the clock is set, or the loop blocked: they last as long as they are meant to."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -100,3 +101,34 @@ def test_drain_goes_on_after_the_clock_was_set_back(clock: tuple[dict[str, str],
         assert list(codes) == [1001] * 4
         assert server.wait() == 0
         assert "cut off" not in server.log
+
+
+def test_what_arrived_while_the_loop_was_blocked_is_not_too_late(tmp_path: Path) -> None:
+    begin, end = tmp_path / "begin", tmp_path / "end"
+    os.mkfifo(begin)
+    os.mkfifo(end)
+    # Shorter than the application holds up everything.
+    options = ("--layer", "memory://", "--keep-alive", "2", "--header-timeout", "2")
+    with serving("tests.http.apps.freezing", *options) as server, contextlib.ExitStack() as stack:
+        # More than the loop hears of in one turn.
+        clients = [stack.enter_context(Client(server)) for _ in range(100)]
+        blocking = stack.enter_context(Client(server))
+        idle, beginning = clients[:60], clients[60:]
+        for client in idle:
+            assert client.get("/").text == "hello"
+        for client in beginning:
+            client.send("GET / HTTP/1.1\r\n")
+        blocking.send(f"GET /?{begin}&{end} HTTP/1.1\r\nHost: a\r\n\r\n")
+        with begin.open("wb"):
+            pass
+        for client in idle:
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in beginning:
+            client.send("Host: a\r\n\r\n")
+        with end.open("wb"):
+            pass
+        for client in [blocking, *clients]:
+            assert client.read().text == "hello"
+        # Who says nothing is shown out as before.
+        for client in clients[::20]:
+            assert client.rest() == b""
