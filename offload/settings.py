@@ -69,6 +69,11 @@ class Settings:
     graceful_timeout: float = _setting(
         30.0, "--graceful-timeout", "seconds that a stop waits for requests and consumers", low=0, metavar="S"
     )
+    # The least is what a process may need for its last words when its time is over.
+    kill_timeout: float = _setting(
+        5.0, "--kill-timeout", "seconds past the end of a stop after which a process that still runs is killed",
+        low=2, metavar="S",
+    )  # fmt: skip
     keep_alive: float = _setting(
         2.0, "--keep-alive", "seconds that an idle connection waits for a request; 0 for none", low=0, metavar="S"
     )
@@ -213,6 +218,10 @@ class Settings:
         "way to the layer, after which a handshake is answered 503 and a WebSocket closed", low=2, metavar="S",
     )  # fmt: skip
     alias: str = _setting("default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME")
+    takers: int = _setting(
+        4, "--takers", "messages that a worker asks the layer for at a time; more where the layer is far away",
+        low=1, metavar="N",
+    )  # fmt: skip
     only_channels: tuple[str, ...] = _setting(
         (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB"
     )
@@ -265,7 +274,7 @@ class Settings:
 _LARGEST = 2**31 - 1
 """No number may be larger: neither the kernel's integers nor a loop's timers take more."""
 
-_OF_WORKERS_ALONE = frozenset(("alias", "only_channels", "exclude_channels"))
+_OF_WORKERS_ALONE = frozenset(("alias", "takers", "only_channels", "exclude_channels"))
 _OF_BOTH = frozenset(
     (
         "workers",
@@ -274,6 +283,7 @@ _OF_BOTH = frozenset(
         "pid",
         "pool_size",
         "graceful_timeout",
+        "kill_timeout",
         "layer",
         "routing",
         "log_level",

@@ -28,9 +28,10 @@ from offload.layers.redis_wire import threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
 
-_BATCH = 64  # messages delivered before others get a turn
-_WORTH_WAITING = 0.0005  # seconds that a delivery must take before others are awaited for its sake
-_LONGEST_WAIT = 0.005
+# What a wait may cost and save is measured as it goes, so none of these needs to be set for a machine or a site.
+_BATCH = 64  # messages delivered before others get a turn; by then joining has saved nearly all of the system calls
+_WORTH_WAITING = 0.0005  # seconds that a delivery must take before others are awaited for its sake: some round trips
+_LONGEST_WAIT = 0.005  # seconds; nobody sees them, and a group so large that it could save more takes longer itself
 _TURNS = 5  # of the loop, in which an answered consumer ends and the next one sends
 _SLOWEST_TICK = 1.0  # seconds
 _FIRST_DELAY = 0.05

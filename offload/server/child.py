@@ -24,7 +24,8 @@ class Child:
         slot: which of the ``--workers`` places it fills; None for a hub.
         counter: its place in the shared load: while one process replaces another, both count.
         replaces: whose place it takes when it is ready.
-        retired: when it was told to leave for its replacement.
+        retired: whether it was told to leave for its replacement.
+        kill_at: when that will have taken too long.
     """
 
     pid: int
@@ -35,18 +36,19 @@ class Child:
     hub_path: str | None = None
     replaces: Child | None = None
     ready: bool = False
-    retired: float | None = None
+    retired: bool = False
+    kill_at: float | None = None
     failure: str | None = None
 
     @property
     def serves(self) -> bool:
         """Whether it takes connections: it has booted, and no other took its place."""
-        return self.slot is not None and self.ready and self.retired is None
+        return self.slot is not None and self.ready and not self.retired
 
     @property
     def boots(self) -> bool:
         """Whether it is on its way to serve."""
-        return self.slot is not None and not self.ready and self.retired is None
+        return self.slot is not None and not self.ready and not self.retired
 
 
 def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:

@@ -30,8 +30,6 @@ log = logging.getLogger("offload.server")
 
 HUB_REFUSED = 2
 """Exit status of a hub whose path cannot be used, which starting it again would not change."""
-KILL_AFTER_SECONDS = 5.0
-"""How much longer than the graceful time a child may take before it is killed."""
 
 
 class _Stage(Enum):
@@ -117,6 +115,7 @@ class Supervisor:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._reap()
+            self._kill_overdue()
             if self._signals.logs_moved:
                 self._reopen_logs()
             if self._signals.stop is not None or self._error is not None:
@@ -139,9 +138,6 @@ class Supervisor:
             log.info("reloading: SIGHUP")
             self._restarts.hurry()
             self._begin_reload()
-        overdue = time.monotonic() - self.settings.stop_seconds - KILL_AFTER_SECONDS
-        stuck = [child for child in self._children.values() if child.retired is not None and child.retired < overdue]
-        self._signal(stuck, signal.SIGKILL)
 
     def _begin_reload(self) -> None:
         """Whoever was forked until now may have the code of before; who only boots has no clients, and goes at once."""
@@ -150,7 +146,7 @@ class Supervisor:
         )
         for child in [child for child in self._children.values() if child.boots]:
             log.info("%s %d was not ready yet; starting another in its place", self.what, child.pid)
-            child.retired = time.monotonic()
+            self._retire(child)
             # Not by a note, which is not read before it is ready.
             self._signal([child], signal.SIGTERM)
             old, child.replaces = child.replaces, None
@@ -168,10 +164,14 @@ class Supervisor:
     def _replaced(self, child: Child, old: Child) -> None:
         child.replaces = None
         if old.pid in self._children:
-            old.retired = time.monotonic()
+            self._retire(old)
             if not old.control.tell(retire=True):
                 self._signal([old], signal.SIGTERM)
         self._replace_next()
+
+    def _retire(self, child: Child) -> None:
+        child.retired = True
+        child.kill_at = time.monotonic() + self._seconds_to_leave
 
     def _not_replaced(self, child: Child, old: Child, how: str) -> None:
         self._to_replace.clear()
@@ -182,8 +182,7 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         moments = self._restarts.moments()
-        leave = self.settings.stop_seconds + KILL_AFTER_SECONDS
-        moments += [child.retired + leave for child in self._children.values() if child.retired is not None]
+        moments += [child.kill_at for child in self._children.values() if child.kill_at is not None]
         if self._deadline is not None:
             moments.append(self._deadline)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -198,19 +197,40 @@ class Supervisor:
             self._to_replace.clear()
             if self._signals.stop is not None:
                 log.info("stopping: %s", signal.Signals(self._signals.stop).name)
-            self._deadline = now + self.settings.stop_seconds + KILL_AFTER_SECONDS
+            self._deadline = now + self._seconds_to_leave
             self._signal(servers, signal.SIGTERM)
             self._service.tell(STOPPING="1")
-        overdue = self._deadline is not None and self._deadline <= now
-        if overdue or self._signals.stop == signal.SIGQUIT:
+        if self._signals.stop == signal.SIGQUIT:
             self._deadline = None
             self._signal(servers or list(self._children.values()), signal.SIGKILL)
+        elif self._deadline is not None and self._deadline <= now:
+            self._deadline = None
+            self._kill(servers or list(self._children.values()))
         if not servers and self._stage is _Stage.ENDING_SERVERS:
             self._stage = _Stage.ENDING_HUBS
-            self._deadline = now + KILL_AFTER_SECONDS
+            self._deadline = now + self.settings.kill_timeout
             # The pair's end, not a signal: one may have been sent to the whole process group, when it was too early.
             for hub in self._children.values():
                 self._part(hub)
+
+    @property
+    def _seconds_to_leave(self) -> float:
+        return self.settings.stop_seconds + self.settings.kill_timeout
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        self._kill([child for child in self._children.values() if child.kill_at is not None and child.kill_at <= now])
+
+    def _kill(self, overdue: list[Child]) -> None:
+        for child in overdue:
+            child.kill_at = None
+            log.warning(
+                "%s %d still runs %g s past its time (--kill-timeout); it is killed",
+                self.what if child.hub_path is None else "hub process",
+                child.pid,
+                self.settings.kill_timeout,
+            )
+        self._signal(overdue, signal.SIGKILL)
 
     @staticmethod
     def _signal(children: list[Child], number: int) -> None:
@@ -301,7 +321,7 @@ class Supervisor:
             child.control.sock.close()
 
     def _child_ready(self, child: Child) -> None:
-        if child.retired is not None:
+        if child.retired:
             # It was too late, and is on its way out.
             return
         child.ready = True
@@ -345,7 +365,7 @@ class Supervisor:
         if self._signals.stop is not None or self._error is not None:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        if child.retired is not None:
+        if child.retired:
             log.info("%s %d was replaced and %s", self.what, child.pid, how)
         elif child.slot is not None and not self._served:
             self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")

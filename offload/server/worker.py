@@ -34,8 +34,6 @@ from offload.transport.pool import Pool
 
 log = logging.getLogger("offload.consumer")
 
-TAKERS = 4
-"""Greenlets that take from the layer: while one waits for an answer, others hand on what they got."""
 TAKE_SECONDS = 1.0
 """How long one take waits; a stop is noticed in between."""
 PAUSE_SECONDS = 0.5
@@ -106,7 +104,8 @@ class WorkerProcess:
         loop.signal(signal.SIGUSR1, ref=False).start(logs.reopen)
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
-        takers = [gevent.spawn(self._take) for _ in range(min(TAKERS, self.settings.pool_size))]
+        # While one waits for an answer, others hand on what they got.
+        takers = [gevent.spawn(self._take) for _ in range(min(self.settings.takers, self.settings.pool_size))]
         announcer = gevent.spawn(self._announce)
         log.info("serving %s", ", ".join(self._channels))
         self.control.tell(ready=True)

@@ -43,8 +43,7 @@ def run(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
         ),
         (
             {"default": {"URL": ["redis://127.0.0.1:6379/0", None]}},
-            "CHANNEL_LAYERS['default'] has the URL <list>; "
-            "write an address such as 'redis://127.0.0.1:6379/0'",
+            "CHANNEL_LAYERS['default'] has the URL <list>; write an address such as 'redis://127.0.0.1:6379/0'",
         ),
         (
             {"default": {"BACKEND": "offload.layers.redis.RedisLayer", "CONFIG": {"hosts": [6379]}}},

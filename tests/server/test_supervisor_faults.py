@@ -19,11 +19,16 @@ from tests.serving import DEADLINE, ROOT, Server, serving
 APP = """
 import os
 import socket
+import sys
 from offload import route
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/wait":
         environ["wsgi.input"].read(1)
+    elif environ["PATH_INFO"] == "/stuck":
+        # In the whole process, loop and all.
+        print("stuck", file=sys.stderr, flush=True)
+        open("never").close()
     elif environ["PATH_INFO"] == "/deaf":
         close_control()
     start_response("200 OK", [("Content-Length", "0")])
@@ -202,3 +207,29 @@ def _switches(status: Path) -> int:
     """How often the process went to sleep."""
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt_switches")]
     return int(line.split()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_does_not_end_is_killed_after_the_kill_timeout(project: Path, number: int) -> None:
+    os.mkfifo(project / "never")
+    server = start(project, "--graceful-timeout", "0", "--kill-timeout", "2")
+    try:
+        (stuck,) = server.pids
+        with server.connect() as sock:
+            sock.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_for("stuck\n")
+            began = time.monotonic()
+            server.signal(number)
+            server.wait_for(
+                rf"\[WARNING\] server process {stuck} still runs 2 s past its time \(--kill-timeout\); it is killed"
+            )
+            assert time.monotonic() - began >= 2
+            wait_gone(stuck)
+        if number == signal.SIGTERM:
+            assert server.wait() == 0
+        else:
+            server.wait_for(f"server process {stuck} was replaced and was killed by SIGKILL")
+            ask(server, "/")
+    finally:
+        assert server.stop() == 0, server.log
+    assert server.log.count("it is killed") == 1

@@ -13,7 +13,6 @@ from websockets.sync.client import ClientConnection, connect
 from offload.consumers.dispatch import LATER_PAUSE
 from offload.interfaces import Content
 from offload.layers.ipc import IPCLayer
-from offload.server.worker import TAKERS
 from tests.serving import DEADLINE, ROOT, Server
 
 APP = """
@@ -21,16 +20,20 @@ import itertools
 import json
 import os
 import time
+from greenlet import getcurrent
 from offload import ConsumeLater, Group, configure, route
 from offload.layers.ipc import IPCLayer
 
 faults = itertools.count(1)
+takers = []
 attempts = []
 
 class Faulty(IPCLayer):
     def receive(self, channels, timeout=None):
+        if getcurrent() not in takers:
+            takers.append(getcurrent())
         if next(faults) <= int(os.environ.get("FAULTS", "0")):
-            raise RuntimeError("a fault that nobody thought of")
+            raise RuntimeError(f"a fault of taker {takers.index(getcurrent())} that nobody thought of")
         return super().receive(channels, timeout)
 
 configure(Faulty)
@@ -94,11 +97,13 @@ def site(project: Path) -> Iterator[Site]:
 
 def test_takers_survive_what_nobody_thought_of(project: Path) -> None:
     with contextlib.ExitStack() as stack:
-        # Each taker meets one.
-        site = Site(project, stack, FAULTS=str(TAKERS))
-        site.worker.wait_for(
-            r"no messages can be taken\nTraceback (?s:.)*?\nRuntimeError: a fault that nobody thought of", times=TAKERS
+        # Each of them meets two.
+        site = Site(project, stack, FAULTS="6", OFFLOAD_TAKERS="3")
+        fault = (
+            r"no messages can be taken\nTraceback (?s:.)*?\nRuntimeError: a fault of taker (\d) that nobody thought of"
         )
+        found = {site.worker.wait_for(fault, times=times)[1] for times in range(1, 7)}
+        assert found == {"0", "1", "2"}
         assert site.send_later({"a": 1})[1] == [{"a": 1}] * 3
 
 
