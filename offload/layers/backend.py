@@ -38,7 +38,7 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def _unsubscribe(self, group: str) -> None:
         """Neither waits nor raises (it is called from event loops): note it, and have it done before a later
-        `_subscribe` to the same group."""
+        `_subscribe` to the same group. Also after a `_subscribe` that failed or was interrupted."""
 
     @abc.abstractmethod
     def _add_for_process(self, process: str, group: str, channel: str) -> None:

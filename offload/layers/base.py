@@ -1,7 +1,8 @@
 """What every layer does alike: settings, names, encoding, local delivery, subscriptions, counters, forks.
 
 A backend fills in the methods of ``offload.layers.backend``; they get checked names without the prefix, and bytes. It
-calls the methods under "For backends" with what its server sends it. Knows no server.
+calls the methods under "For backends" with what its server sends it, and tells `_upstream` which groups are lost for a
+while; not the inbox, since clients may come and be served while a server is away. Knows no server.
 
 Threads: the public methods run in whatever thread or greenlet calls them, several at a time; so do the backend's. No
 lock of this module is held while one of the backend's methods or a receiver runs.
@@ -36,7 +37,7 @@ from offload.layers.upstream import Upstream
 
 logger = logging.getLogger("offload.layer")
 
-_INBOX = ""  # no group has this name
+INBOX = ""  # no group has this name
 _SLICE = 0.1
 
 
@@ -227,8 +228,10 @@ class LayerBase(Backend):
 
     def close(self) -> None:
         """As `Layer.close`. Channels of this process are detached."""
+        upstream = self._upstream
         self._begin()
         self._close()
+        upstream.close(LayerUnavailable(f"layer {self.name!r} was closed meanwhile"))
 
     # For backends
 
@@ -261,7 +264,7 @@ class LayerBase(Backend):
 
     def open_inbox(self) -> None:
         """Returns when messages for this process arrive. Raises what `_open_inbox` does."""
-        self._upstream.ensure(_INBOX)
+        self._upstream.ensure(INBOX)
 
     def add_local(self, group: str, channel: str) -> None:
         """Make a channel of this process a member; returns when that is in force. Nothing happens when the channel is
@@ -272,15 +275,6 @@ class LayerBase(Backend):
     def discard_local(self, group: str, channel: str) -> None:
         """End a membership of a channel of this process. Does not wait or raise."""
         self._joining.discard(group, channel)
-
-    def groups_to_restore(self) -> list[str]:
-        """The groups to subscribe to again after the connection was lost. One whose `_subscribe` is running is not
-        among them: that call succeeds or raises by itself."""
-        return [group for group in self._upstream.in_force() if group != _INBOX]
-
-    def inbox_to_restore(self) -> bool:
-        """Whether the process's inbox had been opened when the connection was lost."""
-        return _INBOX in self._upstream.in_force()
 
     def count(self, counter: str, number: int = 1) -> None:
         """Add to ``expired``, ``lost`` or ``reconnects``; the base counts the others."""
@@ -295,7 +289,7 @@ class LayerBase(Backend):
 
     def _begin(self) -> None:
         self.subscriptions = Subscriptions(self.group_expiry)
-        self._upstream = Upstream(self._enter, self._unsubscribe, self._is_wanted)
+        self._upstream = Upstream(self._enter, self._leave, self._is_wanted)
         self._joining = Joining(self.subscriptions, self._upstream)
         self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry)
 
@@ -304,13 +298,18 @@ class LayerBase(Backend):
         self._forked()
 
     def _enter(self, group: str) -> None:
-        if group == _INBOX:
+        if group == INBOX:
             self._open_inbox()
         else:
             self._subscribe(group)
 
+    def _leave(self, group: str) -> None:
+        # An inbox that could not be opened is tried again by the next who needs it.
+        if group != INBOX:
+            self._unsubscribe(group)
+
     def _is_wanted(self, group: str) -> bool:
-        return group == _INBOX or self.subscriptions.has_members(group)
+        return group == INBOX or self.subscriptions.has_members(group)
 
     def _check_ours(self, channel: str) -> None:
         if owner(channel) != self.process:

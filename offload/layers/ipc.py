@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
@@ -102,6 +102,13 @@ class IPCLayer(LayerBase):
             self.add_local(group, channel)
         else:
             self.discard_local(group, channel)
+
+    def lost(self, groups: Iterable[str], reason: str) -> None:
+        self._upstream.lose(groups, reason, self.timeout)
+
+    def restored(self, groups: Iterable[str]) -> None:
+        for group in groups:
+            self._upstream.restore(group)
 
     def connected_again(self) -> None:
         self.count("reconnects")

@@ -18,12 +18,14 @@ import threading
 import time
 import weakref
 from _thread import RLock
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
 from offload.layers import ipc_wire as wire
 from offload.layers.ipc_calls import Calls, Carry
 from offload.layers.ipc_hello import check_place, greet
+from offload.layers.ipc_waiter import Waiter
 from offload.layers.ipc_writer import MAX_UNSENT_BYTES, Writer
 
 logger = logging.getLogger("offload.layer")
@@ -45,25 +47,12 @@ class Owner(Protocol):
     def called(self, add: bool, group: str, channel: str) -> None:
         """Another process asks for a change of membership. In a thread of its own: it may wait and raise."""
 
+    def lost(self, groups: Iterable[str], reason: str) -> None:
+        """The hub may not know of these subscriptions until they are `restored`."""
+
+    def restored(self, groups: Iterable[str]) -> None: ...
+
     def connected_again(self) -> None: ...
-
-
-class _Waiter:
-    """One wait for one thing. A bare lock: many are made, and a condition or event costs several."""
-
-    __slots__ = ("_lock", "error", "frame")
-
-    def __init__(self) -> None:
-        self.frame: list[Any] | None = None
-        self.error: Exception | None = None
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def wait(self, timeout: float | None) -> bool:
-        return self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
-
-    def wake(self) -> None:
-        self._lock.release()
 
 
 class Link:
@@ -94,12 +83,13 @@ class Link:
         self._reason = "not connected yet"
         self._socket: socket.socket | None = None
         self._writer = Writer(self._lock)
-        self._pending: dict[int, _Waiter] = {}
-        self._arrivals: list[_Waiter] = []  # those who wait for the connection
+        self._pending: dict[int, Waiter] = {}
+        self._arrivals: list[Waiter] = []  # those who wait for the connection
         self._calls = Calls(self._carrier, self._called)
         # What to restore. Kept here rather than asked of the layer: it must be read and changed in step with writing.
         self._groups: set[str] = set()
         self._inbox = False
+        self._restoring: tuple[int, list[str]] = (0, [])  # what was asked for, and is not answered yet
 
     # For the layer
 
@@ -156,13 +146,10 @@ class Link:
             return value[0], value[1]
 
     def subscribe(self, group: str) -> None:
+        """When this fails or is interrupted, `unsubscribe` is to be called."""
         with self._lock:
             self._groups.add(group)
-        try:
-            self.request(wire.SUBSCRIBE, [group], again=True)
-        except BaseException:
-            self.unsubscribe(group)
-            raise
+        self.request(wire.SUBSCRIBE, [group], again=True)
 
     def unsubscribe(self, group: str) -> None:
         """Neither waits nor raises."""
@@ -221,8 +208,8 @@ class Link:
 
     # Callers
 
-    def _ask(self, kind: int, arguments: tuple[Any, ...]) -> tuple[int, _Waiter | None]:
-        request, waiter = next(self._ids), _Waiter()
+    def _ask(self, kind: int, arguments: tuple[Any, ...]) -> tuple[int, Waiter | None]:
+        request, waiter = next(self._ids), Waiter()
         frame = wire.pack(kind, request, *arguments)
         with self._lock:
             if not self._up:
@@ -236,7 +223,7 @@ class Link:
         self._writer.write_rest()
         return request, waiter
 
-    def _wait_for_answer(self, request: int, waiter: _Waiter, timeout: float | None) -> bool:
+    def _wait_for_answer(self, request: int, waiter: Waiter, timeout: float | None) -> bool:
         """Returns False when the connection was lost."""
         try:
             answered = waiter.wait(timeout)
@@ -258,7 +245,7 @@ class Link:
                     raise self._unreachable("was closed")
                 if self._up:
                     return
-                waiter = _Waiter()
+                waiter = Waiter()
                 self._arrivals.append(waiter)
                 thread = None
                 if self._thread is None:
@@ -365,7 +352,8 @@ class Link:
             if self._inbox:
                 self._writer.write(wire.pack(wire.OPEN_INBOX, 0))
             if self._groups:
-                self._writer.write(wire.pack(wire.SUBSCRIBE, 0, list(self._groups)))
+                self._restoring = next(self._ids), list(self._groups)
+                self._writer.write(wire.pack(wire.SUBSCRIBE, *self._restoring))
             self._up = True
             arrivals, self._arrivals = self._arrivals, []
             again, self._was_up = self._was_up, True
@@ -406,6 +394,8 @@ class Link:
                 if waiter is not None:
                     waiter.frame = frame
                     waiter.wake()
+                elif frame[1] == self._restoring[0]:
+                    owner.restored(self._restoring[1])
             elif kind == wire.CALL:
                 self._calls.take(frame[1], frame[2], frame[3], frame[4])
             elif pushes:
@@ -422,7 +412,11 @@ class Link:
             self._pending.clear()
             self._close_sockets()
             ended = self._ended
-        self._reason = f"lost its hub at {self._path}"
+            self._restoring = 0, []
+            self._reason = f"lost its hub at {self._path}"
+            if not ended and (owner := self._owner()) is not None:
+                # Under the lock, so that none of them is given up meanwhile.
+                owner.lost(self._groups, f"layer 'ipc' {self._reason}")
         for waiter in pending:
             waiter.wake()
         if not ended:

@@ -7,11 +7,12 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from offload.exceptions import ChannelFull, LayerUnavailable
-from offload.layers.base import LayerBase
+from offload.layers.base import INBOX, LayerBase
 from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
 from offload.layers.redis_cluster import Cluster
@@ -148,11 +149,11 @@ class RedisLayer(LayerBase):
 
     def _shard(self, address: RedisAddress, owners: Owners | None = None, sharded: bool = False) -> Shard:
         server = Server(address, self._connect_timeout, self._timeout, self._access)
-        return Shard(server, self._deliver, lambda: self.count("reconnects"), owners, sharded)
+        return Shard(server, weakref.ref(self), owners, sharded)
 
-    # What the server sends
+    # What the subscribers call
 
-    def _deliver(self, batch: list[tuple[bytes, bytes]]) -> None:
+    def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
         last = len(batch) - 1
         prefix = self._group_bytes
         for place, (name, payload) in enumerate(batch):
@@ -160,6 +161,25 @@ class RedisLayer(LayerBase):
                 self.deliver_group_payload(name[len(prefix) :].decode(), payload, place < last)
             else:
                 self._requests.take(payload, place < last)
+
+    def lost(self, names: Iterable[str], reason: str) -> None:
+        groups = [group for name in names if (group := self._group(name)) is not None]
+        self._upstream.lose(groups, reason, self._timeout)
+
+    def restored(self, name: str) -> None:
+        if (group := self._group(name)) is not None:
+            self._upstream.restore(group)
+
+    def refused(self, name: str) -> None:
+        group = self._group(name)
+        self._upstream.give_up(INBOX if group is None else group)
+
+    def returned(self) -> None:
+        self.count("reconnects")
+
+    def _group(self, name: str) -> str | None:
+        """Of a pub/sub channel; None of the inbox."""
+        return name[len(self._group_prefix) :] if name.startswith(self._group_prefix) else None
 
     # What the base asks for
 

@@ -7,7 +7,8 @@ Where a key has braces, what is in them counts for it, as in a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -15,32 +16,29 @@ from offload.exceptions import LayerUnavailable
 from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import PUSH, Script
 from offload.layers.redis_server import Server
-from offload.layers.redis_subscriber import Owners, Subscriber
+from offload.layers.redis_subscriber import Owner, Owners, Subscriber
 from offload.layers.redis_waits import Waits
 from offload.layers.redis_wire import Argument
-
-Deliver = Callable[[list[tuple[bytes, bytes]]], None]
 
 
 class Shard:
     """One server, and this process's connections to it; each is opened when it is needed.
 
     Args:
-        deliver, returned, owners, sharded: as of `Subscriber`.
+        owner, owners, sharded: as of `Subscriber`.
     """
 
     def __init__(
         self,
         server: Server,
-        deliver: Deliver,
-        returned: Callable[[], None],
+        owner: weakref.ref[Owner],
         owners: Owners | None = None,
         sharded: bool = False,
     ) -> None:
         self.shown = server.shown
         self.commands = Commands(server)
         self.waits = Waits(server, self.commands)
-        self.subscriber = Subscriber(server, deliver, returned, lambda: self.commands.is_busy, owners, sharded)
+        self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, owners, sharded)
         self._server = server
 
     def close(self) -> None:

@@ -271,6 +271,41 @@ def test_young_hub_waits_two_seconds_for_processes_that_are_not_back_yet(hubs, l
     assert time.monotonic() - before >= 2.0
 
 
+def test_add_to_a_group_that_is_lost_waits_for_its_return(hubs, layers):
+    hub = hubs().started()
+    layer, other = layers(), layers()
+    first, second = Inbox(layer), Inbox(layer)
+    layer.group_add("group", first.name)
+    hub.kill()
+    until(lambda: not layer._link._up)
+    adding = threading.Thread(target=layer.group_add, args=("group", second.name))
+    adding.start()
+    until(lambda: layer._upstream._losses["group"].ended is not None)
+    hubs().started()
+    adding.join(PATIENCE)
+    other.group_send("group", {"n": 1})
+    assert first.next() == second.next() == {"n": 1}
+
+
+def test_add_to_a_group_that_stays_lost_raises_in_time(hubs, layers):
+    hub = hubs().started()
+    layer = layers(timeout=0.2)
+    first, second = Inbox(layer), Inbox(layer)
+    layer.group_add("group", first.name)
+    hub.kill()
+    until(lambda: not layer._link._up)
+    with pytest.raises(LayerUnavailable) as caught:
+        layer.group_add("group", second.name)
+    assert str(caught.value) == (
+        f"layer 'ipc' lost its hub at {layer.path}; the subscription was not back within 0.2 s"
+    )
+    hubs().started()
+    until(lambda: layer.statistics()["reconnects"] == 1)
+    layer.group_add("group", second.name)
+    layer.group_send("group", {"n": 1})
+    assert first.next() == second.next() == {"n": 1}
+
+
 def test_waiting_receive_goes_on_with_the_next_hub(hubs, layers):
     hub = hubs().started()
     receiver, sender = layers(), layers()

@@ -4,8 +4,10 @@ import threading
 
 import pytest
 
+from offload.exceptions import LayerUnavailable, OffloadError
 from offload.layers.subscriptions import Subscriptions
 from offload.layers.upstream import Upstream
+from tests.redis_server import until
 
 
 class Clock:
@@ -165,7 +167,7 @@ def run(target, *args):
     def call():
         try:
             outcome.append(target(*args))
-        except OSError as error:
+        except OffloadError as error:
             outcome.append(error)
 
     thread = threading.Thread(target=call)
@@ -178,13 +180,13 @@ def test_upstream_subscribes_once_and_again_after_leaving():
     server.wanted.add("g")
     server.upstream.ensure("g")
     server.upstream.ensure("g")
-    assert server.upstream.in_force() == ["g"]
+    assert server.upstream.is_in_force("g")
     server.upstream.release("g")
     assert server.calls == [("+", "g")]
     server.wanted.clear()
     server.upstream.release("g")
     server.upstream.release("g")
-    assert server.upstream.in_force() == []
+    assert not server.upstream.is_in_force("g")
     server.wanted.add("g")
     server.upstream.ensure("g")
     assert server.calls == [("+", "g"), ("-", "g"), ("+", "g")]
@@ -217,14 +219,14 @@ def test_upstream_leaves_when_the_last_member_left_during_subscribing():
     thread.join(5)
     assert outcome == [None]
     assert server.calls == [("+", "g"), ("-", "g")]
-    assert server.upstream.in_force() == []
+    assert not server.upstream.is_in_force("g")
 
 
 def test_upstream_failure_reaches_all_who_wait_and_is_forgotten():
     server = Server()
     server.wanted.add("g")
     server.gate.clear()
-    server.error = OSError("down")
+    server.error = LayerUnavailable("down")
     first, outcome = run(server.upstream.ensure, "g")
     assert server.entered.wait(5)
     second, other = run(server.upstream.ensure, "g")
@@ -232,7 +234,84 @@ def test_upstream_failure_reaches_all_who_wait_and_is_forgotten():
     first.join(5)
     second.join(5)
     # The second waited for the first, or came after it and was told the same by the server.
-    assert outcome == other == [server.error]
+    assert [str(error) for error in outcome + other] == ["down", "down"]
+    assert outcome == [server.error]
+    # One object for both would collect the tracebacks of both.
+    assert other != outcome
     server.error = None
     server.upstream.ensure("g")
-    assert server.upstream.in_force() == ["g"]
+    assert server.upstream.is_in_force("g")
+
+
+def lost(server):
+    """A group in force that is lost; one who adds to it waits."""
+    server.wanted.add("g")
+    server.upstream.ensure("g")
+    server.upstream.lose(["g", "unknown"], "the server went", 5)
+    thread, outcome = run(server.upstream.ensure, "g")
+    until(lambda: server.upstream._losses["g"].ended is not None, "somebody to wait")
+    return thread, outcome
+
+
+def test_upstream_waits_for_the_return_of_what_is_lost():
+    server = Server()
+    thread, outcome = lost(server)
+    assert not outcome
+    assert server.upstream.is_in_force("g")
+    server.upstream.restore("g")
+    thread.join(5)
+    assert outcome == [None]
+    assert server.calls == [("+", "g")]
+    server.wanted.add("unknown")
+    server.upstream.ensure("unknown")
+
+
+def test_upstream_waits_for_a_return_no_longer_than_it_may():
+    server = Server()
+    server.wanted.add("g")
+    server.upstream.ensure("g")
+    server.upstream.lose(["g"], "the server went", 0.01)
+    for _ in range(2):
+        with pytest.raises(LayerUnavailable, match=r"^the server went; the subscription was not back within 0\.01 s$"):
+            server.upstream.ensure("g")
+    server.wanted.clear()
+    server.upstream.release("g")
+    server.wanted.add("g")
+    server.upstream.ensure("g")
+    server.upstream.ensure("g")
+    assert server.calls == [("+", "g"), ("-", "g"), ("+", "g")]
+
+
+def test_upstream_subscribes_anew_to_what_was_given_up():
+    server = Server()
+    thread, outcome = lost(server)
+    server.upstream.give_up("g")
+    thread.join(5)
+    assert outcome == [None]
+    assert server.calls == [("+", "g"), ("+", "g")]
+
+
+def test_upstream_lets_nobody_wait_after_its_end():
+    server = Server()
+    thread, outcome = lost(server)
+    server.upstream.close(LayerUnavailable("closed"))
+    thread.join(5)
+    assert [str(error) for error in outcome] == ["closed"]
+
+
+def test_upstream_interrupted_after_the_answer_gives_the_subscription_up_again():
+    server = Server()
+    server.wanted.add("g")
+    looked = iter([KeyboardInterrupt])
+
+    def wanted(name):
+        for interruption in looked:
+            raise interruption
+        return name in server.wanted
+
+    upstream = Upstream(server.subscribe, server.unsubscribe, wanted)
+    with pytest.raises(KeyboardInterrupt):
+        upstream.ensure("g")
+    assert server.calls == [("+", "g"), ("-", "g")]
+    upstream.ensure("g")
+    assert upstream.is_in_force("g")

@@ -146,6 +146,38 @@ def test_subscription_during_the_outage_fails_and_later_ones_work(redis_server, 
     assert receiver.next() == {"group": "before"}
 
 
+def test_add_to_a_group_that_is_lost_waits_for_its_return(redis_server, redis_layers, caplog):  # noqa: F811
+    layer, other = redis_layers(redis_server.url), redis_layers(redis_server.url)
+    first, second = joined(layer, "group"), Receiver(layer)
+    redis_server.kill()
+    until(lambda: "are missed" in caplog.text, "the loss to be noticed")
+    new = Receiver(layer)  # who needs no group is served without waiting
+    layer.send(new.channel, {"n": 0})
+    assert new.next() == {"n": 0}
+    adding = threading.Thread(target=layer.group_add, args=("group", second.channel))
+    adding.start()
+    until(lambda: layer._upstream._losses["group"].ended is not None, "the add to wait")
+    redis_server.start()
+    adding.join(PATIENCE)
+    other.group_send("group", {"n": 1})
+    assert first.next() == second.next() == {"n": 1}
+
+
+def test_add_to_a_group_that_stays_lost_raises_in_time(redis_server, redis_layers, caplog):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=0.2)
+    first, second = joined(layer, "group"), Receiver(layer)
+    redis_server.kill()
+    until(lambda: "are missed" in caplog.text, "the loss to be noticed")
+    text, _ = unavailable(layer.group_add, "group", second.channel)
+    assert text == (
+        f"layer 'redis' lost {redis_server.shown}: connection closed; the subscription was not back within 0.2 s"
+    )
+    redis_server.start()
+    until(lambda: works(layer.group_add, "group", second.channel), "the add to work")
+    layer.group_send("group", {"n": 1})
+    assert first.next() == second.next() == {"n": 1}
+
+
 def test_waiting_receive_raises_when_the_server_dies(redis_server, redis_layers):  # noqa: F811
     layer = redis_layers(redis_server.url)
     ended = []
@@ -206,7 +238,7 @@ def test_groups_come_and_go_while_the_server_restarts_again_and_again(redis_serv
 def test_reader_that_failed_starts_anew(redis_server, redis_layers, monkeypatch, caplog):  # noqa: F811
     layer = redis_layers(redis_server.url)
     receiver = joined(layer, "news")
-    monkeypatch.setattr(layer._ring.shards()[0].subscriber, "_deliver", lambda batch: 1 / 0)
+    monkeypatch.setattr(layer, "arrived", lambda batch: 1 / 0)
     layer.group_send("news", {"n": 1})
     until(lambda: "reading from" in caplog.text, "the failure to be logged")
     monkeypatch.undo()

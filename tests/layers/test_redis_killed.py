@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.redis_server import redis_server, running_redis  # noqa: F401  # a fixture
 
 
-def run_beside(server, program):
+def run_beside(server, program, *arguments):
     """Run a program that is given the server's address and process id, and may stop it."""
     pid = server.process.pid
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, server.url, str(pid)],
+        [sys.executable, "-W", "error", "-c", program, server.url, str(pid), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -135,9 +137,9 @@ with gevent.Timeout(40):
     wire = subscriber._connection
     wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
     writer = gevent.spawn(move)
-    while not subscriber._asked:
+    while not subscriber._dialogue.asked:
         gevent.sleep(0.001)
-    assert subscriber._writing
+    assert subscriber._writer
     writer.kill()
     # Otherwise the next command would be read as the rest of this one.
     assert not wire.is_open
@@ -188,3 +190,75 @@ for each in (layer, other):
     each.close()
 """
     run_beside(redis_server, program)
+
+
+# A signal's handler runs where a function begins, or after a call of one that is written in C: there, each in its turn,
+# the exception is raised that one raises (a soft time limit's, an interrupt from the keyboard).
+_INTERRUPTED = """
+import faulthandler, os, sys, time
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
+
+faulthandler.dump_traceback_later(30, exit=True)
+layer = RedisLayer(sys.argv[1], timeout=5)
+kind = getattr(__import__("builtins"), sys.argv[3])
+channel = layer.new_channel("reply")
+layer.attach(channel, lambda delivery: None)
+layer.group_add("warm", channel)
+files = tuple(f"{name}.py" for name in ("upstream", "redis_subscriber", "redis_dialogue", "redis_shards"))
+class Signal(kind):
+    pass
+
+def disturbed(place, call, *arguments):
+    left = place
+    def look(frame, event, argument):
+        nonlocal left
+        if event in ("call", "c_return") and os.path.basename(frame.f_code.co_filename) in files:
+            left -= 1
+            if not left:
+                sys.setprofile(None)
+                raise Signal
+    sys.setprofile(look)
+    try:
+        call(*arguments)
+    except Signal:
+        pass
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+def works(group):
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            return layer.group_add(group, channel)
+        except LayerUnavailable:  # its connection was given up, since half a command may have been sent
+            pass
+    sys.exit(f"group_add after an interruption at place {place} never worked again")
+
+places = 0
+for call in (layer.group_add, layer.group_discard):
+    place = 1
+    while True:
+        group = f"group-{call.__name__}-{place}"
+        if call == layer.group_discard:
+            works(group)
+        if not disturbed(place, call, group, channel):
+            break
+        works(f"after-{place}")
+        works(group)
+        place += 1
+        places += 1
+assert places > 40, places
+for group in list(layer.subscriptions._members):
+    layer.group_discard(group, channel)
+works("last")
+with __import__("redis").Redis.from_url(sys.argv[1]) as client:
+    assert client.pubsub_channels("group:*") == [b"group:last"], client.pubsub_channels("group:*")
+layer.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["Exception", "BaseException"])
+def test_interruption_anywhere_in_an_add_or_a_discard_leaves_the_next_unharmed(redis_server, kind):  # noqa: F811
+    run_beside(redis_server, _INTERRUPTED, kind)
