@@ -272,8 +272,8 @@ class Response:
                 self._send(piece, length)
             else:
                 self.write(piece)
-            if self._too_long:
-                # PEP 3333: no more is asked for than may be sent.
+            if self._too_long or (self._bodiless and self.head_sent):
+                # PEP 3333: no more is asked for than may be sent. A stream of events has no end of its own.
                 break
 
     def _send_file(self, wrapper: FileWrapper) -> bool:

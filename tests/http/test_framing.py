@@ -26,3 +26,11 @@ def test_start_response_with_an_empty_exc_info_cannot_frame_anew_what_has_begun(
         assert client.rest() == b""
     framing.wait_for(rf"the application failed for GET /restarts\?{framed_by}\n")
     framing.wait_for("AssertionError: start_response was called again, for no error, when the answer had begun")
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", ""), ("HEAD", "500"), ("GET", "204"), ("GET", "304")])
+def test_endless_result_is_closed_where_an_answer_has_no_body(framing: Server, method: str, status: str) -> None:
+    with Client(framing) as client:
+        assert client.get(f"/endless?{status}", method).status == int(status or 200)
+        framing.wait_for(rf"app: closed {method} {status}\.")
+        assert client.get("/").text == "hello"

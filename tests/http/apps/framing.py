@@ -13,6 +13,12 @@ View = Callable[[Environ, Start], Iterable[bytes]]
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 
 
+def say(text: str) -> None:
+    """A line in the server's log that a test waits for."""
+    sys.stderr.write(f"app: {text}\n")
+    sys.stderr.flush()
+
+
 def hello(environ: Environ, start: Start) -> Iterable[bytes]:
     start("200 OK", [("Content-Length", "5")])
     return [b"hello"]
@@ -26,7 +32,18 @@ def restarts(environ: Environ, start: Start) -> Iterator[bytes]:
     yield FORGED
 
 
-_VIEWS: dict[str, View] = {"/restarts": restarts}
+def endless(environ: Environ, start: Start) -> Iterator[bytes]:
+    """As a stream of events is, but for the pauses: it holds up everybody."""
+    start(environ["QUERY_STRING"] or "200 OK", [])
+    try:
+        while True:
+            yield b""
+            yield b"event"
+    finally:
+        say(f"closed {environ['REQUEST_METHOD']} {environ['QUERY_STRING']}.")
+
+
+_VIEWS: dict[str, View] = {"/restarts": restarts, "/endless": endless}
 
 
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
