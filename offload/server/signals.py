@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import signal
+from collections.abc import Mapping
 
 from offload.server import logs
 
+log = logging.getLogger("offload.server")
+
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-HANDLED = (*_STOP, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1)
+_IGNORED: Mapping[int, str] = {
+    signal.SIGUSR2: "offload starts no second supervisor beside itself; SIGHUP takes new code, a restart all else",
+    signal.SIGTTIN: "the number of processes stays what --workers says; a restart changes it",
+    signal.SIGTTOU: "the number of processes stays what --workers says; a restart changes it",
+    signal.SIGWINCH: "the processes do not end without their supervisor; SIGTERM ends both",
+}
+"""What they do to gunicorn, offload does not do."""
+_FROM_TERMINALS = frozenset((signal.SIGWINCH,))
+"""Sent whenever a window changes its size, and then no news."""
+HANDLED = (*_STOP, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, *_IGNORED)
 
 
 class Signals:
@@ -25,6 +38,7 @@ class Signals:
         self.stop: int | None = None
         self.hung_up = False
         self.logs_moved = False
+        self._ignored: list[int] = []
 
     def catch(self, selector: selectors.BaseSelector) -> None:
         """From now on they are written down, and wake the selector."""
@@ -45,11 +59,20 @@ class Signals:
             self.hung_up = True
         elif number == signal.SIGUSR1:
             self.logs_moved = True
+        elif number in _IGNORED:
+            self._ignored.append(number)
+
+    def tell_ignored(self) -> None:
+        """Have a line in the log for each that came and does nothing."""
+        while self._ignored:
+            number = self._ignored.pop(0)
+            level = logging.DEBUG if number in _FROM_TERMINALS else logging.WARNING
+            log.log(level, "%s does nothing: %s", signal.Signals(number).name, _IGNORED[number])
 
     def leave(self) -> None:
         """In a forked child: they are the parent's no longer."""
         signal.set_wakeup_fd(-1)
-        for number in (*_STOP, signal.SIGCHLD):
+        for number in (*_STOP, signal.SIGCHLD, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
         # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

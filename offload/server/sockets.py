@@ -15,6 +15,7 @@ _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<po
 
 
 DEFAULT_PORT = 8000
+_LARGEST_DESCRIPTOR = 2**31 - 1
 KERNEL_UNSENT_BYTES = 262144
 """What the kernel takes for a client beyond what is on its way to it. Left alone it takes megabytes for each that reads
 slowly: a thousand of them would have all the memory that the system gives to TCP, and everybody else would wait."""
@@ -70,8 +71,10 @@ def _bound(address: str) -> socket.socket:
         return _unix(address.removeprefix("unix:"))
     if address.startswith("fd://"):
         number = address.removeprefix("fd://")
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit()):
             raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
+        if int(number) > _LARGEST_DESCRIPTOR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return socket.socket(fileno=int(number))
     match = _TCP.fullmatch(address)
     port = int(match["port"] or DEFAULT_PORT) if match is not None else 0
@@ -114,14 +117,23 @@ def _unix(path: str) -> socket.socket:
             _remove_stale(path)
     except FileNotFoundError:
         pass
-    sock.bind(path)
+    # Whoever may enter its directory may connect, as with gunicorn: the proxy is another user.
+    mask = os.umask(0)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(mask)
     return sock
 
 
 def _remove_stale(path: str) -> None:
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A server that is stuck has a backlog that is full, and would have us wait; that it is there is all we ask.
+    probe.setblocking(False)
     try:
         probe.connect(path)
+    except BlockingIOError:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
     except ConnectionRefusedError:
         # Its server ended without taking it away.
         os.unlink(path)

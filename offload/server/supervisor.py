@@ -75,16 +75,19 @@ class Supervisor:
         self._listening: list[socket.socket] = []
         self._places: list[sockets.Place] = []
         self._service = ServiceManager(os.environ, self._selector)
-        pid_file = PidFile(settings.pid)
+        self._pid_file = PidFile(settings.pid)
+        # Before there is anything that a signal's default action would leave behind.
+        self._signals.catch(self._selector)
         try:
             for address in self._addresses():
+                if self._signals.stop is not None:
+                    return 0
                 sock, place = sockets.listen(address, settings.backlog)
                 self._listening.append(sock)
                 if place is not None:
                     self._places.append(place)
-            pid_file.write()
+            self._pid_file.write()
             self._load = SharedLoad(2 * settings.workers)
-            self._signals.catch(self._selector)
             scheme = "https" if settings.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
             self._where = f" at {places}" if places else ""
@@ -97,7 +100,7 @@ class Supervisor:
                 sock.close()
             for place in self._places:
                 place.unlink()
-            pid_file.remove()
+            self._pid_file.remove()
             self._service.end()
         if self._error is not None:
             raise self._error
@@ -118,6 +121,7 @@ class Supervisor:
             self._kill_overdue()
             if self._signals.logs_moved:
                 self._reopen_logs()
+            self._signals.tell_ignored()
             if self._signals.stop is not None or self._error is not None:
                 self._stop()
             else:
@@ -297,6 +301,7 @@ class Supervisor:
         self._signals.leave()
         self._selector.close()
         self._service.leave()
+        self._pid_file.leave()
         for child in self._children.values():
             child.control.sock.close()
 

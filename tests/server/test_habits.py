@@ -1,0 +1,119 @@
+"""What operators know from gunicorn: its signals, its Unix sockets, its pid file, and a start that is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.serving import DEADLINE, ROOT, Server, serving
+
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"up"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+def start(project: Path, *arguments: str) -> Server:
+    return Server("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
+
+
+def test_signals_that_mean_something_to_gunicorn_alone_do_no_harm_and_say_so(project: Path) -> None:
+    server = start(project, "--log-level", "debug")
+    try:
+        for name, words in (
+            ("SIGUSR2", "offload starts no second supervisor beside itself; SIGHUP takes new code, a restart all else"),
+            ("SIGTTIN", "the number of processes stays what --workers says; a restart changes it"),
+            ("SIGTTOU", "the number of processes stays what --workers says; a restart changes it"),
+            ("SIGWINCH", "the processes do not end without their supervisor; SIGTERM ends both"),
+        ):
+            server.signal(getattr(signal, name))
+            server.wait_for(f"{name} does nothing: {words}\n")
+        assert server.ask(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").endswith(b"up")
+        assert len(server.pids) == 1
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_unix_socket_may_be_used_by_everybody_who_may_enter_its_directory(project: Path) -> None:
+    path = project / "shop.sock"
+    with serving("shop", "--layer", "memory://", "-b", f"unix:{path}", cwd=project, env={}):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777
+        assert stat.S_IMODE((project / "shop.py").stat().st_mode) != 0o777
+
+
+def test_unix_socket_of_a_server_that_is_stuck_is_in_use(project: Path) -> None:
+    path = project / "shop.sock"
+    with socket.socket(socket.AF_UNIX) as stuck, socket.socket(socket.AF_UNIX) as first:
+        stuck.bind(str(path))
+        stuck.listen(0)
+        first.connect(str(path))
+        with socket.socket(socket.AF_UNIX) as second:
+            second.setblocking(False)
+            # There is no more room.
+            with pytest.raises(BlockingIOError):
+                second.connect(str(path))
+        with pytest.raises(AssertionError, match="the address is in use"):
+            start(project, "-b", f"unix:{path}")
+        assert path.is_socket()
+
+
+def test_pid_file_of_a_running_server_is_refused_and_left_alone(project: Path) -> None:
+    server = start(project, "--pid", "offload.pid")
+    try:
+        with pytest.raises(AssertionError) as failed:
+            start(project, "--pid", "offload.pid")
+        assert (
+            f"offload: error: the pid file 'offload.pid' is that of process {server.process.pid}, which runs; "
+            "end it, or name another file\n"
+        ) in str(failed.value)
+        assert int((project / "offload.pid").read_text()) == server.process.pid
+    finally:
+        server.stop()
+    assert not (project / "offload.pid").exists()
+
+
+def test_pid_file_that_a_killed_server_left_is_taken_over(project: Path) -> None:
+    # Such a process runs, and is no server.
+    (project / "offload.pid").write_text(f"{os.getpid()}\n")
+    first = start(project, "--pid", "offload.pid")
+    try:
+        first.signal(signal.SIGKILL)
+        first.process.wait(DEADLINE)
+        second = start(project, "--pid", "offload.pid")
+        try:
+            assert int((project / "offload.pid").read_text()) == second.process.pid
+        finally:
+            second.stop()
+    finally:
+        first.stop()
+    assert not (project / "offload.pid").exists()
+
+
+def test_stop_while_the_server_binds_leaves_nothing_behind(project: Path) -> None:
+    binds = [argument for number in range(150) for argument in ("-b", f"unix:{project}/{number}.sock")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-p", "offload.pid", *binds],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + DEADLINE
+    while not (project / "0.sock").exists():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE) == 0
+    assert [path.name for path in project.iterdir() if path.suffix in (".sock", ".pid")] == []
