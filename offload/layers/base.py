@@ -31,6 +31,7 @@ from offload.layers.names import (
     new_process_token,
     owner,
 )
+from offload.layers.seal import CHANNEL, GROUP, QUEUE, SESSION
 from offload.layers.settings import LayerSettings
 from offload.layers.subscriptions import Subscriptions
 from offload.layers.upstream import Upstream
@@ -39,6 +40,7 @@ logger = logging.getLogger("offload.layer")
 
 INBOX = ""  # no group has this name
 _SLICE = 0.1
+_SHOWN = {GROUP: "group ", SESSION: "session "}
 
 
 class LayerBase(Backend):
@@ -91,7 +93,7 @@ class LayerBase(Backend):
                 self.subscriptions.deliver(channel, content)
                 self._count["received"] += 1
         else:
-            payload = self.codec.encode(content)
+            payload = self.codec.encode(content, QUEUE if process is None else CHANNEL, channel)
             try:
                 if process is None:
                     self._send(channel, payload)
@@ -124,7 +126,7 @@ class LayerBase(Backend):
             wait = min(_SLICE, _SLICE if remaining is None else remaining) if local else remaining
             found = self._receive(shared, wait)
             if found is not None:
-                content = self._decode(found[1], found[0])
+                content = self._decode(found[1], QUEUE, found[0])
                 if content is not None:
                     self._count["received"] += 1
                     return found[0], content
@@ -186,7 +188,7 @@ class LayerBase(Backend):
 
     def group_send(self, group: str, content: Content) -> None:
         check_group(group)
-        payload = self.codec.encode(content)
+        payload = self.codec.encode(content, GROUP, group)
         try:
             self._count["full"] += self._group_send(group, payload)
         except LayerUnavailable:
@@ -197,14 +199,14 @@ class LayerBase(Backend):
     def session_load(self, key: str) -> Content | None:
         _check_key(key)
         payload = self._session_load(key)
-        return None if payload is None else self._decode(payload, f"session {key}")
+        return None if payload is None else self._decode(payload, SESSION, key)
 
     def session_save(self, key: str, data: Content, expiry: float) -> None:
         """As `Layer.session_save`. Raises ``MessageTooLarge`` and ``TypeError`` as for messages."""
         _check_key(key)
         if not expiry > 0:
             raise ValueError(f"session expiry {expiry!r} must be above 0")
-        self._session_save(key, self.codec.encode(data), expiry)
+        self._session_save(key, self.codec.encode(data, SESSION, key), expiry)
 
     def session_delete(self, key: str) -> None:
         _check_key(key)
@@ -244,7 +246,7 @@ class LayerBase(Backend):
             receiver = self.subscriptions.receiver(channel)
             if receiver is None:
                 return
-        content = self._decode(payload, channel)
+        content = self._decode(payload, CHANNEL, channel)
         if content is not None:
             self._hand_over(receiver, Delivery(content, more), channel)
 
@@ -254,7 +256,7 @@ class LayerBase(Backend):
         # returned while its subscription is not in force, so nothing is missed that was promised.
         if not (self.subscriptions.has_members(group) and self._upstream.is_in_force(group)):
             return
-        content = self._decode(payload, f"group {group}")
+        content = self._decode(payload, GROUP, group)
         if content is None:
             return
         reached = self.subscriptions.fan_out(group, content, more)
@@ -343,12 +345,12 @@ class LayerBase(Backend):
         except Exception:
             logger.exception("receiver of channel %s raised", channel)
 
-    def _decode(self, payload: bytes, source: str) -> Content | None:
+    def _decode(self, payload: bytes, kind: bytes, name: str) -> Content | None:
         try:
-            return self.codec.decode(payload)
+            return self.codec.decode(payload, kind, name)
         except UndecodableMessage as error:
             self._count["lost"] += 1
-            logger.warning("lost a message of %s: %s", source, error)
+            logger.warning("lost a message of %s%s: %s", _SHOWN.get(kind, ""), name, error)
             return None
 
 

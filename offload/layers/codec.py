@@ -26,7 +26,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from offload.exceptions import MessageTooLarge, OffloadError
 from offload.interfaces import Content
-from offload.layers.seal import Seal
+from offload.layers.seal import QUEUE, Seal, Unsealable
 
 MAX_DEPTH = 100
 ENVELOPE = 0xC1
@@ -35,6 +35,7 @@ _SEALED = bytes((ENVELOPE, 1))
 _LEAVES = (str, bytes, int, float, type(None))  # bool is an int
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _BIG_INT = 1  # msgpack extension type: a signed big-endian integer beyond 64 bits
+_NO_KEYS = "message is sealed, and this layer has no encryption_keys"
 _JSON_STARTS = frozenset(b"{ \t\r\n")
 
 
@@ -66,26 +67,33 @@ class Codec:
             return self.max_size
         return len(_SEALED) + self._seal.sealed_size(self.max_size)
 
-    def encode(self, content: Content) -> bytes:
-        """Raises ``TypeError`` for what no content may hold, ``MessageTooLarge`` over the limit."""
+    def encode(self, content: Content, kind: bytes = QUEUE, name: str = "") -> bytes:
+        """
+        Args:
+            kind, name: what the message is for; with keys it is decoded for nothing else. See ``offload.layers.seal``.
+
+        Raises:
+            TypeError: for what no content may hold.
+            MessageTooLarge: over the limit.
+        """
         check_content(content, self.max_size)
         # Lone surrogates are legal in a str, and in JSON; they come back as they were.
         data: bytes = msgpack.packb(content, use_bin_type=True, unicode_errors="surrogatepass", default=_pack_big_int)
         if len(data) > self.max_size:
             raise _too_large(len(data), self.max_size)
-        return data if self._seal is None else _SEALED + self._seal.close(data)
+        return self.seal(data, kind, name)
 
-    def decode(self, data: bytes) -> Content:
+    def decode(self, data: bytes, kind: bytes = QUEUE, name: str = "") -> Content:
         """Raises ``UndecodableMessage``."""
         if self._seal is not None:
-            data = _opened(self._seal, data, self.max_size)
+            data = self.unseal(data, kind, name)
         if not data:
             raise UndecodableMessage("message is empty")
         if len(data) > self.max_size:
             raise UndecodableMessage(f"message of {len(data)} bytes is over the limit of {self.max_size}")
         first = data[0]
         if data.startswith(_SEALED):
-            raise UndecodableMessage("message is sealed, and this layer has no encryption_keys")
+            raise UndecodableMessage(_NO_KEYS)
         if first == ENVELOPE:
             raise UndecodableMessage(f"message has an envelope of unknown kind {data[1:2].hex() or 'none'}")
         try:
@@ -99,17 +107,26 @@ class Codec:
             raise UndecodableMessage(f"message is no valid content: {error}") from error
         return content
 
+    def seal(self, data: bytes, kind: bytes, name: str) -> bytes:
+        """Any bytes; they stay as they are when there are no keys."""
+        return data if self._seal is None else _SEALED + self._seal.close(data, kind, name)
 
-def _opened(seal: Seal, data: bytes, max_size: int) -> bytes:
-    if not data.startswith(_SEALED):
-        # Whoever can write to the server could make such a message.
-        raise UndecodableMessage("message is not sealed, which this layer's encryption_keys ask for")
-    if len(data) > 2 * max_size + 1000:
-        raise UndecodableMessage(f"sealed message of {len(data)} bytes is over the limit of {max_size}")
-    opened = seal.open(data[len(_SEALED) :])
-    if opened is None:
-        raise UndecodableMessage("message is sealed with none of this layer's encryption_keys")
-    return opened
+    def unseal(self, data: bytes, kind: bytes, name: str) -> bytes:
+        """Raises ``UndecodableMessage``, as for what is not sealed when there are keys."""
+        is_sealed = data.startswith(_SEALED)
+        if self._seal is None:
+            if is_sealed:
+                raise UndecodableMessage(_NO_KEYS)
+            return data
+        if not is_sealed:
+            # Whoever can write to the server could make such a message.
+            raise UndecodableMessage("message is not sealed, which this layer's encryption_keys ask for")
+        if len(data) > 2 * self.max_size + 1000:
+            raise UndecodableMessage(f"sealed message of {len(data)} bytes is over the limit of {self.max_size}")
+        try:
+            return self._seal.open(data[len(_SEALED) :], kind, name)
+        except Unsealable as error:
+            raise UndecodableMessage(str(error)) from None
 
 
 def check_content(content: object, max_size: int) -> None:

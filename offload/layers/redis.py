@@ -7,12 +7,14 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.base import INBOX, LayerBase
+from offload.layers.codec import UndecodableMessage
 from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
 from offload.layers.redis_cluster import Cluster
@@ -27,6 +29,9 @@ from offload.layers.redis_server import Server
 from offload.layers.redis_shards import Ring, Shard
 from offload.layers.redis_subscriber import Owners
 from offload.layers.redis_takes import Takes
+from offload.layers.seal import PROCESS
+
+logger = logging.getLogger("offload.layer")
 
 _SCAN_COUNT = 1000
 
@@ -138,6 +143,8 @@ class RedisLayer(LayerBase):
         )
         self._requests = Requests(
             self._publish_to_process,
+            self._seal_frame,
+            self._unseal_frame,
             self._is_heard_elsewhere,
             self.deliver_payload,
             self.add_local,
@@ -180,6 +187,17 @@ class RedisLayer(LayerBase):
     def _group(self, name: str) -> str | None:
         """Of a pub/sub channel; None of the inbox."""
         return name[len(self._group_prefix) :] if name.startswith(self._group_prefix) else None
+
+    def _seal_frame(self, process: str, frame: bytes) -> bytes:
+        return self.codec.seal(frame, PROCESS, process)
+
+    def _unseal_frame(self, frame: bytes) -> bytes | None:
+        try:
+            return self.codec.unseal(frame, PROCESS, self.process)
+        except UndecodableMessage as error:
+            self.count("lost")
+            logger.warning("lost a message to this process's inbox: %s", error)
+            return None
 
     # What the base asks for
 

@@ -2,7 +2,8 @@
 
 The forms, in bytes: ``m<channel>\\n<payload>``; ``a`` (add) or ``d`` (discard), then
 ``<id>\\n<process>\\n<group>\\n<channel>``; ``r<id>\\n<error, or nothing>``.
-Knows no server: it is given what publishes.
+With encryption keys the latter three are sealed whole, for the process they are sent to: nobody else can make a
+membership. Knows no server: it is given what publishes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Requests:
 
     Args:
         publish: to a process's inbox; returns how many were counted that listen.
+        seal, unseal: the layer's: for a process, if there are keys; of this process, None for what it refused.
         is_heard_elsewhere: whether a process of which none was counted listens all the same, or may.
         deliver, add, discard: the layer's: ``deliver_payload``, ``add_local`` (which waits), ``discard_local``.
         place_of_group, place_of_process: which server has a group, or a process's inbox; they neither wait nor raise.
@@ -62,6 +64,8 @@ class Requests:
     def __init__(
         self,
         publish: Callable[[str, bytes], int],
+        seal: Callable[[str, bytes], bytes],
+        unseal: Callable[[bytes], bytes | None],
         is_heard_elsewhere: Callable[[str], bool],
         deliver: Callable[[str, bytes, bool], None],
         add: Callable[[str, str], None],
@@ -71,6 +75,8 @@ class Requests:
         timeout: float,
     ) -> None:
         self._publish = publish
+        self._seal = seal
+        self._unseal = unseal
         self._is_heard_elsewhere = is_heard_elsewhere
         self._deliver = deliver
         self._add = add
@@ -98,6 +104,7 @@ class Requests:
         self._open[number] = question
         try:
             frame = b"%b%b\n%b" % (kind, number, "\n".join((asker, group, channel)).encode())
+            frame = self._seal(process, frame)
             if not self._reaches(process, frame, question):
                 return
             if not question.answered.wait(self._timeout):
@@ -112,10 +119,16 @@ class Requests:
 
     def take(self, frame: bytes, more: bool) -> None:
         """Something came to this process's inbox. Neither waits nor raises."""
-        kind, (head, _, rest) = frame[:1], frame[1:].partition(b"\n")
-        if kind == b"m":
+        if frame.startswith(b"m"):
+            # The payload is sealed for its channel.
+            head, _, rest = frame[1:].partition(b"\n")
             self._deliver(head.decode(errors="replace"), rest, more)
-        elif kind == b"r":
+            return
+        opened = self._unseal(frame)
+        if opened is None:
+            return
+        kind, (head, _, rest) = opened[:1], opened[1:].partition(b"\n")
+        if kind == b"r":
             question = self._open.get(head)
             if question is None:
                 return
@@ -184,7 +197,7 @@ class Requests:
     def _answer(self, place: str, asker: str, number: bytes, group: str, error: str) -> None:
         def publish() -> None:
             try:
-                self._publish(asker, b"r%b\n%b" % (number, error.encode()))
+                self._publish(asker, self._seal(asker, b"r%b\n%b" % (number, error.encode())))
             except LayerUnavailable as failure:
                 logger.warning("could not answer a request for group %s: %s", group, failure)
 

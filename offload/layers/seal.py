@@ -1,17 +1,29 @@
 """Sealing encoded messages: who can read a layer's server cannot read them, and who can write to it cannot make any.
 
-Fernet (AES-128-CBC and HMAC-SHA-256) of the cryptography package, with keys derived from the setting's texts. Knows no
-layer and no encoding. Names of channels and groups are not sealed, nor is a message bound to them.
+Fernet (AES-128-CBC and HMAC-SHA-256) of the cryptography package, with keys derived from the setting's texts. What is
+sealed says what it is for, and opens for nothing else: a byte for the kind, and the name's 16-byte BLAKE2b hash, before
+the message. One exception: what was sent to a group opens for any queue, which may be a member. Knows no layer and no
+encoding. Names of channels and groups are not sealed.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from offload.exceptions import ConfigurationError
 
+QUEUE, CHANNEL, GROUP, SESSION, PROCESS = b"q", b"c", b"g", b"s", b"p"
+"""What something is sealed for: a named channel, a process-specific one, a group, a session, or a process itself."""
+
 _PURPOSE = b"offload layer messages 1"
+_HASH_BYTES = 16
+_LABEL_BYTES = 1 + _HASH_BYTES
+
+
+class Unsealable(ValueError):
+    """Bytes that do not open, with these keys or for this use."""
 
 
 class Seal:
@@ -36,17 +48,26 @@ class Seal:
     def sealed_size(size: int) -> int:
         """How many bytes so many are when they are sealed."""
         # Fernet: version, time and vector; whole cipher blocks, with padding; the digest. All in base 64.
-        return 4 * -((1 + 8 + 16 + 16 * (size // 16 + 1) + 32) // -3)
+        return 4 * -((1 + 8 + 16 + 16 * ((_LABEL_BYTES + size) // 16 + 1) + 32) // -3)
 
-    def close(self, data: bytes) -> bytes:
-        return self._fernet.encrypt(data)
+    def close(self, data: bytes, kind: bytes, name: str) -> bytes:
+        return self._fernet.encrypt(kind + _hashed(name) + data)
 
-    def open(self, sealed: bytes) -> bytes | None:
-        """None for what none of the keys has sealed."""
+    def open(self, sealed: bytes, kind: bytes, name: str) -> bytes:
+        """Raises ``Unsealable``."""
         try:
-            return self._fernet.decrypt(sealed)
+            opened = self._fernet.decrypt(sealed)
         except self._invalid:
-            return None
+            raise Unsealable("message is sealed with none of this layer's encryption_keys") from None
+        to_a_member = kind == QUEUE and opened.startswith(GROUP)
+        if not (to_a_member or opened.startswith(kind + _hashed(name))):
+            raise Unsealable("message was sealed for another channel, group or session")
+        return opened[_LABEL_BYTES:]
+
+
+def _hashed(name: str) -> bytes:
+    # Keys of sessions are free text.
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=_HASH_BYTES).digest()
 
 
 def _derived(key: str) -> bytes:

@@ -14,6 +14,7 @@ from offload.layers.codec import ENVELOPE, Codec, UndecodableMessage
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.redis import RedisLayer
+from offload.layers.seal import CHANNEL, GROUP, PROCESS, QUEUE, SESSION
 from offload.layers.settings import LayerSettings
 from offload.testing.conformance import LayerConformance
 from tests.layers.hubs import HubProcess
@@ -174,6 +175,90 @@ def test_layers_without_the_key_lose_messages_and_say_so(shared_redis_server, re
     assert plain.statistics()["lost"] >= 1
 
 
+USES = [(kind, name) for kind in (QUEUE, CHANNEL, GROUP, SESSION, PROCESS) for name in ("one", "other", "\ud800")]
+
+
+@pytest.mark.parametrize("sealed_for", USES)
+def test_sealed_content_opens_for_its_use_only(sealed_for):
+    codec = Codec(1000, [NEW])
+    data = codec.encode({"n": 1}, *sealed_for)
+    for use in USES:
+        # A named channel may be a member of any group.
+        if use == sealed_for or (use[0], sealed_for[0]) == (QUEUE, GROUP):
+            assert codec.decode(data, *use) == {"n": 1}
+        else:
+            with pytest.raises(UndecodableMessage) as caught:
+                codec.decode(data, *use)
+            assert str(caught.value) == "message was sealed for another channel, group or session"
+
+
+def test_who_has_no_key_makes_and_moves_no_membership(shared_redis_server, redis_layers, caplog):  # noqa: F811
+    caplog.set_level(logging.WARNING, "offload.layer")
+    server = shared_redis_server
+    layer, other, third = (redis_layers(server.url, encryption_keys=[NEW]) for _ in range(3))
+    receiver, away = joined(layer, "mine"), Receiver(third)
+    forged = [
+        f"a1\n{other.process}\nboardroom\n{receiver.channel}",
+        f"d2\n{other.process}\nmine\n{receiver.channel}",
+        "r3\n",
+    ]
+    with server.connection() as spy:
+        spy.run("SUBSCRIBE", f"inbox:{third.process}")
+        other.group_add("boardroom", away.channel)
+        copied = spy.read()[2]
+    assert b"boardroom" not in copied
+    for frame in (*forged, copied):
+        assert server.run("PUBLISH", f"inbox:{layer.process}", frame) == 1
+    other.send(receiver.channel, {"marker": 1})
+    assert receiver.next() == {"marker": 1}
+    other.group_add("next", receiver.channel)  # behind whatever the forged ones asked for
+    other.group_send("boardroom", {"secret": 1})
+    other.group_send("mine", {"mine": 1})
+    other.group_send("next", {"next": 1})
+    assert away.next() == {"secret": 1}
+    assert [receiver.next() for _ in range(2)] == [{"mine": 1}, {"next": 1}]
+    assert layer.statistics()["lost"] == 4
+    not_sealed = "message is not sealed, which this layer's encryption_keys ask for"
+    assert caplog.messages == [
+        *[f"lost a message to this process's inbox: {not_sealed}"] * 3,
+        "lost a message to this process's inbox: message was sealed for another channel, group or session",
+    ]
+
+
+def test_who_has_no_key_moves_no_message_and_no_session(shared_redis_server, redis_layers, caplog):  # noqa: F811
+    caplog.set_level(logging.WARNING, "offload.layer")
+    server = shared_redis_server
+    layer, other = (redis_layers(server.url, encryption_keys=[NEW]) for _ in range(2))
+    one, two = joined(layer, "public"), joined(layer, "private")
+    with server.connection() as spy:
+        spy.run("SUBSCRIBE", f"inbox:{layer.process}", "group:private")
+        spy.read()
+        other.send(one.channel, {"for": "one"})
+        direct = spy.read()[2]
+        other.group_send("private", {"for": "private"})
+        grouped = spy.read()[2]
+    assert (one.next(), two.next()) == ({"for": "one"}, {"for": "private"})
+    server.run("PUBLISH", f"inbox:{layer.process}", direct.replace(one.channel.encode(), two.channel.encode()))
+    server.run("PUBLISH", "group:public", direct.partition(b"\n")[2])
+    server.run("PUBLISH", "group:public", grouped)
+    server.run("PUBLISH", f"inbox:{layer.process}", b"m%b\n%b" % (one.channel.encode(), grouped))
+    for receiver in (one, two):
+        other.send(receiver.channel, {"marker": 1})
+        assert receiver.next() == {"marker": 1}
+    other.session_save("admin", {"user": "admin"}, 60)
+    server.run("SET", "session:guest", server.run("GET", "session:admin"))
+    assert layer.session_load("admin") == {"user": "admin"}
+    assert layer.session_load("guest") is None
+    assert layer.statistics()["lost"] == 5
+    moved = "message was sealed for another channel, group or session"
+    assert caplog.messages == [
+        f"lost a message of {two.channel}: {moved}",
+        *[f"lost a message of group public: {moved}"] * 2,
+        f"lost a message of {one.channel}: {moved}",
+        f"lost a message of session guest: {moved}",
+    ]
+
+
 @pytest.mark.parametrize("size", [100, 1000, 1023, 1024, 1025, 4096, 99_999])
 def test_size_of_a_sealed_message_is_known_beforehand(size):
     codec = Codec(size, [NEW])
@@ -188,7 +273,7 @@ def test_ipc_layer_refuses_a_limit_that_its_hub_could_not_carry_sealed(tmp_path)
     with pytest.raises(ConfigurationError) as caught:
         IPCLayer(str(tmp_path / "hub.sock"), max_size=60_000_000, encryption_keys=[NEW])
     assert str(caught.value) == (
-        "layer setting max_size=60000000 (80000102 when sealed) is over the 67043328 bytes that the ipc layer carries"
+        "layer setting max_size=60000000 (80000122 when sealed) is over the 67043328 bytes that the ipc layer carries"
     )
     IPCLayer(str(tmp_path / "hub.sock"), max_size=60_000_000).close()
     IPCLayer(str(tmp_path / "hub.sock"), max_size=50_000_000, encryption_keys=[NEW]).close()
