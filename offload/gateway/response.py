@@ -43,6 +43,7 @@ class Response:
     Attributes:
         status: the status line's value once given, else "".
         head_sent: whether anything of the answer has left.
+        ended: whether the application has given all of it.
         keep_alive: whether the connection can serve another request afterwards.
         body_bytes: bytes of body sent.
     """
@@ -62,6 +63,7 @@ class Response:
         "_send_timeout",
         "_too_long",
         "body_bytes",
+        "ended",
         "head_sent",
         "keep_alive",
         "status",
@@ -84,7 +86,7 @@ class Response:
         self._may_keep = may_keep
         self.keep_alive = request.keep_alive
         self.status = ""
-        self.head_sent = False
+        self.head_sent = self.ended = False
         self.body_bytes = 0
         self._code = 0
         self._lines: list[str] = []
@@ -207,6 +209,8 @@ class Response:
             head = self._head(length)
             self.head_sent = True
         if self._bodiless:
+            if self.ended:
+                self._refuse_more()
             data = b""
         elif self._left is not None:
             if len(data) > self._left:
@@ -234,6 +238,11 @@ class Response:
         if not self._too_long:
             self._too_long = True
             log.error("%s has more bytes than its Content-Length; the rest is cut off", self._subject())
+
+    def _refuse_more(self) -> None:
+        if not self._too_long:
+            self._too_long = True
+            log.error("%s had ended when its application wrote more; that is dropped", self._subject())
 
     def _subject(self) -> str:
         return f"the answer to {self._request.method} {self._request.target.decode('latin-1')}"
@@ -308,13 +317,14 @@ class Response:
         """The body is whole. A body shorter than declared closes the connection, so that the client can tell."""
         if not self.head_sent:
             self._send(b"", 0)
-        if self._bodiless:
-            return
-        if self._left:
-            log.error("%s has %d bytes less than its Content-Length", self._subject(), self._left)
-            self.keep_alive = False
-        elif self._chunked:
-            self._connection.write(b"0\r\n\r\n")
+        if not self._bodiless:
+            if self._left:
+                log.error("%s has %d bytes less than its Content-Length", self._subject(), self._left)
+                self.keep_alive = False
+            elif self._chunked:
+                self._connection.write(b"0\r\n\r\n")
+        # What is written from now on, for instance by the result's close(), would get into the next answer.
+        self.ended = self._bodiless = True
 
     def replaced(self, status: int) -> None:
         """The server answered in the application's place."""

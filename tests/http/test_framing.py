@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +35,16 @@ def test_endless_result_is_closed_where_an_answer_has_no_body(framing: Server, m
         assert client.get(f"/endless?{status}", method).status == int(status or 200)
         framing.wait_for(rf"app: closed {method} {status}\.")
         assert client.get("/").text == "hello"
+
+
+@pytest.mark.parametrize("framed_by", ["sized", "single", "pieces"])
+def test_what_is_written_after_the_end_is_dropped_and_told_once(framing: Server, framed_by: str) -> None:
+    for method in ("GET", "HEAD"):
+        with Client(framing) as client:
+            answer = client.get(f"/writes-late?{framed_by}", method)
+            assert (answer.status, answer.body) == (200, b"abc" if method == "GET" else b"")
+            assert client.get("/").text == "hello"
+            assert client.buffered == b""
+        said = rf"the answer to {method} /writes-late\?{framed_by} had ended when its application wrote more"
+        framing.wait_for(said)
+        assert len(re.findall(said, framing.log)) == 1

@@ -43,7 +43,29 @@ def endless(environ: Environ, start: Start) -> Iterator[bytes]:
         say(f"closed {environ['REQUEST_METHOD']} {environ['QUERY_STRING']}.")
 
 
-_VIEWS: dict[str, View] = {"/restarts": restarts, "/endless": endless}
+class Closing:
+    """A result whose end is a call."""
+
+    def __init__(self, pieces: Iterable[bytes], close: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+
+def writes_late(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Writes twice when all has been given."""
+    write = start("200 OK", [("Content-Length", "3")] if environ["QUERY_STRING"] == "sized" else [])
+
+    def close() -> None:
+        write(b"late")
+        write(b"later")
+
+    return Closing([b"abc"] if environ["QUERY_STRING"] != "pieces" else [b"a", b"bc"], close)
+
+
+_VIEWS: dict[str, View] = {"/restarts": restarts, "/endless": endless, "/writes-late": writes_late}
 
 
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
