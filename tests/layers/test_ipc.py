@@ -150,19 +150,25 @@ def test_expected_hub_is_waited_for_as_long_as_the_timeout(layers, tmp_path):
     assert f"cannot reach its hub at {tmp_path / 'hub.sock'}: no such file" in str(raised.value)
 
 
-def test_check_waits_for_an_expected_hub(layers, hubs):
-    layer = layers(timeout=PATIENCE)
-    layer.expect_hub()
+def checking(layer):
+    """A thread that calls `check`, and the errors that it raised."""
     failed = []
 
     def check():
         try:
             layer.check()
         except LayerUnavailable as error:
-            failed.append(error)
+            failed.append(str(error))
 
     thread = threading.Thread(target=check)
     thread.start()
+    return thread, failed
+
+
+def test_check_waits_for_an_expected_hub(layers, hubs):
+    layer = layers(timeout=PATIENCE)
+    layer.expect_hub()
+    thread, failed = checking(layer)
     hubs()
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -757,16 +763,7 @@ def test_close_gives_back_the_thread_while_the_hub_is_away(layers):
     threads = threading.active_count()
     layer = layers(timeout=PATIENCE)
     layer.expect_hub()
-    failed = []
-
-    def check():
-        try:
-            layer.check()
-        except LayerUnavailable as error:
-            failed.append(str(error))
-
-    thread = threading.Thread(target=check)
-    thread.start()
+    thread, failed = checking(layer)
     until(lambda: threading.active_count() == threads + 2)
     layer.close()
     thread.join(PATIENCE)

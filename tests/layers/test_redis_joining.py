@@ -61,17 +61,22 @@ layer.close()
 """
 
 
-@pytest.mark.parametrize("descriptors", [0, 1500])
-def test_messages_of_one_sender_are_joined_when_they_are_costly_to_deliver(shared_redis_server, descriptors):  # noqa: F811
+def told_by(program, server, descriptors):
+    """What a program prints that holds as many descriptors besides its own."""
     run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, shared_redis_server.url, str(descriptors)],
+        [sys.executable, "-c", program, server.url, str(descriptors)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    eager, patient = json.loads(run.stdout)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("descriptors", [0, 1500])
+def test_messages_of_one_sender_are_joined_when_they_are_costly_to_deliver(shared_redis_server, descriptors):  # noqa: F811
+    eager, patient = told_by(_PROGRAM, shared_redis_server, descriptors)
     assert [n for n, _ in eager] == list(range(40))
     # Of the forty thirty-seven, where nobody else has the processor; what must be is held by the test below.
     assert sum(more for _, more in eager) >= 10
@@ -164,15 +169,7 @@ layer.close()
 
 @pytest.mark.parametrize("descriptors", [0, 1500])
 def test_only_what_is_expected_is_awaited_and_nothing_that_was_read_is_lost(shared_redis_server, descriptors):  # noqa: F811
-    run = subprocess.run(
-        [sys.executable, "-c", _STEPS, shared_redis_server.url, str(descriptors)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    said = json.loads(run.stdout)
+    said = told_by(_STEPS, shared_redis_server, descriptors)
     assert said["nothing"] == [[0, False]]
     assert said["three"] == [[0, True], [1, True], [2, True], [3, False]]
     assert said["large"] == [[0, False], [1, False]]

@@ -1,12 +1,30 @@
-"""What tests of the supervisor share: requests that are under way, and processes that are to end."""
+"""What tests of the supervisor share: servers of a project, requests under way, and processes that are to end."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
+from pathlib import Path
 
-from tests.serving import DEADLINE
+from tests.serving import DEADLINE, ROOT, Server
+
+HANGING_IMPORT = """
+import os
+from gevent.monkey import get_original
+
+with open("importing", "w") as fifo:
+    fifo.write(str(os.getpid()))
+# An import that never comes back to the loop.
+get_original("time", "sleep")(600)
+"""
+"""A module; it tells the process's number to who opens the fifo "importing"."""
+
+
+def start(project: Path, *arguments: str, workers: int = 1) -> Server:
+    """A server of the project's module "shop", with a layer of its own."""
+    env = {"PYTHONPATH": f"{project}:{ROOT}"}
+    return Server("shop", "--layer", "memory://", *arguments, workers=workers, cwd=project, env=env)
 
 
 def begin_waiting(sock: socket.socket) -> None:

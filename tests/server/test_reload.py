@@ -9,23 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.children import wait_gone
-from tests.serving import DEADLINE, ROOT, Server
+from tests.server.children import HANGING_IMPORT, start, wait_gone
+from tests.serving import DEADLINE, Server
 
 APP = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "3")])
     return [b"new"]
-"""
-
-HANGING_IMPORT = """
-import os
-from gevent.monkey import get_original
-
-with open("importing", "w") as fifo:
-    fifo.write(str(os.getpid()))
-# An import that never comes back to the loop.
-get_original("time", "sleep")(600)
 """
 
 
@@ -34,10 +24,6 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "shop.py").write_text(APP)
     os.mkfifo(tmp_path / "importing")
     return tmp_path
-
-
-def start(project: Path, *arguments: str) -> Server:
-    return Server("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
 
 
 def hang_next(project: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.server.children import begin_waiting, is_running, wait_gone
+from tests.server.children import begin_waiting, is_running, start, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
@@ -38,7 +38,7 @@ def connect(message):
     message.reply_channel.send({"text": str(os.getpid())})
 
 def disconnect(message):
-    with open(os.environ["CLOSES"], "a") as file:
+    with open("closes", "a") as file:
         file.write(f"{message['code']}\\n")
 
 channel_routing = [
@@ -52,11 +52,6 @@ channel_routing = [
 def project(tmp_path: Path) -> Path:
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
-
-
-def start(project: Path, *arguments: str, workers: int = 1) -> Server:
-    env = {"PYTHONPATH": f"{project}:{ROOT}", "CLOSES": str(project / "closes")}
-    return Server("shop", "--layer", "memory://", *arguments, workers=workers, cwd=project, env=env)
 
 
 def get(server: Server, path: str = "/") -> str:
@@ -100,7 +95,7 @@ def test_a_killed_server_process_is_replaced_and_others_connections_stay(project
 
 
 def _env(project: Path) -> dict[str, str]:
-    return {"PYTHONPATH": f"{project}:{ROOT}", "CLOSES": str(project / "closes")}
+    return {"PYTHONPATH": f"{project}:{ROOT}"}
 
 
 def test_connections_spread_over_the_server_processes(project: Path) -> None:

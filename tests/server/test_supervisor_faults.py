@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.server.children import begin_waiting, wait_gone
+from tests.server.children import HANGING_IMPORT, begin_waiting, start, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
@@ -67,25 +67,11 @@ def application(environ, start_response):
     return []
 """
 
-SLOW_IMPORT = """
-import os
-from gevent.monkey import get_original
-
-with open("importing", "w") as fifo:
-    fifo.write(str(os.getpid()))
-# An import that never comes back to the loop.
-get_original("time", "sleep")(600)
-"""
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
-
-
-def start(project: Path, *arguments: str) -> Server:
-    return Server("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
 
 
 def ask(server: Server, path: str) -> None:
@@ -96,7 +82,7 @@ def ask(server: Server, path: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end by a signal")
 def test_an_orphan_does_not_finish_its_import(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(SLOW_IMPORT)
+    (tmp_path / "slow.py").write_text(HANGING_IMPORT)
     os.mkfifo(tmp_path / "importing")
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "offload", "slow", "--layer", "memory://", "-b", "127.0.0.1:0"],
