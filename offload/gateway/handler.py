@@ -366,18 +366,19 @@ class HttpHandler:
         )
 
     def _fail(self, response: Response, request: Request, status: int, text: str) -> None:
+        if response.whole:
+            # For instance a result whose close() failed: the log has it, and neither client nor connection is affected.
+            return
         response.keep_alive = False
-        if response.head_sent:
-            # Nothing but the connection's end can tell the client that the answer is not whole; and where the end is
-            # all that an answer ends with, only a reset can.
-            if response.framed:
-                self._connection.abort()
-            else:
-                self._connection.reset()
-        else:
+        if not response.head_sent:
             date = self._gateway.date().encode("ascii")
             self._connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))
             response.replaced(status)
+        elif not response.framed:
+            # Where the connection's end is all that an answer ends with, only a reset tells that it is not whole.
+            # What was held back goes first: answers to earlier requests may be among it. A framed one's client counts.
+            self._connection.flush()
+            self._connection.reset()
 
     def _answered(self, response: Response, request: Request) -> None:
         connection, body = self._connection, self._body

@@ -336,6 +336,11 @@ class Response:
         return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._lines)]
 
     @property
+    def whole(self) -> bool:
+        """Whether all that the client awaits has been given, whatever becomes of the application."""
+        return self.ended or (self.head_sent and (self._bodiless or self._left == 0))
+
+    @property
     def framed(self) -> bool:
         """Whether a client can tell where the answer ends."""
         return self._chunked or self._left is not None or self._bodiless

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from tests.http.apps.framing import BIG
 from tests.http.client import Client
 from tests.serving import Server, serving
 
@@ -48,3 +50,56 @@ def test_what_is_written_after_the_end_is_dropped_and_told_once(framing: Server,
         said = rf"the answer to {method} /writes-late\?{framed_by} had ended when its application wrote more"
         framing.wait_for(said)
         assert len(re.findall(said, framing.log)) == 1
+
+
+def in_a_row(*targets: str) -> str:
+    return "".join(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n" for target in targets)
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/fails-to-close?sized", b"xxx"),
+        ("/fails-to-close?single", b"xxx"),
+        ("/fails-to-close?pieces", b"xxx"),
+        ("/fails-to-close?list", b"xxx"),
+        ("/fails-after-all", b"abc"),
+    ],
+)
+def test_error_after_a_whole_answer_costs_nobody_an_answer(framing: Server, target: str, body: bytes) -> None:
+    with Client(framing) as client:
+        client.send(in_a_row("/", target, "/", "/"))
+        assert [client.read().body for _ in range(4)] == [b"hello", body, b"hello", b"hello"]
+        assert client.get("/").text == "hello"
+    framing.wait_for(rf"the application failed for GET {re.escape(target)}\n")
+
+
+def test_error_after_a_whole_answer_leaves_it_to_a_slow_reader(framing: Server) -> None:
+    with Client(framing) as client:
+        # The kernel takes the end in small steps, and the application ends before the last of them.
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000)
+        client.send(in_a_row("/fails-to-close?big"))
+        answer = client.read()
+        assert answer.whole
+        assert len(answer.body) == BIG
+    framing.wait_for("LookupError: close failed, big")
+
+
+@pytest.mark.parametrize(("framed_by", "body"), [("sized", b"half"), ("chunks", b"half")])
+def test_error_within_an_answer_leaves_those_before_it(framing: Server, framed_by: str, body: bytes) -> None:
+    with Client(framing) as client:
+        client.send(in_a_row("/", f"/fails-midway?{framed_by}", "/"))
+        assert client.read().text == "hello"
+        answer = client.read()
+        assert (answer.body, answer.whole) == (body, False)
+        # An end, no reset, and nothing that a client could take for an answer.
+        assert client.sock.recv(1000) == b""
+
+
+def test_error_within_an_answer_without_framing_is_a_reset_behind_those_before_it(framing: Server) -> None:
+    with Client(framing) as client:
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /fails-midway HTTP/1.0\r\n\r\n")
+        assert client.read().text == "hello"
+        client.until(b"half")
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(1000)

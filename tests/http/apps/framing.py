@@ -65,7 +65,43 @@ def writes_late(environ: Environ, start: Start) -> Iterable[bytes]:
     return Closing([b"abc"] if environ["QUERY_STRING"] != "pieces" else [b"a", b"bc"], close)
 
 
-_VIEWS: dict[str, View] = {"/restarts": restarts, "/endless": endless, "/writes-late": writes_late}
+BIG = 1_500_000
+
+
+def fails_to_close(environ: Environ, start: Start) -> Iterable[bytes]:
+    how = environ["QUERY_STRING"]
+    size = BIG if how == "big" else 3
+    start("200 OK", [("Content-Length", str(size))] if how in ("sized", "big") else [])
+
+    def close() -> None:
+        raise LookupError(f"close failed, {how}")
+
+    class Whole(list[bytes]):
+        def close(self) -> None:
+            close()
+
+    if how == "list":
+        return Whole([b"xxx"])
+    return Closing([b"x" * size] if how != "pieces" else [b"x", b"xx"], close)
+
+
+def fails_midway(environ: Environ, start: Start) -> Iterator[bytes]:
+    start("200 OK", [("Content-Length", "10")] if environ["QUERY_STRING"] == "sized" else [])
+    yield b"half"
+    raise LookupError("in the middle")
+
+
+def fails_after_all(environ: Environ, start: Start) -> Iterator[bytes]:
+    """The client has what it awaits, and the application does not get to its end."""
+    start("200 OK", [("Content-Length", "3")])
+    yield b"abc"
+    raise LookupError("after all")
+
+
+_VIEWS: dict[str, View] = {
+    "/restarts": restarts, "/endless": endless, "/writes-late": writes_late, "/fails-to-close": fails_to_close,
+    "/fails-midway": fails_midway, "/fails-after-all": fails_after_all,
+}  # fmt: skip
 
 
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
