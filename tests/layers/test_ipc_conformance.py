@@ -39,6 +39,9 @@ class TestIPCLayer(LayerConformance):
     def make_layer(self, **settings):
         return IPCLayer(self.hub.path, **settings)
 
+    def expired(self, layer):
+        return super().expired(layer) + layer.hub_statistics()["expired"]
+
     def teardown_method(self):
         super().teardown_method()
         # Nothing is left of layers that were closed, and nobody's lock waits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from offload.testing.conformance.suite import Inbox, Suite
 
@@ -193,6 +194,35 @@ class Groups(Suite):
             return layer.receive(["queue"], 0) is not None or by_reply
 
         self._until(lambda: not reached(), "the memberships to end")
+
+    def test_adding_again_renews_a_membership(self) -> None:
+        # A machine that stops for longer than a membership lasts is not the layer's fault, five times over it would be.
+        assert any(self._is_renewed(f"group-{number}") for number in range(5)), "what was added again is no member"
+
+    def _is_renewed(self, group: str) -> bool:
+        lasting = 4 * self.short
+        layer = self.layer(group_expiry=lasting)
+        inbox, queue = Inbox(), f"queue.{group}"
+        reply = layer.new_channel("reply")
+        layer.attach(reply, inbox)
+        for channel in (reply, queue):
+            layer.group_add(group, channel)
+        start = time.monotonic()
+        self._wait_until(start + 0.5 * lasting)
+        for channel in (reply, queue):
+            layer.group_add(group, channel)
+        if time.monotonic() > start + 0.9 * lasting:
+            return False
+        self._wait_until(start + 1.1 * lasting)
+        layer.group_send(group, {"text": "still"})
+        return inbox.eventually({"text": "still"}, lasting) and layer.receive([queue], 0) is not None
+
+    def test_message_through_a_group_expires_in_a_queue(self) -> None:
+        layer = self.layer(expiry=self.short)
+        layer.group_add("group", "queue")
+        layer.group_send("group", {})
+        self._wait_until(time.monotonic() + 2 * self.short)
+        assert layer.receive(["queue"], 0) is None
 
     def test_prefix_keeps_layers_apart(self) -> None:
         layer, stranger = self.layer(), self.layer(prefix=self._prefix + "other:")

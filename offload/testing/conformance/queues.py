@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from offload.exceptions import ChannelFull, InvalidChannelName, MessageTooLarge
@@ -62,6 +63,36 @@ class Queues(Suite):
             assert not thread.is_alive()
         assert sorted(taken) == list(range(60))
 
+    def test_receive_without_patience_does_not_wait(self) -> None:
+        layer = self.layer()
+        layer.receive(["nothing"], 0)  # what opens connections
+        start = time.monotonic()
+        for _ in range(20):
+            assert layer.receive(["nothing"], 0) is None
+        assert time.monotonic() - start < self.patience
+
+    def test_receive_without_limit_waits_for_a_message(self) -> None:
+        receiver, sender = self.layer(), self.layer()
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.append(receiver.receive(["late"], None)), daemon=True)
+        thread.start()
+        # Long enough for one that does not wait to have returned.
+        thread.join(2 * self.short)
+        assert thread.is_alive(), found
+        sender.send("late", {"n": 1})
+        thread.join(self.patience)
+        assert found == [("late", {"n": 1})]
+
+    def test_receive_looks_at_every_channel(self) -> None:
+        layer = self.layer()
+        channels = [f"one.of.many.{number}" for number in range(30)]
+        for number in (29, 0, 15):
+            layer.send(channels[number], {"n": number})
+            assert self._receive(layer, channels) == (channels[number], {"n": number})
+            for channel in channels:
+                layer.send(channel, {})
+            assert {self._receive(layer, channels)[0] for _ in channels} == set(channels)
+
     def test_receive_is_fair_between_channels(self) -> None:
         layer = self.layer()
         for number in range(40):
@@ -95,6 +126,41 @@ class Queues(Suite):
         found = layer.receive(["short.lived"], 0)
         assert found in (("short.lived", {"n": 3}), None)  # None: a slow machine; this one is over its time as well
         assert layer.receive(["short.lived"], 0) is None
+
+    def test_messages_that_expired_are_counted(self) -> None:
+        layer = self.layer(expiry=self.short)
+        own = layer.new_channel("own")
+        for channel in ("queue", own):
+            before = self.expired(layer)
+            for _ in range(3):
+                layer.send(channel, {})
+            self._wait_until(time.monotonic() + 2 * self.short)
+            assert layer.receive([channel], 0) is None
+            self._until(lambda before=before: self.expired(layer) == before + 3, "three to be counted")  # type: ignore[misc]
+
+    def test_capacity_holds_whoever_sends_at_once(self) -> None:
+        layers = [self.layer(capacity=2) for _ in range(4)]
+        rounds, senders = range(10), 8
+        together = threading.Barrier(senders)
+        sent: list[list[int]] = [[] for _ in rounds]
+
+        def send(layer: Layer, sender: int) -> None:
+            for number in rounds:
+                together.wait(4 * self.patience)
+                if self._sends(layer, f"small.{number}", {"n": sender}):
+                    sent[number].append(sender)
+
+        threads = [threading.Thread(target=send, args=(layers[n % len(layers)], n)) for n in range(senders)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5 * self.patience)
+            assert not thread.is_alive()
+        for number in rounds:
+            assert len(sent[number]) == 2, f"a channel with a capacity of 2 took {len(sent[number])} messages"
+            taken = [self._take(layers[0], f"small.{number}")["n"] for _ in range(2)]
+            assert sorted(taken) == sorted(sent[number])
+            assert layers[0].receive([f"small.{number}"], 0) is None
 
     def test_full_channel_refuses_at_once_and_takes_again_after_a_receive(self) -> None:
         layer, other = self.layer(capacity=3), self.layer(capacity=3)
@@ -159,7 +225,7 @@ class Queues(Suite):
                 layer.group_send("group", content)
         assert layer.receive(["queue"], 0) is None
 
-    def testvalues_come_back_exactly(self) -> None:
+    def test_values_come_back_exactly(self) -> None:
         sender, receiver = self.layer(), self.layer()
         content = values()
         sender.send("values", content)

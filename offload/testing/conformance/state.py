@@ -6,7 +6,7 @@ import threading
 
 from offload.exceptions import ChannelFull
 from offload.interfaces import Delivery
-from offload.testing.conformance.suite import Inbox, Suite, raises, values
+from offload.testing.conformance.suite import Inbox, Suite, in_forked_child, raises, values
 
 
 class State(Suite):
@@ -60,6 +60,17 @@ class State(Suite):
         assert after["received"] - before["received"] == 1
         assert after["lost"] == before["lost"]
 
+    def test_messages_that_an_own_channel_had_no_room_for_are_counted_as_lost(self) -> None:
+        owner, other = self.layer(capacity=2), self.layer(capacity=2)
+        own = owner.new_channel("answer")
+        for sender in (owner, other):
+            for _ in range(3):
+                sender.send(own, {})
+        self._until(lambda: owner.statistics()["lost"] == 4, "what was lost to be counted")
+        for _ in range(2):
+            assert self._take(owner, own) == {}
+        assert owner.receive([own], 0) is None
+
     def test_flush_drops_messages_groups_and_sessions(self) -> None:
         layer = self.layer()
         inbox = Inbox()
@@ -96,7 +107,7 @@ class State(Suite):
         assert inbox.next(self.patience) == {"text": "hi"}
         assert old.empty()
 
-    def test_receiver_thatraises_does_not_stop_the_others(self) -> None:
+    def test_receiver_that_raises_does_not_stop_the_others(self) -> None:
         layer = self.layer()
         inbox = Inbox()
 
@@ -111,6 +122,19 @@ class State(Suite):
         layer.group_send("group", {"text": "all"})
         assert inbox.next(self.patience) == {"text": "one"}
         assert inbox.next(self.patience) == {"text": "all"}
+
+    def test_forked_child_is_a_process_of_its_own(self) -> None:
+        layer, other = self.layer(), self.layer()
+        inbox = Inbox()
+        channel = layer.new_channel("reply")
+        layer.attach(channel, inbox)
+        name = in_forked_child(lambda: layer.new_channel("reply"), self.patience)
+        assert name.startswith("reply.")
+        assert name.partition("!")[0] != channel.partition("!")[0]
+        # And here nothing has changed.
+        assert layer.new_channel("reply").partition("!")[0] == channel.partition("!")[0]
+        other.send(channel, {"text": "hi"})
+        assert inbox.next(self.patience) == {"text": "hi"}
 
     def test_layer_serves_short_lived_threads(self) -> None:
         layer = self.layer(capacity=100)

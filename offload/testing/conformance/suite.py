@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import queue
 import secrets
+import select
+import signal
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,6 +49,10 @@ class Suite(ABC):
         self._made.append(layer)
         return layer
 
+    def expired(self, layer: Layer) -> int:
+        """Messages that were found to have expired; to be replaced where only a layer's server counts some."""
+        return layer.statistics()["expired"]
+
     def _receive(self, layer: Layer, channels: list[str]) -> tuple[str, Content]:
         found = layer.receive(channels, self.patience)
         assert found is not None, f"nothing came to {channels} within {self.patience} s"
@@ -66,6 +74,11 @@ class Suite(ABC):
         while not condition():
             assert time.monotonic() < deadline, f"waited {self.patience} s for {what}"
             pause.wait(0.005)
+
+    def _wait_until(self, moment: float) -> None:
+        """Wait for a time of the monotonic clock: for what must have come to its end by then."""
+        while (left := moment - time.monotonic()) > 0:
+            threading.Event().wait(left)
 
     def _same(self, found: Any, expected: Any) -> None:
         assert type(found) is type(expected), (found, expected)
@@ -120,6 +133,31 @@ def raises(kind: type[Exception]) -> Iterator[None]:
     except kind:
         return
     raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def in_forked_child(text: Callable[[], str], patience: float) -> str:
+    """What a function returns in a child of this process, where the system has forks; its error's text otherwise."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Other tests' threads are no concern of a child that does no more than this.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            said = text()
+        except BaseException as error:  # noqa: BLE001
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    try:
+        came, _, _ = select.select([reader], [], [], patience)
+        assert came, f"the child has said nothing for {patience} s"
+        return os.read(reader, 65_536).decode()
+    finally:
+        os.close(reader)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def values() -> Content:
