@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,16 @@ from contextlib import closing
 from typing import Any, NoReturn
 
 from offload import __version__
-from offload.exceptions import ConfigurationError, OffloadError
+from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
+from offload.layers.ipc_path import RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
 from offload.layers.urls import layer_from_url
 from offload.server import logs, streams
 from offload.server.application import prepare_path
 from offload.server.supervisor import Supervisor
 from offload.settings import Settings, checked, setting_fields
+
+log = logging.getLogger("offload.server")
 
 USAGE_ERROR = 2
 FAILED = 1
@@ -39,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             wrong = unknown[0].partition("=")[0]
             known = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(wrong, known, 1)
+            near = difflib.get_close_matches(wrong, known, 1, 0.65)
             hint = f"; did you mean {near[0]}?" if near else f"; '{self.prog} --help' lists all"
             kind = "option" if wrong.startswith("-") else "argument"
             raise ConfigurationError(f"unknown {kind} {wrong!r}{hint}")
@@ -89,8 +93,9 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command:
         ConfigurationError: a flag, variable or value is wrong.
     """
     values: dict[str, Any] = {}
-    if environ.get("PORT"):
-        values["bind"] = checked("bind", f"0.0.0.0:{environ['PORT']}", "PORT")
+    port = environ.get("PORT")
+    if port:
+        values["bind"] = checked("bind", f"0.0.0.0:{port}", "PORT")
     for variable, name in _VARIABLES.items():
         if environ.get(variable):
             values[name] = checked(name, environ[variable], variable)
@@ -103,15 +108,42 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command:
     for name, value in parsed.items():
         if value is not None:
             values[name] = checked(name, value, setting_fields()[name].metadata["flags"][-1])
+    if (
+        command == "serve"
+        and port
+        and values["bind"] == (f"0.0.0.0:{port}",)
+        and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)
+    ):
+        raise ConfigurationError(f"PORT is {port!r}, which is not the number of a port")
     return Settings(app=app, explicit=frozenset(values), **values)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none; others may have their own reasons to begin like that.
+
+    Raises:
+        ConfigurationError: one is nearly a setting.
+    """
+    known = {f"OFFLOAD_{name.upper()}" for name in setting_fields()} | {RUNTIME_DIR_VARIABLE}
+    unknown = sorted(name for name in environ if name.startswith("OFFLOAD_") and name not in known)
+    for name in unknown:
+        # What they have in common says nothing.
+        suffixes = [other.removeprefix("OFFLOAD_") for other in sorted(known)]
+        near = difflib.get_close_matches(name.removeprefix("OFFLOAD_"), suffixes, 1, 0.8)
+        if near:
+            raise ConfigurationError(f"unknown variable {name}; did you mean OFFLOAD_{near[0]}?")
+    return unknown
 
 
 def supervise(arguments: Sequence[str], command: str) -> int:
     """``offload APP`` and ``offload worker APP``."""
     streams.ensure()
     settings = read_settings(arguments, os.environ, command)
+    unknown = unknown_variables(os.environ)
     prepare_path(settings.chdir, settings.pythonpath)
     logs.set_up(settings.log_level, settings.error_logfile)
+    if unknown:
+        log.warning("not settings, and ignored: %s", ", ".join(unknown))
     if command == "worker":
         return Supervisor(settings, "offload.server.worker", "worker").run()
     return Supervisor(settings).run()
@@ -156,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command is None:
             return supervise(args, "serve")
         return supervise(args[1:], command) if command == "worker" else send(args[1:], command)
-    except ConfigurationError as error:
+    except (ConfigurationError, InvalidChannelName) as error:
         print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
         from offload.server.control import BootError
 

@@ -53,7 +53,7 @@ class Settings:
         metavar="ADDRESS",
         required=True,
     )
-    workers: int = _setting(1, "-w --workers", "number of processes", low=1, metavar="N")
+    workers: int = _setting(1, "-w --workers", "number of processes", low=1, high=4096, metavar="N")
     chdir: str | None = _setting(None, "--chdir", "change to this directory first", metavar="DIR")
     pythonpath: str | None = _setting(
         None, "--pythonpath", "directories, separated by commas, to import from", metavar="DIRS"
@@ -246,6 +246,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.dispatch == "layer" and any(url.strip().lower().startswith("memory:") for url in self.layer):
             raise ConfigurationError(MEMORY_DISPATCH)
+        if self.routing is not None and not {".", ":"} & set(self.routing):
+            raise ConfigurationError(
+                f"--routing is {self.routing!r}, which is not MODULE:NAME, for instance project.routing:channel_routing"
+            )
 
     @property
     def drain_seconds(self) -> float:

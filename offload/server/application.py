@@ -26,8 +26,14 @@ def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
             os.chdir(chdir)
         except OSError as error:
             raise ConfigurationError(f"cannot change to the directory {chdir!r}: {error.strerror}") from error
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the current directory is gone: {error.strerror}; change to another, or name one with --chdir"
+        ) from error
     places = [os.path.abspath(place) for place in (pythonpath or "").split(",") if place]
-    for place in (*reversed(places), os.getcwd()):
+    for place in (*reversed(places), here):
         if place not in sys.path:
             sys.path.insert(0, place)
 
@@ -46,6 +52,8 @@ def load_module(spec: str) -> ModuleType:
             raise
         raise ConfigurationError(
             f"cannot import {module_name!r}: there is no module {error.name!r} in {os.getcwd()} or on the Python path"
+            # One word may be meant as something else.
+            + ("" if {".", ":"} & set(spec) else "; the commands are worker, send and group-send")
         ) from error
     except (ValueError, TypeError) as error:
         if module_name and not module_name.startswith("."):
@@ -70,6 +78,11 @@ def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleTyp
     module_name, _, name = spec.partition(":")
     if may_be_routing and not name and not hasattr(module, DEFAULT_CALLABLE) and hasattr(module, "channel_routing"):
         return module, websockets_only
+    if name.endswith(")"):
+        raise ConfigurationError(
+            f"{spec!r} is a call, and offload calls nothing to get an application; "
+            f"write {DEFAULT_CALLABLE} = {name} in {module_name!r}, and name {module_name}:{DEFAULT_CALLABLE}"
+        )
     name = name or DEFAULT_CALLABLE
     target: Any = module
     for part in name.split("."):
@@ -95,6 +108,6 @@ def _callables(target: Any) -> list[str]:
     # What a module has from us is there to be called by it, not by a server.
     return [
         name
-        for name, value in vars(target).items()
+        for name, value in getattr(target, "__dict__", {}).items()
         if callable(value) and not str(getattr(value, "__module__", "")).startswith("offload.")
     ]

@@ -6,6 +6,7 @@ Imported in the forked child, after gevent has patched the standard library.
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from types import ModuleType
 from typing import Protocol
@@ -53,9 +54,11 @@ def run(process: Process, settings: Settings, control: Control) -> int:
         control.tell(failed=str(error))
         return BOOT_FAILED
     except BaseException as error:  # noqa: BLE001 -- told to the supervisor, which logs it
-        # The application's own module failed, and only its traceback can say where.
+        # Somebody's own module failed, and only its traceback can say where.
         text = "".join(traceback.format_exception(error))
-        control.tell(failed=f"importing {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
+        # A module whose import fails is not kept; else it was the routing's, or the layer's.
+        what = "starting" if settings.app.partition(":")[0] in sys.modules else "importing"
+        control.tell(failed=f"{what} {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
         return BOOT_FAILED
     logs.enable()
     parent.let_go()

@@ -73,7 +73,7 @@ def _bound(address: str) -> socket.socket:
         number = address.removeprefix("fd://")
         if not (number.isascii() and number.isdigit()):
             raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
-        if int(number) > _LARGEST_DESCRIPTOR:
+        if len(number) > 10 or int(number) > _LARGEST_DESCRIPTOR:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return socket.socket(fileno=int(number))
     match = _TCP.fullmatch(address)

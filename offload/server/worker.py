@@ -24,6 +24,7 @@ from offload.consumers.turns import ANNOUNCE_SECONDS
 from offload.consumers.worker_turns import WorkerTurns
 from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
 from offload.interfaces import Content
+from offload.layers.memory import MemoryLayer
 from offload.server import logs
 from offload.server.application import load_module
 from offload.server.boot import configure_layers, run
@@ -88,6 +89,11 @@ class WorkerProcess:
         configure_layers(settings, module, self.control)
         router = configuration.router_for(settings.alias)
         self._layer = configuration.layer_for(settings.alias)
+        if isinstance(self._layer, MemoryLayer):
+            log.warning(
+                "the layer %r is this worker's own memory, so no other process's messages arrive; use ipc: or redis:",
+                settings.alias,
+            )
         self._channels = wanted_channels(router.channels, settings.only_channels, settings.exclude_channels)
         self._dispatch = Dispatch(router, self._layer)
         self._turns = WorkerTurns(self._dispatch, self._layer)

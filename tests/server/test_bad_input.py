@@ -60,7 +60,7 @@ def project(tmp_path: Path) -> Path:
         (["shop", "extra"], "unknown argument 'extra'; 'offload --help' lists all", 2),
         ([], "the following arguments are required: APP", 2),
         (["shop", "-w", "two"], "--workers is 'two', which is not a whole number", 2),
-        (["shop", "-w", "0"], "--workers is 0, but it must be 1 or more", 2),
+        (["shop", "-w", "0"], "--workers is 0, but it must be from 1 to 4096", 2),
         (["shop", "--ws-ping-interval", "often"], "--ws-ping-interval is 'often', which is not a number", 2),
         (
             ["shop", "--log-level", "loud"],
@@ -95,7 +95,8 @@ def project(tmp_path: Path) -> Path:
         (["shop", "--chdir", "missing"], "cannot change to the directory 'missing': No such file or directory", 2),
         (
             ["shopp"],
-            "cannot import 'shopp': there is no module 'shopp' in {cwd} or on the Python path",
+            "cannot import 'shopp': there is no module 'shopp' in {cwd} or on the Python path; "
+            "the commands are worker, send and group-send",
             3,
         ),
         (["shop:app"], "module 'shop' has no 'app'; did you mean shop:application?", 3),
@@ -238,4 +239,4 @@ def test_send_refuses_what_is_nested_too_deeply(command: str) -> None:
 def test_send_names_a_bad_group() -> None:
     result = offload("group-send", "--layer", "memory://", "bad room!", '{"text": "hello"}')
     assert "bad room!" in error_of(result)
-    assert result.returncode == 1
+    assert result.returncode == 2
