@@ -1,0 +1,198 @@
+"""Subscriptions on Redis that are refused, interrupted, or end with their layer."""
+
+import gc
+import threading
+import time
+
+import pytest
+
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
+from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
+from tests.layers.test_redis_killed import run_beside
+from tests.redis_server import redis_server, until  # noqa: F401  # a fixture
+
+PATIENCE = 10.0
+
+FORBIDDEN = "no permissions to access"
+
+
+def allow(server, *channels):
+    """What the user may subscribe to; connections that have more are cut."""
+    rights = ["on", ">secret", "~*", "resetchannels", *(f"&{channel}" for channel in channels), "+@all"]
+    assert server.run("ACL", "SETUSER", "site", *rights) == b"OK"
+    return server.url.replace("redis://", "redis://site:secret@")
+
+
+def in_thread(call, *arguments):
+    """Its thread, and what it raised."""
+    raised = []
+
+    def run():
+        try:
+            call(*arguments)
+        except LayerUnavailable as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, raised
+
+
+# Refused
+
+
+def test_forbidden_group_fails_nobody_who_shares_its_command(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(allow(redis_server, "inbox:*", "group:open-*"))
+    receiver = Receiver(layer)
+    subscriber = layer._ring.shards()[0].subscriber
+    # What is asked for while the connection is being made leaves with one command.
+    redis_server.freeze()
+    subscriber._connection.disconnect()
+    groups = ["open-1", "private", "open-2"]
+    adds = [in_thread(layer.group_add, group, receiver.channel) for group in groups]
+    until(lambda: len(subscriber._dialogue.notes) == 3, "all of them to wait")
+    redis_server.thaw()
+    for thread, _ in adds:
+        thread.join(PATIENCE)
+    (_, first), (_, second), (_, third) = adds
+    assert first == third == []
+    assert len(second) == 1
+    assert FORBIDDEN in second[0]
+    for group in ("open-1", "open-2"):
+        layer.group_send(group, {"group": group})
+        assert receiver.next() == {"group": group}
+
+
+def test_group_that_became_forbidden_silences_no_other(redis_server, redis_layers, caplog):  # noqa: F811
+    layer = redis_layers(allow(redis_server, "inbox:*", "group:*"))
+    other = redis_layers(redis_server.url)
+    receiver = joined(layer, "open", "private", "also-open")
+    allow(redis_server, "inbox:*", "group:*open")
+    until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
+    assert "the subscription of group:private is given up" in caplog.text
+    for group in ("open", "also-open"):
+        other.group_send(group, {"group": group})
+        assert receiver.next() == {"group": group}
+    other.send(receiver.channel, {"n": 1})
+    assert receiver.next() == {"n": 1}
+    with pytest.raises(LayerUnavailable, match=FORBIDDEN):
+        layer.group_add("private", Receiver(layer).channel)
+    allow(redis_server, "inbox:*", "group:*")
+    layer.group_add("private", receiver.channel)
+    other.group_send("private", {"n": 2})
+    assert receiver.next() == {"n": 2}
+
+
+def test_reason_why_a_subscriber_does_not_come_back_is_logged_once(redis_server, redis_layers, caplog):  # noqa: F811
+    layer = redis_layers(allow(redis_server, "*"))
+    receiver = joined(layer, "group")
+    redis_server.run("ACL", "SETUSER", "site", "off")
+    assert redis_server.run("CLIENT", "KILL", "TYPE", "pubsub") == 1
+    subscriber = layer._ring.shards()[0].subscriber
+    until(lambda: subscriber._delay >= 0.2, "several attempts")
+    assert caplog.text.count("are still missed") == 1
+    assert "messages for 2 subscriptions are still missed" in caplog.text
+    allow(redis_server, "*")
+    until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
+    layer.group_send("group", {"n": 1})
+    assert receiver.next() == {"n": 1}
+
+
+# Interrupted
+
+
+def test_add_that_is_killed_after_the_answer_leaves_no_subscription(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from offload.layers.redis import RedisLayer
+from redis import Redis
+layer = RedisLayer(sys.argv[1], timeout=10)
+channel = layer.new_channel("reply")
+layer.attach(channel, lambda delivery: None)
+layer.group_add("warm", channel)
+subscriber = layer._ring.shards()[0].subscriber
+answered, victims = subscriber._answered, []
+def kill_and_answer(*arguments):
+    if victims:
+        victims.pop().kill(block=False)  # which is its next turn
+    answered(*arguments)
+subscriber._answered = kill_and_answer
+with gevent.Timeout(20):
+    for number in range(3):
+        victims.append(gevent.spawn(layer.group_add, f"room-{number}", channel))
+        killed = victims[0]
+        killed.join()
+        assert isinstance(killed.value, gevent.GreenletExit), killed.value
+        assert not layer.subscriptions.has_members(f"room-{number}")
+    layer.group_add("next", channel)  # tells what was given up before
+with Redis.from_url(sys.argv[1]) as client:
+    assert sorted(client.pubsub_channels("group:*")) == [b"group:next", b"group:warm"]
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
+# The end
+
+
+def test_close_ends_an_add_that_is_under_way(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=20)
+    receiver = joined(layer, "warm")
+    subscriber = layer._ring.shards()[0].subscriber
+    redis_server.freeze()
+    thread, raised = in_thread(layer.group_add, "room", receiver.channel)
+    until(lambda: bool(subscriber._dialogue.asked), "the subscription to be asked for")
+    start = time.monotonic()
+    layer.close()
+    thread.join(PATIENCE)
+    assert raised == ["layer 'redis' was closed meanwhile"]
+    assert time.monotonic() - start < 5
+    redis_server.thaw()
+
+
+def test_close_ends_an_add_that_waits_for_a_return(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=20)
+    receiver, late = joined(layer, "group"), Receiver(layer)
+    redis_server.kill()
+    thread, raised = in_thread(layer.group_add, "new", receiver.channel)
+    thread.join(PATIENCE)
+    assert len(raised) == 1
+    upstream = layer._upstream
+    thread, raised = in_thread(layer.group_add, "group", late.channel)
+    until(lambda: upstream._losses["group"].ended is not None, "the add to wait")
+    layer.close()
+    thread.join(PATIENCE)
+    assert raised == ["layer 'redis' was closed meanwhile"]
+
+
+def _threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("offload-redis")]
+
+
+@pytest.mark.parametrize("kind", ["one server", "shards"])
+def test_layer_that_is_dropped_gives_back_its_threads_and_connections(kind, redis_server):  # noqa: F811
+    hosts = redis_server.url
+    if kind == "shards":
+        hosts = [redis_server.url, redis_server.url.replace("/0", "/1")]
+    layers = [RedisLayer(hosts) for _ in range(3)]
+    for layer in layers:
+        receiver = joined(layer, *(f"room-{number}" for number in range(10)))
+        # Another process's request starts a thread, too.
+        RedisLayer(hosts).group_add("asked", receiver.channel)
+    assert _threads()
+    del layer, layers, receiver
+    gc.collect()
+    until(lambda: not _threads(), "the threads to end")
+    until(lambda: b"offload-subscriber" not in redis_server.run("CLIENT", "LIST"), "the connections to be closed")
+
+
+def test_server_that_has_no_possible_name_is_unreachable_and_ends_no_thread_for_good(redis_layers, caplog):  # noqa: F811
+    layer = redis_layers("redis://a..b:6379/0", timeout=5)
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(LayerUnavailable) as caught:
+            layer.open_inbox()
+        assert str(caught.value).startswith("layer 'redis' cannot reach redis://a..b:6379/0: ")
+        assert time.monotonic() - start < 2
