@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, LayerUnavailable
@@ -27,7 +28,7 @@ from offload.layers.redis_scripts import (
 )
 from offload.layers.redis_server import Server
 from offload.layers.redis_shards import Ring, Shard
-from offload.layers.redis_subscriber import Owners
+from offload.layers.redis_subscriber import Owner, Owners
 from offload.layers.redis_takes import Takes
 from offload.layers.seal import PROCESS
 
@@ -54,6 +55,18 @@ def _boolean(text: str) -> bool:
 def _sent_in_part(error: LayerUnavailable) -> LayerUnavailable:
     """Of any kind, where it is not certain that nothing was sent."""
     return LayerUnavailable(f"{error}; other members of the group may have got the message")
+
+
+def _make_shard(
+    owner: weakref.ref[Owner],
+    connect_timeout: float,
+    timeout: float,
+    access: Access,
+    address: RedisAddress,
+    owners: Owners | None = None,
+    sharded: bool = False,
+) -> Shard:
+    return Shard(Server(address, connect_timeout, timeout, access), owner, owners, sharded)
 
 
 class RedisLayer(LayerBase):
@@ -128,16 +141,24 @@ class RedisLayer(LayerBase):
         self._session_prefix = f"{prefix}session:"
         self._group_bytes = self._group_prefix.encode()
         self._lifetime = milliseconds(self.expiry)
+        self._finalizer: weakref.finalize[..., RedisLayer] | None = None
         self._set_out()
 
     def _set_out(self) -> None:
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
         first = self._addresses[0]
+        # Subscribers' threads hold these, so they must not hold the layer.
+        make_shard = partial(_make_shard, weakref.ref(self), self._connect_timeout, self._timeout, self._access)
         self._ring = (
-            Cluster(first, self._shard, self._connect_timeout, self._access)
+            Cluster(first, make_shard, self._connect_timeout, self._access)
             if first.nodes
-            else Ring([self._shard(address) for address in self._addresses])
+            else Ring([make_shard(address) for address in self._addresses])
         )
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        # A layer that is dropped without `close` must not leave its threads and connections behind.
+        self._finalizer = weakref.finalize(self, self._ring.close, wait=False)
+        self._finalizer.atexit = False
         self._takes = Takes(
             self._ring, lambda number: self.count("expired", number), lambda number: self.count("lost", number)
         )
@@ -153,10 +174,6 @@ class RedisLayer(LayerBase):
             lambda process: self._ring.place(self._inbox_prefix + process),
             self._timeout,
         )
-
-    def _shard(self, address: RedisAddress, owners: Owners | None = None, sharded: bool = False) -> Shard:
-        server = Server(address, self._connect_timeout, self._timeout, self._access)
-        return Shard(server, weakref.ref(self), owners, sharded)
 
     # What the subscribers call
 

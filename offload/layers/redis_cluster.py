@@ -143,8 +143,8 @@ class Cluster(Ring):
             return ""  # no node has it now
         return f"{node.host}:{node.port}"
 
-    def close(self) -> None:
-        super().close()
+    def close(self, *, wait: bool = True) -> None:
+        super().close(wait=wait)
         if self._client is not None:
             self._client.close()
 

@@ -41,9 +41,9 @@ class Shard:
         self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, owners, sharded)
         self._server = server
 
-    def close(self) -> None:
-        """For good."""
-        self.subscriber.close()
+    def close(self, *, wait: bool = True) -> None:
+        """For good. `wait`: as of `Subscriber.close`."""
+        self.subscriber.close(wait=wait)
         self.waits.close()
         self.commands.close()
 
@@ -144,10 +144,10 @@ class Ring:
         """Which server has the name, as far as is known without asking. Neither waits nor raises."""
         return self._find(name).shown
 
-    def close(self) -> None:
-        """For good."""
-        for shard in self._shards.values():
-            shard.close()
+    def close(self, *, wait: bool = True) -> None:
+        """For good. `wait`: as of `Subscriber.close`."""
+        for shard in list(self._shards.values()):
+            shard.close(wait=wait)
 
     def drop(self) -> None:
         """In a forked child."""

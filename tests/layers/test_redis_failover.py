@@ -3,6 +3,7 @@
 ``pytest -rP`` shows the counts.
 """
 
+import gc
 import itertools
 import logging
 import threading
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
 from offload.layers.urls import layer_from_url
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import RedisCluster, SentinelSet, redis_server, running_redis, until  # noqa: F401  # a fixture
@@ -323,6 +325,18 @@ def test_refused_end_of_a_subscription_cuts_no_connection(cluster, redis_layers)
     subscriber.unsubscribe(moved)
     layer.group_add(next(rooms), receiver.channel)
     assert layer.statistics()["reconnects"] == 0
+
+
+def test_layer_of_a_cluster_that_is_dropped_gives_back_its_threads(cluster):
+    def use():
+        joined(RedisLayer(cluster.url), *(f"room-{number}" for number in range(30)))
+
+    def are_gone():
+        gc.collect()
+        return not any(thread.name == "offload-redis-subscriber" for thread in threading.enumerate())
+
+    use()
+    until(are_gone, "the threads to end")
 
 
 def test_plain_address_of_a_node_says_how_to_write_it(cluster, redis_layers):  # noqa: F811
