@@ -196,22 +196,25 @@ class Subscriber:
     # Writing: one thread at a time, whichever has something to write
 
     def _write(self) -> None:
-        writer, connection = object(), None
+        writer, connection = object(), self._connection
         # A signal may raise anything anywhere in here: nobody else could write again, or what was never sent would be
         # waited for, and all answers taken for others'.
         try:
             while True:
                 with self._lock:
-                    if self._connection is None or self._writer or not self._dialogue.notes:
+                    connection = self._connection
+                    if connection is None or self._writer or not self._dialogue.notes:
                         return
-                    self._writer, connection = writer, self._connection
+                    if not connection.is_open:
+                        return  # the notes wait for the next
+                    self._writer = writer
                     commands = self._dialogue.take_notes()
                 connection.write(commands)
                 self._writer = None
         except RedisError:
             return  # the reader sees to the rest
         except BaseException:
-            if self._writer is writer and connection is not None:
+            if self._writer is writer:
                 connection.disconnect()
             raise
         finally:
