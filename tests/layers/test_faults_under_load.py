@@ -22,7 +22,6 @@ from offload.layers.ipc import IPCLayer
 from tests.layers.talkers import APP, Crowd, Talker
 from tests.redis_server import RedisCluster, SentinelSet, running_redis, until
 from tests.serving import DEADLINE, ROOT, serving
-from tests.stalls import Stalls
 
 logger = logging.getLogger("offload.layer.tests")
 
@@ -35,12 +34,6 @@ RETURN = 2.0
 @pytest.fixture(autouse=True)
 def _log(caplog):
     caplog.set_level(logging.INFO, "offload.layer.tests")
-
-
-@pytest.fixture
-def stalls():
-    with Stalls() as stalls:
-        yield stalls
 
 
 @contextlib.contextmanager
