@@ -189,6 +189,7 @@ class Hub:
                 if not self._ending.is_set():
                     self._tick(lock, identity)
         finally:
+            self._tell_lost()
             server.close()
             # Ours only: somebody may have removed it, and another hub made its own.
             with contextlib.suppress(FileNotFoundError):
@@ -196,6 +197,24 @@ class Hub:
                     os.unlink(self._path)
             await self._say_farewell()
         logger.info("hub: ended")
+
+    def _tell_lost(self) -> None:
+        """All is in memory: what nobody has taken does not reach the hub that comes next."""
+        now, messages, sessions = time.monotonic(), 0, 0
+        for exchange in self._exchanges.values():
+            exchange.broker.sweep(now)
+            counts = exchange.broker.statistics()
+            messages += counts["pending"]
+            sessions += counts["sessions"]
+        # Sessions that nobody is left to ask for are no loss.
+        if messages or (sessions and self.connections):
+            logger.warning(
+                "hub: %d messages that waited in queues, and %d sessions, are lost with this hub; "
+                "%d clients remain, for whom another may take over",
+                messages,
+                sessions,
+                len(self.connections),
+            )
 
     async def _say_farewell(self) -> None:
         self._farewell = asyncio.Event()
