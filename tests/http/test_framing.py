@@ -76,7 +76,7 @@ def test_error_after_a_whole_answer_costs_nobody_an_answer(framing: Server, targ
 
 def test_error_after_a_whole_answer_leaves_it_to_a_slow_reader(framing: Server) -> None:
     with Client(framing) as client:
-        # The kernel takes the end in small steps, and the application ends before the last of them.
+        # The application's last pieces wait in the server when it ends.
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000)
         client.send(in_a_row("/fails-to-close?big"))
         answer = client.read()

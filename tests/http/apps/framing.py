@@ -82,7 +82,9 @@ def fails_to_close(environ: Environ, start: Start) -> Iterable[bytes]:
 
     if how == "list":
         return Whole([b"xxx"])
-    return Closing([b"x" * size] if how != "pieces" else [b"x", b"xx"], close)
+    if how == "big":
+        return Closing([b"x" * (BIG // 25)] * 25, close)
+    return Closing([b"xxx"] if how != "pieces" else [b"x", b"xx"], close)
 
 
 def fails_midway(environ: Environ, start: Start) -> Iterator[bytes]:
