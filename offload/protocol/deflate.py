@@ -24,6 +24,8 @@ SMALLEST_BYTES = 256
 _LEVEL = 3
 """A third of the time of zlib's default, for a tenth more bytes."""
 _TAIL = b"\x00\x00\xff\xff"
+_FINAL = b"\x03\x00"
+"""A final block without content: what comes before it was whole if this one is read as the end."""
 _WINDOW_BYTES = 32768
 _MAX_RESTARTS = 16
 """A message may have final blocks before its end. No known client makes any; each costs a new decompressor."""
@@ -72,10 +74,13 @@ def inflate(payload: bytes | bytearray, max_size: int) -> bytes:
 
     Raises:
         TooBig: the result has more.
-        zlib.error: the payload is no DEFLATE data.
+        zlib.error: the payload is no DEFLATE data, or not whole.
     """
+    if not payload:
+        # Against the grammar, but what a compressor says that has just been flushed and was given nothing since.
+        return b""
     decompressor = zlib.decompressobj(-15)
-    data = decompressor.decompress(payload + _TAIL, max_size + 1)
+    data = decompressor.decompress(payload + _TAIL + _FINAL, max_size + 1)
     restarts = 0
     while decompressor.eof and decompressor.unused_data and len(data) <= max_size:
         restarts += 1
@@ -87,6 +92,8 @@ def inflate(payload: bytes | bytearray, max_size: int) -> bytes:
         data += decompressor.decompress(rest, max_size + 1 - len(data))
     if len(data) > max_size:
         raise TooBig(f"a message has over {max_size} bytes")
+    if not decompressor.eof:
+        raise zlib.error("a message ends in the middle of a block")
     return data
 
 

@@ -196,6 +196,35 @@ def test_what_follows_a_final_block_may_refer_back() -> None:
     assert inflate(begin + end, 100) == b"back and forth " * 2
 
 
+@pytest.mark.parametrize("level", [1, 3, 6])
+def test_message_that_was_cut_is_no_message(level: int) -> None:
+    rng = random.Random(level)
+    for _ in range(50):
+        text = bytes(rng.choices(b"abcdefgh ", k=rng.randrange(1, 400)))
+        compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
+        whole = (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        assert inflate(whole, 400) == text
+        for size in {len(whole) - 1, len(whole) // 2, rng.randrange(1, len(whole))} - {0}:
+            # What the end is taken for may also be a long repetition.
+            with pytest.raises((zlib.error, TooBig)):
+                inflate(whole[:size], 400)
+
+
+def test_message_that_was_cut_behind_a_final_block_is_no_message() -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    begin = compressor.compress(b"begin") + compressor.flush(zlib.Z_FINISH)
+    end = PLAIN.compress(b"the end of it")
+    assert inflate(begin + end, 100) == b"beginthe end of it"
+    with pytest.raises(zlib.error):
+        inflate(begin + end[:-2], 100)
+    with pytest.raises(zlib.error):
+        inflate(begin, 100)
+
+
+def test_nothing_is_an_empty_message() -> None:
+    assert inflate(b"", 100) == inflate(b"\x00", 100) == b""
+
+
 def test_many_final_blocks_are_refused() -> None:
     with pytest.raises(zlib.error, match="final blocks"):
         inflate(b"\x03\x00" * 5000, 100)
