@@ -101,7 +101,7 @@ class Connection:
         self.refill: Callable[[], bytes] | None = None
         self.unsent_bytes = 0
         self._unsent: deque[bytes | memoryview] | None = None
-        # Set, for a greenlet that waits, as soon as no more than this is unsent.
+        # Set, for all greenlets that wait, as soon as no more than this is unsent.
         self._drained: Event | None = None
         self._drained_at = LOW_WATER_BYTES
         # What happens once everything is sent: nothing, the end of the sending half, or the end.
@@ -242,8 +242,10 @@ class Connection:
                 self._writer = None
             if self._end is not None:
                 self._end()
-        if self._drained is not None and self.unsent_bytes <= self._drained_at:
-            self._drained.set()
+        drained = self._drained
+        if drained is not None and self.unsent_bytes <= self._drained_at:
+            self._drained = None
+            drained.set()
 
     def wait_drained(self, timeout: float | None) -> bool:
         """Let the calling greenlet wait while too much is unsent.
@@ -258,12 +260,14 @@ class Connection:
 
     def _wait_until(self, unsent_bytes: int, timeout: float | None) -> bool:
         before = self.unsent_bytes
-        self._drained_at = unsent_bytes
-        self._drained = Event()
-        try:
-            in_time = self._drained.wait(timeout)
-        finally:
-            self._drained = None
+        drained = self._drained
+        if drained is None:
+            drained = self._drained = Event()
+            self._drained_at = unsent_bytes
+        else:
+            # Another greenlet of the same request waits: both for the lower mark, and both look again.
+            self._drained_at = min(self._drained_at, unsent_bytes)
+        in_time = drained.wait(timeout)
         return in_time or self.unsent_bytes < before
 
     def send_file(self, descriptor: int, offset: int, size: int, timeout: float | None) -> int:

@@ -103,3 +103,11 @@ def test_error_within_an_answer_without_framing_is_a_reset_behind_those_before_i
         client.until(b"half")
         with pytest.raises(ConnectionResetError):
             client.sock.recv(1000)
+
+
+def test_two_greenlets_of_a_request_wait_for_the_same_client(framing: Server) -> None:
+    with Client(framing) as client:
+        answer = client.get("/two-write")
+        assert answer.whole
+        assert len(answer.body) == 8 * BIG
+        assert client.get("/").text == "hello"

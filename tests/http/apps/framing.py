@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import gevent
+
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]
 View = Callable[[Environ, Start], Iterable[bytes]]
@@ -100,9 +102,21 @@ def fails_after_all(environ: Environ, start: Start) -> Iterator[bytes]:
     raise LookupError("after all")
 
 
+def two_write(environ: Environ, start: Start) -> Iterable[bytes]:
+    """Two greenlets of one request, each with more than the kernel takes."""
+    write = start("200 OK", [("Content-Length", str(8 * BIG))])
+
+    def run() -> None:
+        for _ in range(8):
+            write(bytes(BIG // 2))
+
+    gevent.joinall([gevent.spawn(run), gevent.spawn(run)], raise_error=True)
+    return []
+
+
 _VIEWS: dict[str, View] = {
     "/restarts": restarts, "/endless": endless, "/writes-late": writes_late, "/fails-to-close": fails_to_close,
-    "/fails-midway": fails_midway, "/fails-after-all": fails_after_all,
+    "/fails-midway": fails_midway, "/fails-after-all": fails_after_all, "/two-write": two_write,
 }  # fmt: skip
 
 
