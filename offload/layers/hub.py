@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ import time
 from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
-from offload.layers import ipc_path
+from offload.layers import hub_place, ipc_path
 from offload.layers import ipc_wire as wire
 from offload.layers.hub_exchange import Exchange, Peer
 from offload.layers.settings import LayerSettings
@@ -110,7 +109,8 @@ class Hub:
         if lock is None:
             return ENDED
         try:
-            await self._serve(lock)
+            if await self._outlive_another():
+                await self._serve(lock)
         finally:
             os.close(lock)  # last: who stands by may bind now
         return self._code
@@ -140,7 +140,7 @@ class Hub:
 
     async def _take_lock(self) -> int | None:
         """The lock's descriptor; None when it is time to end before it was ours."""
-        lock = _lock(self._path, wait=False)
+        lock = hub_place.lock(self._path, wait=False)
         if lock is not None:
             return lock
         logger.info("hub: another one serves %s; standing by", self._path)
@@ -158,7 +158,7 @@ class Hub:
         def wait() -> None:
             lock, error = None, None
             try:
-                lock = _lock(self._path, wait=True)
+                lock = hub_place.lock(self._path, wait=True)
             except OSError as failed:
                 error = failed
             try:
@@ -175,10 +175,30 @@ class Hub:
         ending.cancel()
         return taken.result() if taken.done() else None
 
+    async def _outlive_another(self) -> bool:
+        """Stand by while a hub serves whose lock file somebody removed. False when it is time to end before that."""
+        loop = asyncio.get_running_loop()
+        told = False
+        while not self._ending.is_set():
+            other = hub_place.connected(self._path)
+            if other is None:
+                return True
+            if not told:
+                logger.warning("hub: another one serves %s, whose lock file was removed; standing by", self._path)
+                told = True
+            with other:
+                waits = {loop.create_task(wait) for wait in (hub_place.end_of(other), self._ending.wait())}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+                # None of them may have a descriptor in hand when that is closed.
+                await asyncio.wait(waits)
+        return False
+
     async def _serve(self, lock: int) -> None:
         loop = asyncio.get_running_loop()
-        listener = _listen(self._path)
-        identity = _identity(os.stat(self._path))
+        listener = hub_place.listen(self._path)
+        identity = hub_place.identity(os.stat(self._path))
         self._grace_ends = time.monotonic() + GRACE
         server = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=_BACKLOG)
         logger.info("hub: serving %s", self._path)
@@ -193,7 +213,7 @@ class Hub:
             server.close()
             # Ours only: somebody may have removed it, and another hub made its own.
             with contextlib.suppress(FileNotFoundError):
-                if _identity(os.lstat(self._path)) == identity:
+                if hub_place.identity(os.lstat(self._path)) == identity:
                     os.unlink(self._path)
             await self._say_farewell()
         logger.info("hub: ended")
@@ -235,7 +255,7 @@ class Hub:
         # Programs that tidy up /tmp remove files by their age, and a lock file that is gone locks nobody out.
         os.utime(lock)
         try:
-            there = _identity(os.lstat(self._path)) == identity
+            there = hub_place.identity(os.lstat(self._path)) == identity
         except OSError:
             there = False
         if not there:
@@ -387,40 +407,6 @@ class Connection(asyncio.Protocol, Peer):
             dropped, self._dropped = self._dropped, 0
             logger.warning("hub: dropped %d messages for a client that did not read", dropped)
             self.write(wire.pack(wire.LOST, dropped))
-
-
-def _lock(path: str, *, wait: bool) -> int | None:
-    """Take the lock that the path's hub holds; None when another has it and we do not wait."""
-    name = f"{path}.lock"
-    while True:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The file may have been removed and made again while we waited: that lock would be worth nothing.
-            with contextlib.suppress(FileNotFoundError):
-                if _identity(os.stat(name)) == _identity(os.fstat(lock)):
-                    return lock
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        os.close(lock)
-
-
-def _listen(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        ipc_path.check_socket(path)
-        os.unlink(path)  # left by a hub that was killed: we hold the lock, so nobody serves it
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    return listener
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 def main() -> int:

@@ -420,6 +420,38 @@ def test_second_hub_stands_by_and_takes_over(hubs, layers):
     layers().check()
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_hub_whose_lock_file_was_removed_stays_the_only_one(hubs, layers, tmp_path, end):
+    first = hubs().started()
+    layer, other = layers(), layers()
+    inbox = Inbox(layer)
+    layer.group_add("group", inbox.name)
+    (tmp_path / "hub.sock.lock").unlink()
+    second = hubs()
+    second.wait_for("whose lock file was removed; standing by")
+    third = hubs()
+    third.wait_for("standing by")
+    other.group_send("group", {"n": 1})
+    assert inbox.next() == {"n": 1}
+    getattr(first, end)()
+    second.started()
+    until(lambda: layer.statistics()["reconnects"] == 1)
+    layers().group_send("group", {"n": 2})
+    assert inbox.next() == {"n": 2}
+    assert second.stop() == 0
+    third.started()
+    layers().check()
+
+
+def test_hub_that_outlives_one_without_lock_ends_when_told(hubs, layers, tmp_path):
+    hubs().started()
+    (tmp_path / "hub.sock.lock").unlink()
+    second = hubs()
+    second.wait_for("standing by")
+    assert second.stop() == 0
+    layers().check()
+
+
 def test_hub_that_stands_by_ends_on_sigterm_and_with_its_parent(hubs, layers):
     hubs().started()
     told, orphan = hubs(), hubs(life=True)
