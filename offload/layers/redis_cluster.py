@@ -24,7 +24,7 @@ from redis.retry import Retry
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_commands import Commands
+from offload.layers.redis_commands import Commands, Unclaimed
 from offload.layers.redis_scripts import PUSH_ACROSS, Script
 from offload.layers.redis_server import Refused, SlotMoved
 from offload.layers.redis_shards import Pushed, Ring, Shard
@@ -117,9 +117,12 @@ class Cluster(Ring):
     def run(self, key: str, *command: Argument) -> Any:
         return self._at_owner(key, lambda commands, asking: commands.run(*command, asking=asking))
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+    def run_script(
+        self, script: Script, keys: Sequence[str], *arguments: Argument, unclaimed: Unclaimed | None = None
+    ) -> Any:
         return self._at_owner(
-            keys[0], lambda commands, asking: commands.run_script(script, keys, *arguments, asking=asking)
+            keys[0],
+            lambda commands, asking: commands.run_script(script, keys, *arguments, asking=asking, unclaimed=unclaimed),
         )
 
     def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_scripts import Script
@@ -33,6 +35,7 @@ from offload.layers.redis_wire import Argument, pack, threads_are_greenlets
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000
+LATENESS = 60.0  # seconds that a reply may be late and still be of use to `unclaimed`
 _ALONE = 8  # most commands in a row that are sent without looking for company
 _NOT_SENT = "the command was not sent"
 # What else is raised is a signal's, and whoever it interrupted is to see it.
@@ -41,14 +44,19 @@ _ASKING = pack(("ASKING",))
 _CLOSED = f"layer 'redis' was closed meanwhile; {_NOT_SENT}"
 
 
+Unclaimed = Callable[[Any], None]
+
+
 class _Call:
     """A command, and what became of it; and what whoever leads has under way."""
 
-    __slots__ = ("asking", "done", "error", "expected", "gate", "packed", "reply", "taken")
+    __slots__ = ("asking", "done", "error", "expected", "gate", "left", "packed", "reply", "taken", "unclaimed")
 
-    def __init__(self, packed: bytes, asking: bool) -> None:
+    def __init__(self, packed: bytes, asking: bool = False, unclaimed: Unclaimed | None = None) -> None:
         self.packed = packed
         self.asking = asking
+        self.unclaimed = unclaimed
+        self.left = False  # whether who asked is gone, and the reply is for `unclaimed`
         self.reply: Any = None
         self.error: LayerUnavailable | None = None
         self.done = False
@@ -76,6 +84,7 @@ class Commands:
         self._batches = 0
         self._alone = 0  # commands that were sent one at a time since others had their turn
         self._connection: Any = None
+        self._held: list[Any] = []  # connections that were given up, whose replies are of use all the same
         self._closed = False
 
     @property
@@ -94,20 +103,32 @@ class Commands:
         """
         return self._checked(self._run(command, asking))
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument, asking: bool = False) -> Any:
-        """As `run`, for a script; one that the server does not know, or no more, is sent along."""
-        reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments), asking)
+    def run_script(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        *arguments: Argument,
+        asking: bool = False,
+        unclaimed: Unclaimed | None = None,
+    ) -> Any:
+        """As `run`, for a script; one that the server does not know, or no more, is sent along.
+
+        Args:
+            unclaimed: is called with the reply when whoever asked has left, by an exception from here, and with None
+                when it is never known. It must not wait.
+        """
+        reply = self._run(("EVALSHA", script.sha, len(keys), *keys, *arguments), asking, unclaimed)
         if isinstance(reply, NoScriptError):
             # It was not executed, so it may be sent again.
-            reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments), asking)
+            reply = self._run(("EVAL", script.text, len(keys), *keys, *arguments), asking, unclaimed)
         return self._checked(reply)
 
     def close(self) -> None:
         """For good. Whoever waits for a reply gets ``LayerUnavailable``."""
         with self._lock:
             self._closed = True
-            connection = self._connection
-        if connection is not None:
+            connections = [*self._held, *([] if self._connection is None else [self._connection])]
+        for connection in connections:
             connection.disconnect()
 
     def drop(self) -> None:
@@ -119,8 +140,8 @@ class Commands:
             raise self._server.failure(reply)
         return reply
 
-    def _run(self, command: tuple[Argument, ...], asking: bool) -> Any:
-        call = _Call(pack(command), asking)
+    def _run(self, command: tuple[Argument, ...], asking: bool, unclaimed: Unclaimed | None = None) -> Any:
+        call = _Call(pack(command), asking, unclaimed)
         try:
             with self._lock:
                 if self._leader is None:
@@ -203,7 +224,7 @@ class Commands:
             if not self._pending and not lead.expected:
                 self._leader = None
             elif threads_are_greenlets():
-                heir = _Call(b"", False)
+                heir = _Call(b"")
                 heir.expected = lead.expected
                 _thread.start_new_thread(self._send_all, (heir,))
                 self._leader = heir
@@ -216,6 +237,11 @@ class Commands:
         with self._lock:
             if not call.done and call in self._pending:
                 self._pending.remove(call)
+            elif call.unclaimed is not None and call not in call.taken:
+                call.left = True
+        if call.left and call.done:
+            self._leave(call, call.reply)
+        with self._lock:
             if self._leader is not call:
                 return
             if call.taken:
@@ -266,11 +292,55 @@ class Commands:
                 call = expected[0]
                 if call is not None:
                     call.end(reply)
+                    if call.left:
+                        self._leave(call, reply)
                 expected.popleft()
         except _FAILURES as error:
-            # It is not known what was read.
-            connection.disconnect()
+            if isinstance(error, RedisTimeoutError) and any(call and call.unclaimed for call in expected):
+                # Only late, perhaps.
+                self._hold(connection, expected)
+            else:
+                # It is not known what was read.
+                connection.disconnect()
             self._give_up(lead, error)
+
+    def _leave(self, call: _Call, reply: Any) -> None:
+        """Let a reply go to whom it is of use, once."""
+        with self._lock:
+            unclaimed, call.unclaimed = call.unclaimed, None
+        if unclaimed is not None and call.error is None:
+            unclaimed(reply)
+
+    def _hold(self, connection: Any, expected: Iterable[_Call | None]) -> None:
+        """Leave a connection to a thread that waits longer for replies than those who asked."""
+        unclaimed: list[Unclaimed | None] = []
+        with self._lock:
+            for call in expected:
+                unclaimed.append(None if call is None else call.unclaimed)
+                if call is not None:
+                    call.unclaimed = None
+            self._held.append(connection)
+            if self._connection is connection:
+                self._connection = None
+        _thread.start_new_thread(self._read_late, (connection, unclaimed))
+
+    def _read_late(self, connection: Any, unclaimed: list[Unclaimed | None]) -> None:
+        deadline = time.monotonic() + LATENESS
+        left = deque(unclaimed)
+        try:
+            while left:
+                reply = connection.late_reply(deadline)
+                claim = left.popleft()
+                if claim is not None:
+                    claim(reply)
+        except _FAILURES:
+            for claim in left:
+                if claim is not None and not self._closed:
+                    claim(None)
+        finally:
+            connection.disconnect()
+            with self._lock:
+                self._held.remove(connection)
 
     def _give_up(self, lead: _Call, error: Exception) -> None:
         """Let a batch fail, and who came meanwhile: one bounded wait for all, not one after the other."""
@@ -282,13 +352,19 @@ class Commands:
         _fail(lead.taken, type(failure), str(failure))
         _fail(lead.expected or (), type(failure), str(failure))
         _fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
-        lead.taken, lead.expected = (), None
+        expected, lead.taken, lead.expected = lead.expected or (), (), None
+        for call in expected:
+            if call is not None and call.left and call.unclaimed is not None:
+                call.unclaimed(None)
 
     def _abandon(self, lead: _Call) -> None:
         if self._connection is not None:
             self._connection.disconnect()
-        _fail(lead.expected or (), LayerUnavailable, self._abandoned)
-        lead.expected = None
+        expected, lead.expected = lead.expected or (), None
+        _fail(expected, LayerUnavailable, self._abandoned)
+        for call in expected:
+            if call is not None and call.unclaimed is not None:
+                call.unclaimed(None)
 
     @property
     def _abandoned(self) -> str:

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_commands import Commands
+from offload.layers.redis_commands import Commands, Unclaimed
 from offload.layers.redis_scripts import PUSH, Script
 from offload.layers.redis_server import Server
 from offload.layers.redis_subscriber import Owner, Owners, Subscriber
@@ -120,9 +120,11 @@ class Ring:
         """A command for one key, as `Commands.run`."""
         return self._find(key).commands.run(*command)
 
-    def run_script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+    def run_script(
+        self, script: Script, keys: Sequence[str], *arguments: Argument, unclaimed: Unclaimed | None = None
+    ) -> Any:
         """A script, as `Commands.run_script`; its keys are of one of the `parts`."""
-        return self._find(keys[0]).commands.run_script(script, keys, *arguments)
+        return self._find(keys[0]).commands.run_script(script, keys, *arguments, unclaimed=unclaimed)
 
     def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:
         """The keys by what one command may name together."""

@@ -2,32 +2,37 @@
 
 What is there already is taken by a script, together with other senders' commands. Who has to wait for queues of several
 shards waits on each at a time, and the first message wins; what another shard gave in the same moment goes back to the
-head of its queue. Knows no layer.
+head of its queue. So does what comes for one who was killed, or was told that the server does not answer. Knows no
+layer.
 """
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 import time
 from _thread import RLock
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import RedisError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_scripts import TAKE, payload_of
+from offload.layers.redis_scripts import GIVE_BACK, TAKE, payload_of
 from offload.layers.redis_shards import Ring, Shard
-from offload.layers.redis_waits import Waits
+from offload.layers.redis_waits import Item, Waits
 
 logger = logging.getLogger("offload.layer")
-
-Item = tuple[str, bytes]
 
 
 class Takes:
     """Takes messages.
 
     Args:
-        expired, lost: told how many messages were found to have expired, or could not be given back.
+        expired, lost: told how many messages were found to have expired, or could not be given back or may have been
+            taken by a command whose answer never came.
     """
 
     def __init__(self, ring: Ring, expired: Callable[[int], None], lost: Callable[[int], None]) -> None:
@@ -50,7 +55,7 @@ class Takes:
         failure: LayerUnavailable | None = None
         for _, some in parts:
             try:
-                expired, *found = self._ring.run_script(TAKE, some)
+                expired, *found = self._ring.run_script(TAKE, some, unclaimed=partial(self._taken_late, some))
             except LayerUnavailable as error:
                 failure = error
                 continue
@@ -65,21 +70,49 @@ class Takes:
             return None
         if len(parts) == 1:
             shard, some = parts[0]
-            taken = shard.waits.wait(some, deadline)
+            taken = shard.waits.wait(some, deadline, partial(self._found_late, some))
         else:
-            taken = _Race(parts, deadline, self._lost).run()
+            taken = _Race(parts, deadline, self._found_late).run()
         return None if taken is None else (taken[0], payload_of(taken[1]))
+
+    def _taken_late(self, keys: Sequence[str], reply: Any) -> None:
+        """The script's answer came when nobody waited for it any more, or never, which is None. Does not wait."""
+        if reply is None:
+            self._found_late(keys, None)
+        elif not isinstance(reply, RedisError):
+            expired, *found = reply
+            if expired:
+                self._expired(expired)
+            if found:
+                number, item = found
+                _thread.start_new_thread(self._found_late, (keys, (keys[number - 1], item)))
+
+    def _found_late(self, keys: Sequence[str], found: Item | None) -> None:
+        """Put an item at the head of its queue, as if it had not been taken."""
+        if found is None:
+            self._lost(1)
+            logger.warning("may have lost a message of %s: it is unknown whether one was taken", ", ".join(keys))
+            return
+        key, item = found
+        try:
+            self._ring.run_script(GIVE_BACK, [key], item)
+        except LayerUnavailable as error:
+            self._lost(1)
+            logger.warning("lost a message of %s, which could not be given back: %s", key, error)
 
 
 class _Race:
     """Waits on several shards, a thread for each."""
 
     def __init__(
-        self, parts: list[tuple[Shard, list[str]]], deadline: float | None, lost: Callable[[int], None]
+        self,
+        parts: list[tuple[Shard, list[str]]],
+        deadline: float | None,
+        found_late: Callable[[Sequence[str], Item | None], None],
     ) -> None:
         self._parts = parts
         self._deadline = deadline
-        self._lost = lost
+        self._found_late = found_late
         self._lock = RLock()
         self._done = threading.Event()
         self._running = len(parts)
@@ -101,9 +134,8 @@ class _Race:
             with self._lock:
                 self._over = True
                 found = self._found
-            if found is not None:
-                logger.warning("lost a message of %s: who received it was killed", found[0])
-                self._lost(1)
+                enders = list(self._enders.values())
+            _thread.start_new_thread(self._end, (enders, found))
             raise
         if self._error is not None:
             raise self._error
@@ -114,7 +146,9 @@ class _Race:
         failure: LayerUnavailable | None = None
         key = keys[0]
         try:
-            found = waits.wait(keys, self._deadline, lambda end: self._goes_on(waits, key, end))
+            found = waits.wait(
+                keys, self._deadline, partial(self._found_late, keys), lambda end: self._goes_on(waits, key, end)
+            )
         except LayerUnavailable as error:
             failure = error
         except Exception as error:
@@ -129,15 +163,17 @@ class _Race:
             enders = list(self._enders.values()) if ends else []
             if self._over or not self._running:
                 self._done.set()
-        try:
-            if found is not None and not ends:
-                waits.give_back(*found)
-            for end in enders:
+        self._end(enders, None if ends else found)
+
+    def _end(self, enders: Sequence[Callable[[], None]], surplus: Item | None) -> None:
+        """End the others' waits, and give back what nobody wants."""
+        if surplus is not None:
+            self._found_late((), surplus)
+        for end in enders:
+            try:
                 end()
-        except LayerUnavailable as error:
-            if found is not None and not ends:
-                self._lost(1)
-                logger.warning("lost a message of %s, which could not be given back: %s", found[0], error)
+            except LayerUnavailable:
+                pass  # it is noticed there, too
 
     def _goes_on(self, waits: Waits, key: str, end: Callable[[], None]) -> bool:
         with self._lock:

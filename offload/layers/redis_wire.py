@@ -106,6 +106,15 @@ class Wire:
             raise RedisConnectionError("the previous master is now a replica")
         return reply
 
+    def late_reply(self, deadline: float) -> Any:
+        """As `reply`, for longer."""
+        while True:
+            try:
+                return self.reply()
+            except RedisTimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+
     def replies(self, most: int) -> list[Any]:
         """Some replies: what has come, up to this number; waits for the first."""
         replies = [self.reply()]

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from tests.redis_server import redis_server, running_redis  # noqa: F401  # a fixture
+from offload.exceptions import LayerUnavailable
+from tests.layers.redis_receiver import redis_layers  # noqa: F401  # a fixture
+from tests.redis_server import redis_server, running_redis, until  # noqa: F401  # a fixture
 
 
 def run_beside(server, program, *arguments):
@@ -262,3 +264,100 @@ layer.close()
 @pytest.mark.parametrize("kind", ["Exception", "BaseException"])
 def test_interruption_anywhere_in_an_add_or_a_discard_leaves_the_next_unharmed(redis_server, kind):  # noqa: F811
     run_beside(redis_server, _INTERRUPTED, kind)
+
+
+def test_message_for_a_killed_receiver_goes_to_the_next(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal, socket, sys
+from offload.layers.redis import RedisLayer
+from tests.redis_server import ForeignClient
+url, server = sys.argv[1], int(sys.argv[2])
+layer = RedisLayer(url, timeout=10)
+def connect():
+    return ForeignClient(socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0]))))
+with connect() as watcher, connect() as pusher, gevent.Timeout(30):
+    # The script that takes is under way.
+    layer.send("queue", {"n": "script"})
+    layer.receive(["other"], 0)
+    os.kill(server, signal.SIGSTOP)
+    takers = [gevent.spawn(layer.receive, ["queue"], 5) for _ in range(3)]
+    gevent.sleep(0.01)
+    for taker in takers:
+        taker.kill()
+    os.kill(server, signal.SIGCONT)
+    assert layer.receive(["queue"], 5) == ("queue", {"n": "script"})
+    # Who waits has been given it, and has not read it.
+    for number in range(5):
+        taker = gevent.spawn(layer.receive, ["queue"], 20)
+        while b"blocked_clients:1" not in watcher.run("INFO", "clients"):
+            gevent.sleep(0.001)
+        pusher.run("PING")
+        os.kill(server, signal.SIGSTOP)
+        pusher.send("RPUSH", "channel:queue", '{"n": %d}' % number)
+        taker.kill()
+        os.kill(server, signal.SIGCONT)
+        assert layer.receive(["queue"], 5) == ("queue", {"n": number})
+        assert pusher.read() == 1
+    assert layer.statistics()["lost"] == 0, layer.statistics()
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
+def test_message_taken_too_late_for_its_receiver_goes_to_the_next(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=0.2)
+    layer.send("queue", {"n": 1})
+    layer.receive(["other"], 0)
+    redis_server.freeze()
+    with pytest.raises(LayerUnavailable):
+        layer.receive(["queue"], 0)
+    redis_server.thaw()
+    assert layer.receive(["queue"], 10) == ("queue", {"n": 1})
+    assert layer.statistics()["lost"] == 0
+
+
+def test_message_that_may_have_been_taken_is_counted_when_nobody_ever_knows(tmp_path, redis_layers):  # noqa: F811
+    with running_redis(tmp_path) as server:
+        layer = redis_layers(server.url, timeout=0.2)
+        layer.send("queue", {"n": 1})
+        layer.receive(["other"], 0)
+        server.freeze()
+        with pytest.raises(LayerUnavailable):
+            layer.receive(["queue"], 0)
+        assert layer.statistics()["lost"] == 0
+    until(lambda: layer.statistics()["lost"] == 1, "the message to be counted")
+
+
+def test_message_for_a_killed_receiver_of_several_shards_goes_to_the_next(redis_server, tmp_path):  # noqa: F811
+    (tmp_path / "second").mkdir()
+    with running_redis(tmp_path / "second") as second:
+        program = f"""
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from offload.layers.redis import RedisLayer
+layer = RedisLayer([sys.argv[1], {second.url!r}])
+other = RedisLayer([sys.argv[1], {second.url!r}])
+queues = [f"queue-{{number}}" for number in range(6)]
+assert len(layer._ring.parts(["channel:" + queue for queue in queues])) == 2
+received = []
+def take():
+    while True:
+        _, content = layer.receive(queues)
+        received.append(content["n"])
+with gevent.Timeout(30):
+    taker = gevent.spawn(take)
+    for number in range(200):
+        other.send(queues[number % 6], {{"n": number}})
+        gevent.sleep(0.0001 * (number % 7))
+        taker.kill()
+        taker = gevent.spawn(take)
+    while len(received) < 200:
+        gevent.sleep(0.001)
+    assert sorted(received) == list(range(200))
+    assert layer.statistics()["lost"] == 0, layer.statistics()
+    taker.kill()
+layer.close()
+other.close()
+"""
+        run_beside(redis_server, program)
