@@ -4,6 +4,7 @@ A signal is acted upon when a function of Python's begins, and when one of C's r
 turn here, one after the other, so that nothing is left to chance.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -43,6 +44,7 @@ def interrupted_at(place, kind, call, meanwhile):
             reached.append(code.co_name)
             raise kind
 
+    gc.disable()  # what ends there, such as another test's layer, may not raise
     sys.setprofile(step)
     try:
         call()
@@ -50,6 +52,7 @@ def interrupted_at(place, kind, call, meanwhile):
         assert reached
     finally:
         sys.setprofile(None)
+        gc.enable()
     return bool(reached)
 
 
