@@ -106,21 +106,24 @@ class LayerBase(Backend):
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
         """As `Layer.receive`. A process-specific channel of this process may be among them; from then on, or from
-        `new_channel` on, its messages wait in this process, as many as its capacity, until they are received.
+        `new_channel` on, its messages wait in this process, as many as its capacity, until they are received. Of very
+        many that are empty and in no group, the one used the longest ago is forgotten.
 
         Raises:
+            LayerUnavailable: also when the layer is closed meanwhile.
             InvalidChannelName: also for the process-specific name of another process.
             ValueError: no channels, or one that was attached to a receiver.
         """
+        kept_channels = self._kept  # until `close` takes another
         local, shared = self._sort_out(channels)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not shared:
-                return self._kept.receive(local, remaining)
+                return kept_channels.receive(local, remaining)
             if local:
                 # Two places to wait at, and only one can be waited for: look at the other now and then.
-                kept = self._kept.receive(local, 0)
+                kept = kept_channels.receive(local, 0)
                 if kept is not None:
                     return kept
             wait = min(_SLICE, _SLICE if remaining is None else remaining) if local else remaining
@@ -133,7 +136,7 @@ class LayerBase(Backend):
             elif not local:
                 return None
             if deadline is not None and time.monotonic() >= deadline:
-                return self._kept.receive(local, 0) if local else None
+                return kept_channels.receive(local, 0) if local else None
 
     def new_channel(self, prefix: str) -> str:
         """As `Layer.new_channel`. What is sent to a process-specific name from now on is kept until it is attached or
@@ -217,9 +220,8 @@ class LayerBase(Backend):
         or from a queue; what was sent to an attached channel of this process directly counts too. Exact under gevent;
         real threads that count in the same instant may lose a count."""
         counts = dict(self._count)
-        expired, full = self._kept.counts()
-        counts["expired"] += expired
-        counts["lost"] += full
+        for counter, number in self._kept.counts().items():
+            counts[counter] += number
         return counts
 
     def flush(self) -> None:
@@ -230,8 +232,11 @@ class LayerBase(Backend):
 
     def close(self) -> None:
         """As `Layer.close`. Channels of this process are detached."""
-        upstream = self._upstream
+        upstream, kept = self._upstream, self._kept
+        for counter, number in kept.counts().items():
+            self._count[counter] += number
         self._begin()
+        kept.close()
         self._close()
         upstream.close(LayerUnavailable(f"layer {self.name!r} was closed meanwhile"))
 
@@ -293,7 +298,7 @@ class LayerBase(Backend):
         self.subscriptions = Subscriptions(self.group_expiry)
         self._upstream = Upstream(self._enter, self._leave, self._is_wanted)
         self._joining = Joining(self.subscriptions, self._upstream)
-        self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry)
+        self._kept = KeptChannels(self.subscriptions, self.settings.capacity_of, self.expiry, self.detach)
 
     def _after_fork(self) -> None:
         self._start()

@@ -72,6 +72,9 @@ class Broker(Generic[Payload]):
             del self._queues[name]
         return name, payload
 
+    def has_messages(self, channel: str) -> bool:
+        return channel in self._queues
+
     def drop(self, channel: str) -> None:
         """Forget a channel's messages."""
         self._queues.pop(channel, None)

@@ -81,7 +81,7 @@ class Codec:
         data: bytes = msgpack.packb(content, use_bin_type=True, unicode_errors="surrogatepass", default=_pack_big_int)
         if len(data) > self.max_size:
             raise _too_large(len(data), self.max_size)
-        return self.seal(data, kind, name)
+        return data if self._seal is None else self.seal(data, kind, name)
 
     def decode(self, data: bytes, kind: bytes = QUEUE, name: str = "") -> Content:
         """Raises ``UndecodableMessage``."""

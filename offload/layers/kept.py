@@ -1,14 +1,16 @@
 """This process's own channels that no receiver is attached to: queues in memory, read by ``receive``.
 
 A name that was given out is remembered for a while, since what is sent to it before somebody listens must not be lost.
+So is one that was received from, until there are very many: who made it for one answer never says that it is done.
 Knows no server. The lock is the interpreter's own (see ``offload.layers.subscriptions``).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from _thread import RLock
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
 from offload.exceptions import ChannelFull
@@ -20,6 +22,8 @@ from offload.layers.subscriptions import Subscriptions
 logger = logging.getLogger("offload.layer")
 
 _FRESH_NAMES = 1000
+_IDLE_NAMES = 10_000
+_LOOKED_AT = 10  # channels in use that are passed over for each new one
 
 
 class KeptChannels:
@@ -29,16 +33,26 @@ class KeptChannels:
         subscriptions: where a queue is attached as its channel's receiver.
         capacity_of: messages that a channel holds.
         expiry: seconds that a message is kept.
+        detach: the layer's; for a channel that is forgotten.
     """
 
-    def __init__(self, subscriptions: Subscriptions, capacity_of: Callable[[str], int], expiry: float) -> None:
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        capacity_of: Callable[[str], int],
+        expiry: float,
+        detach: Callable[[str], None],
+    ) -> None:
         self._subscriptions = subscriptions
         self._capacity_of = capacity_of
         self._expiry = expiry
+        self._detach = detach
         self._lock = RLock()
         # Contents are kept as they are.
         self._queues: SharedBroker[Content] = SharedBroker()
-        self._channels: set[str] = set()
+        self._channels: OrderedDict[str, None] = OrderedDict()  # the one used the longest ago first
+        self._waited_for: Counter[str] = Counter()
+        self._put = self._received = 0
         self._fresh: OrderedDict[str, None] = OrderedDict()  # given out and not attached yet, oldest first
 
     def remember(self, name: str) -> None:
@@ -53,7 +67,7 @@ class KeptChannels:
         with self._lock:
             self._fresh.pop(channel, None)
             kept = channel in self._channels
-            self._channels.discard(channel)
+            self._channels.pop(channel, None)
         return kept
 
     def drop(self, channel: str) -> None:
@@ -76,6 +90,7 @@ class KeptChannels:
         capacity = self._capacity_of(channel)
 
         def keep(delivery: Delivery) -> None:
+            self._put += 1
             try:
                 # The sender may change its dict before this copy is received.
                 self._queues.send(channel, copy_content(delivery.content), self._expiry, capacity)
@@ -84,16 +99,55 @@ class KeptChannels:
 
         with self._lock:
             self._fresh.pop(channel, None)
-            self._channels.add(channel)
+            self._channels[channel] = None
             self._subscriptions.attach(channel, keep)
+            idle = self._longest_idle() if len(self._channels) > _IDLE_NAMES else None
+        if idle is not None:
+            self._detach(idle)
 
     def receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, Content] | None:
-        return self._queues.receive(channels, timeout)
+        """As `Layer.receive`.
 
-    def counts(self) -> tuple[int, int]:
-        """Messages that expired, and that found their queue full."""
+        Raises:
+            LayerUnavailable: this was closed.
+        """
+        with self._lock:
+            for channel in channels:
+                if channel in self._channels:
+                    self._channels.move_to_end(channel)
+            self._waited_for.update(channels)
+        try:
+            found = self._queues.receive(channels, timeout)
+        finally:
+            with self._lock:
+                self._waited_for.subtract(channels)
+                for channel in channels:
+                    if not self._waited_for[channel]:
+                        del self._waited_for[channel]
+        if found is not None:
+            self._received += 1
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """What to add to the layer's counters, which count as received what is put here."""
         with self._queues.exclusive() as (broker, _):
-            return broker.expired, broker.full
+            return {"expired": broker.expired, "lost": broker.full, "received": self._received - self._put}
+
+    def close(self) -> None:
+        """Whoever waits, waits no more."""
+        self._queues.close()
+
+    def _longest_idle(self) -> str | None:
+        """The channel that nobody would miss, as far as one can see."""
+        for channel in list(itertools.islice(self._channels, _LOOKED_AT)):
+            if not (
+                channel in self._waited_for
+                or self._queues.has_messages(channel)
+                or self._subscriptions.is_in_groups(channel)
+            ):
+                return channel
+            self._channels.move_to_end(channel)
+        return None
 
     def flush(self) -> None:
         with self._queues.exclusive() as (broker, _):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic
 
+from offload.exceptions import LayerUnavailable
 from offload.layers.broker import Broker, Payload
 
 
@@ -23,6 +24,7 @@ class SharedBroker(Generic[Payload]):
         self._broker: Broker[Payload] = Broker()
         self._clock = clock
         self._making = RLock()
+        self._closed = False
         self._made: threading.Condition | None = None
 
     @contextmanager
@@ -51,16 +53,33 @@ class SharedBroker(Generic[Payload]):
             return full
 
     def receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, Payload] | None:
-        """The next message, waiting up to `timeout` seconds (None: for ever)."""
+        """The next message, waiting up to `timeout` seconds (None: for ever).
+
+        Raises:
+            LayerUnavailable: after `close`.
+        """
         deadline = None if timeout is None else self._clock() + timeout
         condition = self._condition
         with condition:
             while True:
+                if self._closed:
+                    raise LayerUnavailable("the layer was closed meanwhile")
                 now = self._clock()
                 found = self._broker.receive(channels, now)
                 if found is not None or (deadline is not None and now >= deadline):
                     return found
                 condition.wait(None if deadline is None else deadline - now)
+
+    def has_messages(self, channel: str) -> bool:
+        """As of this moment; also of messages that have expired and were not met yet. Does not wait."""
+        return self._broker.has_messages(channel)
+
+    def close(self) -> None:
+        """End the waits, these and later ones."""
+        condition = self._condition
+        with condition:
+            self._closed = True
+            condition.notify_all()
 
     @property
     def _condition(self) -> threading.Condition:

@@ -99,6 +99,9 @@ class Subscriptions:
     def is_member(self, group: str, channel: str) -> bool:
         return channel in self._members.get(group, ())
 
+    def is_in_groups(self, channel: str) -> bool:
+        return channel in self._groups_of
+
     def __len__(self) -> int:
         """How many channels are attached."""
         return len(self._receivers)
