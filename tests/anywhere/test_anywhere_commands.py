@@ -171,14 +171,14 @@ def test_a_layer_that_nobody_shares_is_an_error() -> None:
     [
         (
             ["send", "bad name", HELLO],
-            1,
+            2,
             "channel name 'bad name' must be letters, digits, '-', '_' and '.',"
             " with at most one '!' or '?', which neither begins nor ends it",
         ),
-        (["group-send", "a!b", HELLO], 1, "group name 'a!b' must be one or more letters, digits, '-', '_' and '.'"),
-        (["send", "", HELLO], 1, "channel name '' must be letters, digits, '-', '_' and '.',"
+        (["group-send", "a!b", HELLO], 2, "group name 'a!b' must be one or more letters, digits, '-', '_' and '.'"),
+        (["send", "", HELLO], 2, "channel name '' must be letters, digits, '-', '_' and '.',"
          " with at most one '!' or '?', which neither begins nor ends it"),
-        (["group-send", "x" * 100, HELLO], 1, f"group name '{'x' * 40}'... has 100 characters; at most 99 are allowed"),
+        (["group-send", "x" * 100, HELLO], 2, f"group name '{'x' * 40}'... has 100 characters; at most 99 are allowed"),
         (["send", "jobs"], 2, "the following arguments are required: JSON"),
         (["send"], 2, "the following arguments are required: CHANNEL, JSON"),
         (["group-send"], 2, "the following arguments are required: GROUP, JSON"),
