@@ -80,7 +80,7 @@ def test_redis_that_refuses_is_unreachable(tmp_path):
         layer = RedisLayer(redis.url)
         layer.check()
         redis.run("CONFIG", "SET", "maxmemory", "1")
-        assert set(outcomes(layer).values()) == {LayerUnreachable}
+        assert all(issubclass(kind, LayerUnreachable) for kind in outcomes(layer).values())
         layer.close()
         redis.run("CONFIG", "SET", "maxmemory", "0")
         assert redis.run("EXISTS", "channel:queue") == 0
