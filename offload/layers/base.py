@@ -66,9 +66,7 @@ class LayerBase(Backend):
         self.group_expiry = self.settings.group_expiry
         self.codec = Codec(self.settings.max_size, self.settings.encryption_keys)
         self._start()
-        # The interpreter keeps this for ever, so it must not keep the layer.
-        after_fork = weakref.WeakMethod(self._after_fork)
-        os.register_at_fork(after_in_child=lambda: _call(after_fork()))
+        _layers.add(self)
 
     # What callers see
 
@@ -359,9 +357,19 @@ class LayerBase(Backend):
             return None
 
 
-def _call(method: Callable[[], None] | None) -> None:
-    if method is not None:
-        method()
+# What is registered stays for as long as the interpreter: once for all layers, and none is kept by it.
+_layers: weakref.WeakSet[LayerBase] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for layer in list(_layers):
+        try:
+            layer._after_fork()
+        except Exception:
+            logger.exception("layer %r is of no use in this forked child", layer.name)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _check_key(key: object) -> None:

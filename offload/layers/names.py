@@ -23,13 +23,13 @@ _SECRET_BYTES = 12  # 96 bits: sixteen characters of URL-safe base64, all of the
 
 def check_channel(name: object) -> None:
     """Raises ``InvalidChannelName`` unless this is a channel name."""
-    if not (isinstance(name, str) and _is_channel(name)):
+    if not (isinstance(name, str) and _is_channel(_plain(name))):
         raise InvalidChannelName(_complaint("channel", name))
 
 
 def check_group(name: object) -> None:
     """Raises ``InvalidChannelName`` unless this is a group name."""
-    if not (isinstance(name, str) and _is_group(name)):
+    if not (isinstance(name, str) and _is_group(_plain(name))):
         raise InvalidChannelName(_complaint("group", name))
 
 
@@ -56,6 +56,11 @@ def new_channel(prefix: str, process: str) -> str:
     name = f"{prefix}{random}" if prefix.endswith("?") else f"{prefix}.{process}!{random}"
     check_channel(name)
     return name
+
+
+def _plain(name: str) -> str:
+    # What is looked up in a cache stays there, and a subclass may hold anything.
+    return name if type(name) is str else str.__str__(name)
 
 
 @functools.lru_cache(maxsize=4096)

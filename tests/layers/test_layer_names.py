@@ -1,5 +1,8 @@
 """Rules for channel and group names."""
 
+import gc
+import weakref
+
 import pytest
 
 from offload.exceptions import InvalidChannelName
@@ -58,3 +61,17 @@ def test_owner_is_the_process_of_a_new_channel():
 def test_new_channel_refuses_a_prefix_that_makes_no_name(prefix):
     with pytest.raises(InvalidChannelName):
         names.new_channel(prefix, names.new_process_token())
+
+
+class Held(str):
+    """A name that holds something, as a consumer's channel holds its layer."""
+
+
+@pytest.mark.parametrize("check", [names.check_channel, names.check_group])
+def test_checked_name_keeps_nothing_alive(check):
+    name = Held("held-by-nobody")
+    gone = weakref.ref(name)
+    check(name)
+    del name
+    gc.collect()
+    assert gone() is None

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tracemalloc
 import weakref
 
 from offload.layers.memory import MemoryLayer, MemoryServer
@@ -61,3 +62,20 @@ def test_memory_layer_is_freed_when_dropped():
     del layer
     gc.collect()
     assert gone() is None
+
+
+def test_dropped_layers_leave_nothing_behind():
+    def make(number):
+        for _ in range(number):
+            MemoryLayer().close()
+        gc.collect()
+
+    make(10)
+    tracemalloc.start()
+    try:
+        make(10)
+        before, _ = tracemalloc.get_traced_memory()
+        make(1000)
+        assert tracemalloc.get_traced_memory()[0] - before < 200_000
+    finally:
+        tracemalloc.stop()
