@@ -30,6 +30,7 @@ DEFAULT = "default"
 class _Alias:
     source: LayerSource
     routing: RoutingSource | None = None
+    directory: str | None = None
     layer: Layer | None = None
     router: Router | None = None
 
@@ -70,7 +71,7 @@ def configure(
 
     Args:
         layer: an address such as ``redis://127.0.0.1:6379/0`` (or several, for shards), a layer object, or a
-            callable that makes one. It connects when it is first used.
+            callable that makes one. It connects when it is first used. ``ipc:`` means the directory of this call.
         alias: the name under which ``Channel(name, alias=...)`` finds it. Configuring an alias again replaces it.
         routing: a list of routes, or its dotted path, for the consumers of this alias.
         origins: ``policy(origin, host) -> bool`` decides which pages may open WebSockets; both as the handshake's
@@ -82,7 +83,9 @@ def configure(
     with _lock:
         if layer is not None:
             previous = _state.aliases.get(alias)
-            _state.aliases[alias] = _Alias(layer, routing)
+            # Not the one in which the process happens to be when the layer is first used.
+            directory = os.getcwd() if isinstance(layer, str) and layer.lstrip().lower().startswith("ipc:") else None
+            _state.aliases[alias] = _Alias(layer, routing, directory)
             if previous is not None and previous.layer is not None and not _is_used(previous.layer):
                 previous.layer.close()
         elif routing is not None:
@@ -130,13 +133,13 @@ def layer_for(alias: str = DEFAULT) -> Layer:
     if entry.layer is None:
         with _lock:
             if entry.layer is None:
-                entry.layer = _build(entry.source)
+                entry.layer = _build(entry.source, entry.directory)
     return entry.layer
 
 
-def _build(source: LayerSource) -> Layer:
+def _build(source: LayerSource, directory: str | None) -> Layer:
     if isinstance(source, str):
-        return layer_from_url(source)
+        return layer_from_url(source, directory=directory)
     if isinstance(source, Sequence):
         return layer_from_url(list(source))
     return source() if callable(source) else source

@@ -28,7 +28,8 @@ class IPCLayer(LayerBase):
     """A layer shared by the processes of one user on one machine.
 
     Args:
-        path: the hub's socket; by default that of the current directory, see `default_path`.
+        path: the hub's socket; by default that of the `directory`.
+        directory: the project's; by default the current one. See `default_path`.
         timeout: seconds to wait for the hub before ``LayerUnavailable``.
         settings: see ``offload.layers.settings.LayerSettings``.
 
@@ -40,7 +41,9 @@ class IPCLayer(LayerBase):
     name = "ipc"
     extra_settings = {"timeout": float}
 
-    def __init__(self, path: str | None = None, *, timeout: float = 5.0, **settings: Any) -> None:
+    def __init__(
+        self, path: str | None = None, *, directory: str | None = None, timeout: float = 5.0, **settings: Any
+    ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise ConfigurationError(f"layer setting timeout={timeout!r} must be a number of seconds above 0")
         super().__init__(**settings)
@@ -51,7 +54,7 @@ class IPCLayer(LayerBase):
                 " that the ipc layer carries"
             )
         self.timeout = float(timeout)
-        self.path = default_path() if path is None else check_length(os.path.abspath(path))
+        self.path = default_path(directory) if path is None else check_length(os.path.abspath(path))
         # Root may use another user's hub, but only one that was named: the default is a name that anybody could guess.
         self._foreign = path is not None and os.geteuid() == 0
         self._hub_expected = False

@@ -25,12 +25,13 @@ _BACKENDS = {
 }
 
 
-def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Layer:
+def layer_from_url(url: str | Iterable[str], max_size: int | None = None, directory: str | None = None) -> Layer:
     """Build the layer that an address names; nothing is connected yet.
 
     Args:
         url: one address, several separated by commas, or several: the shards of one layer.
         max_size: the setting of this name where the address has none.
+        directory: the project's, where the address is ``ipc:`` and no more; by default the current one.
 
     Raises:
         ConfigurationError: one sentence, with the nearest right name.
@@ -55,7 +56,7 @@ def layer_from_url(url: str | Iterable[str], max_size: int | None = None) -> Lay
     if kind == "redis":
         settings["hosts"] = arguments
     elif kind == "ipc":
-        settings["path"] = arguments[0]
+        settings.update(path=arguments[0], directory=directory)
     # A backend is a subclass whose constructor takes more than the base's.
     return cast("Any", backend)(**settings)  # type: ignore[no-any-return]
 

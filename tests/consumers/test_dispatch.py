@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from offload.consumers.routing import Router
 from offload.consumers.sessions import channel_session, enforce_ordering, session_for_reply_channel
 from offload.exceptions import ChannelFull, ConfigurationError, InvalidChannelName
 from offload.interfaces import Delivery
+from offload.layers.ipc import IPCLayer, default_path
 from offload.layers.memory import MemoryLayer
 
 
@@ -269,6 +271,17 @@ def test_configuring_a_layer_that_is_in_use_does_not_close_it(layer: MemoryLayer
     configuration.configure(MemoryLayer(), alias="second")
     layer.send(name, {"n": 4})
     assert received == [{"n": 1}, {"n": 2}, {"n": 3}], "a layer that no alias has any more is closed"
+
+
+def test_ipc_means_the_directory_in_which_it_was_configured(
+    layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = default_path()
+    configuration.configure("ipc:")
+    monkeypatch.chdir(tmp_path)
+    used = configuration.layer_for()
+    assert isinstance(used, IPCLayer)
+    assert used.path == here != default_path()
 
 
 def test_hooks_run_around_each_consumer(layer: MemoryLayer) -> None:

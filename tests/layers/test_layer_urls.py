@@ -38,8 +38,8 @@ def test_memory_url_with_settings():
 @pytest.mark.parametrize(
     ("url", "arguments"),
     [
-        ("ipc:", {"path": None}),
-        ("ipc:///run/a%20b.sock?capacity=3", {"path": "/run/a b.sock", "capacity": 3}),
+        ("ipc:", {"path": None, "directory": None}),
+        ("ipc:///run/a%20b.sock?capacity=3", {"path": "/run/a b.sock", "directory": None, "capacity": 3}),
         ("redis://localhost", {"hosts": ["redis://localhost"]}),
         (
             "redis://:secret@h:6379/1?expiry=2&timeout=3",
