@@ -43,7 +43,8 @@ class Server:
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="offload-test-")
         self.environ = {
-            **os.environ,
+            # What is set for the tests, or for another server, is not meant for this one.
+            **{name: value for name, value in os.environ.items() if not name.startswith("OFFLOAD_")},
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             # Hubs of tests must not meet those of the person who runs them.
