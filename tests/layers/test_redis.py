@@ -352,6 +352,36 @@ def test_connections_end_with_close(server, make):
     until(lambda: connected(server) == [], "the connections to end")
 
 
+FORK_UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gc, os, sys
+from offload.layers.redis import RedisLayer
+layer = RedisLayer(sys.argv[1])
+name = layer.new_channel("reply")
+layer.attach(name, print)
+layer.group_add("group", name)
+for _ in range(3):
+    pid = os.fork()
+    if not pid:
+        layer.check()
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+layer.close()
+"""
+
+
+def test_child_of_a_gevent_process_says_nothing_of_the_parents_threads(server):
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORK_UNDER_GEVENT, server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
 def test_layer_is_used_from_a_program_that_never_heard_of_gevent(server):
     program = (
         "import sys\n"
