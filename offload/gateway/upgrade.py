@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from offload.gateway.origins import Origins
-from offload.gateway.response import ExcInfo, Response
+from offload.gateway.response import ExcInfo, Headers, Response
 from offload.protocol.handshake import VERSION, Handshake, read_handshake, wants_websocket
 from offload.protocol.request import HttpError, Request
 
@@ -102,7 +102,7 @@ class UpgradeResponse(Response):
         self.failed = False
 
     def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         """See `Response`."""
         if self.taken:
@@ -132,6 +132,11 @@ class UpgradeResponse(Response):
         """See `Response`."""
         if not self.taken:
             super().end()
+
+    def early_hints(self, headers: Headers) -> None:
+        """See `Response`. On a socket they would stand among its frames."""
+        if not self.taken:
+            super().early_hints(headers)
 
     def fail(self, error: BaseException) -> bool:
         """The application raised. Returns whether that is the socket's matter."""

@@ -7,10 +7,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.http.apps.framing import BIG
 from tests.http.client import Client
-from tests.serving import Server, serving
+from tests.serving import DEADLINE, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +112,8 @@ def test_two_greenlets_of_a_request_wait_for_the_same_client(framing: Server) ->
         assert answer.whole
         assert len(answer.body) == 8 * BIG
         assert client.get("/").text == "hello"
+
+
+def test_early_hints_do_not_get_into_a_socket(framing: Server) -> None:
+    with connect(framing.url("/hints-in-socket", "ws"), open_timeout=DEADLINE) as socket:
+        assert [socket.recv(DEADLINE), socket.recv(DEADLINE)] == ["one", "two"]

@@ -114,9 +114,18 @@ def two_write(environ: Environ, start: Start) -> Iterable[bytes]:
     return []
 
 
+def hints_in_socket(environ: Environ, start: Start) -> Iterable[bytes]:
+    socket = environ["wsgi.websocket"]
+    socket.send("one")
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    socket.send("two")
+    return []
+
+
 _VIEWS: dict[str, View] = {
     "/restarts": restarts, "/endless": endless, "/writes-late": writes_late, "/fails-to-close": fails_to_close,
     "/fails-midway": fails_midway, "/fails-after-all": fails_after_all, "/two-write": two_write,
+    "/hints-in-socket": hints_in_socket,
 }  # fmt: skip
 
 
