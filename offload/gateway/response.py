@@ -286,7 +286,7 @@ class Response:
                 break
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
-        """Have the kernel send a file; False where it cannot, or where the size of what is left is open."""
+        """Send a file, by the kernel where it can; False where the size of what is left is open."""
         part = wrapper.part()
         if part is None or self._chunked or (self._left is None and self.head_sent) or not self.status:
             return False
@@ -301,7 +301,8 @@ class Response:
             return True
         connection = self._connection
         if not connection.sends_files:
-            return False
+            self._send_read(wrapper, size)
+            return True
         if not self.head_sent:
             connection.write(self._head(size))
             self.head_sent = True
@@ -312,6 +313,15 @@ class Response:
         if self._left is not None:
             self._left -= sent
         return True
+
+    def _send_read(self, wrapper: FileWrapper, size: int) -> None:
+        """Send of a file what it had when it was asked for, piece by piece."""
+        left = size
+        for piece in wrapper:
+            self._send(piece[:left], size)
+            left -= len(piece)
+            if left <= 0:
+                break
 
     def end(self) -> None:
         """The body is whole. A body shorter than declared closes the connection, so that the client can tell."""

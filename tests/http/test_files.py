@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.http.client import Client, ask
-from tests.serving import Server
+from tests.http.conftest import APPLICATION
+from tests.http.tls_client import Files, read_all, tls
+from tests.serving import Server, serving
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -102,3 +106,22 @@ def test_client_that_leaves_in_the_middle_of_a_file_has_it_closed(server: Server
         assert client.sock.recv(10)
     server.wait_for(r"left GET b'/bare/file/plain\?left' before its answer was whole|app: closed file plain")
     assert ask(server, "/hello").status == 200
+
+
+def test_file_over_tls_has_its_length_and_a_range_its_own(tmp_path: Path) -> None:
+    """The kernel cannot send it there."""
+    files = Files(tmp_path)
+    with serving(APPLICATION, "--certfile", files.pair) as server:
+        for method, query, expected in (
+            ("GET", "", CONTENT),
+            ("HEAD", "", CONTENT),
+            ("GET", "?offset=10&length=100000", CONTENT[10:100010]),
+        ):
+            with tls(server, files.client()) as sock:
+                target = f"/bare/file/plain{query}"
+                sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                head, _, body = read_all(sock).partition(b"\r\n\r\n")
+            assert f"Content-Length: {len(expected)}\r\n".encode() in head + b"\r\n"
+            assert b"Transfer-Encoding" not in head
+            assert body == (expected if method == "GET" else b"")
+        assert "has more bytes" not in server.log
