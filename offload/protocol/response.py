@@ -109,8 +109,10 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodil
     """
     phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
     body = f"{status} {phrase}: {text}\n".encode("latin-1", "replace")
+    # RFC 9110, 7.8: the field Upgrade, which belongs to a 426, is an option of the connection.
+    options = "close, Upgrade" if status == 426 else "close"
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: close\r\n"
+        f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: {options}\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
     )
     return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + (b"" if bodiless else body)

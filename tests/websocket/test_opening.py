@@ -57,6 +57,8 @@ def test_other_version_is_told_the_right_one(server: Server) -> None:
     status, answer = refusal(server, upgrade("/echo", version="8"))
     assert status == 426
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
+    assert b"\r\nUpgrade: websocket\r\n" in answer
+    assert b"\r\nConnection: close, Upgrade\r\n" in answer
 
 
 def test_returning_accepts(server: Server) -> None:
