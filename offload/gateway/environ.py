@@ -39,6 +39,16 @@ def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "htt
     }
 
 
+def bare_environ(request: Request, peer: object) -> dict[str, Any]:
+    """What the log can tell of a request for which no environ could be built."""
+    return {
+        "REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else "",
+        "REQUEST_METHOD": request.method,
+        "RAW_URI": request.target.decode("latin-1"),
+        "SERVER_PROTOCOL": "HTTP/" + request.version,
+    }
+
+
 class EnvironBuilder:
     """Builds environs; one serves a process.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from greenlet import getcurrent
 
 from offload.gateway.body import BodyError, RequestBody
+from offload.gateway.environ import bare_environ
 from offload.gateway.response import ClientGone, Response
 from offload.gateway.upgrade import UpgradeResponse, may_upgrade
 from offload.protocol.handshake import wants_websocket
@@ -93,7 +94,7 @@ class HttpHandler:
         try:
             events = protocol.receive(data)
         except HttpError as error:
-            self._break(error)
+            self._break(error, data)
             return
         if events:
             self._take(events)
@@ -180,10 +181,13 @@ class HttpHandler:
 
     # Requests.
 
-    def refuse(self, error: HttpError, fields: bytes = b"", environ: Environ | None = None) -> None:
+    def refuse(
+        self, error: HttpError, fields: bytes = b"", environ: Environ | None = None, bodiless: bool = False
+    ) -> None:
         """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
         log.info("%s from %s: %s", error.status, self._connection.peer, error)
-        self._connection.write(plain_answer(error.status, str(error), self._gateway.date().encode("ascii"), fields))
+        date = self._gateway.date().encode("ascii")
+        self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
         self.log_own(error.status, environ)
         self._end()
 
@@ -192,7 +196,7 @@ class HttpHandler:
         if self._gateway.access is not None:
             self._gateway.access.log_own(environ, self._connection.peer, status)
 
-    def _break(self, error: HttpError) -> None:
+    def _break(self, error: HttpError, data: bytes = b"") -> None:
         self._broken = True
         if self._state is _SERVING:
             # The application has the request already, so it is the one to hear of it.
@@ -202,7 +206,8 @@ class HttpHandler:
         elif self._state is _DISCARDING:
             self._end()
         else:
-            self.refuse(error)
+            # What cannot be read as a request may still say that it wants no body.
+            self.refuse(error, bodiless=(self._protocol.rest + data).lstrip().startswith(b"HEAD "))
 
     def _end(self) -> None:
         """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
@@ -251,9 +256,9 @@ class HttpHandler:
             try:
                 environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO())
             except HttpError as error:
-                self.refuse(error)
+                self.refuse(error, environ=bare_environ(request, connection.peer), bodiless=request.method == "HEAD")
                 return
-            refuse = partial(self.refuse, environ=environ)
+            refuse = partial(self.refuse, environ=environ, bodiless=request.method == "HEAD")
             if gateway.upgrades.take(connection, request, environ, refuse, self._protocol.rest):
                 if connection.handler is not self:
                     self._leave()
@@ -345,7 +350,8 @@ class HttpHandler:
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
                 self._fail(response, request, 500, "the server failed to answer")
         if access is not None and (upgrade is None or not upgrade.taken):
-            access.log(environ, connection.peer, response, began)
+            known = bare_environ(request, connection.peer) if environ is None else environ
+            access.log(known, connection.peer, response, began)
         if upgrade is None or not upgrade.finish():
             self._answered(response, request)
 

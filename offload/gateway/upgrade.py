@@ -101,9 +101,7 @@ class UpgradeResponse(Response):
         self.taken = False
         self.failed = False
 
-    def start_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], None]:
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
         """See `Response`."""
         if self.taken:
             self.failed = status.startswith("5")

@@ -113,4 +113,8 @@ class HttpProtocol:
         if not self.rest:
             return []
         data, self.rest = self.rest, b""
-        return self.receive(data)
+        try:
+            return self.receive(data)
+        except HttpError:
+            self.rest = data
+            raise

@@ -242,7 +242,9 @@ def test_server_logs_answers_refusals_and_failures(tmp_path: Path) -> None:
         server.ask(b"HEAD /size/512 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         server.ask(b"GET /fail HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         server.ask(b"GET / HTTP/1.1\r\n\r\n")
-        server.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n")
+        contradictory = b"Host: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n"
+        server.ask(b"GET / HTTP/1.1\r\n" + contradictory + b"\r\n")
+        server.ask(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n" + contradictory + b"\r\n")
     # Outside of quotations shlex takes the escapes' backslashes away.
     lines = [shlex.split(line) for line in path.read_text().splitlines()]
     assert [words[:-1] for words in lines] == [
@@ -250,7 +252,8 @@ def test_server_logs_answers_refusals_and_failures(tmp_path: Path) -> None:
         ["127.0.0.1", "HEAD /size/512 HTTP/1.1", "200", "0", r'ax20"b"x20c', "-"],
         ["127.0.0.1", "GET /fail HTTP/1.1", "500", "0", "-", "-"],
         ["127.0.0.1", "-", "400", "0", "-", "-"],
-        ["127.0.0.1", "-", "400", "0", "-", "-"],
+        ["127.0.0.1", "GET / HTTP/1.1", "400", "0", "-", "-"],
+        ["127.0.0.1", "GET /ws HTTP/1.1", "400", "0", "-", "-"],
     ]
     assert all(0 <= int(words[-1]) < 10_000_000 for words in lines)
 

@@ -117,3 +117,28 @@ def test_two_greenlets_of_a_request_wait_for_the_same_client(framing: Server) ->
 def test_early_hints_do_not_get_into_a_socket(framing: Server) -> None:
     with connect(framing.url("/hints-in-socket", "ws"), open_timeout=DEADLINE) as socket:
         assert [socket.recv(DEADLINE), socket.recv(DEADLINE)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("Host: a\r\nHost: b\r\n", 400),
+        ("", 400),
+        ("Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("Host: a\r\nExpect: more\r\n", 417),
+        ("Host: a\r\nX-Forwarded-Proto: https, http\r\n", 400),
+        ("Host: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nX-Forwarded-Proto: https, http\r\n", 400),
+        ("Host: a\r\nX: " + "x" * 9000 + "\r\n", 431),
+    ],
+)
+def test_refusal_of_head_has_no_body(framing: Server, fields: str, status: int) -> None:
+    refused = f"HEAD / HTTP/1.1\r\n{fields}\r\n"
+    for before in ("", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n"):
+        with Client(framing) as client:
+            client.send(before + refused)
+            if before.startswith("GET"):
+                assert client.read().text == "hello"
+            answer = client.read("HEAD")
+            assert answer.status == status
+            assert int(answer.headers["content-length"]) > 0
+            assert client.rest() == b""
