@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend
-from offload.layers.codec import Codec, UndecodableMessage, check_content
+from offload.layers.codec import Codec, UndecodableMessage, checked_copy
 from offload.layers.joining import Joining
 from offload.layers.kept import KeptChannels
 from offload.layers.names import (
@@ -79,14 +80,14 @@ class LayerBase(Backend):
         except TypeError:  # unhashable, so no name: the check below says so, which names of this process do not pay for
             receiver = None
         if receiver is not None:
-            check_content(content, self.codec.max_size)
+            content = checked_copy(content, self.codec.max_size)
             self._count["sent"] += 1
             self._hand_over(receiver, Delivery(content), channel)
             return
         check_channel(channel)
         process = owner(channel) if is_process_specific(channel) else None
         if process == self.process:
-            check_content(content, self.codec.max_size)
+            content = checked_copy(content, self.codec.max_size)
             if self._kept.keep_if_fresh(channel):
                 self.subscriptions.deliver(channel, content)
                 self._count["received"] += 1
@@ -112,6 +113,8 @@ class LayerBase(Backend):
             InvalidChannelName: also for the process-specific name of another process.
             ValueError: no channels, or one that was attached to a receiver.
         """
+        if timeout is not None and timeout > threading.TIMEOUT_MAX:
+            timeout = None  # centuries
         kept_channels = self._kept  # until `close` takes another
         local, shared = self._sort_out(channels)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -129,10 +129,13 @@ class Codec:
             raise UndecodableMessage(str(error)) from None
 
 
-def check_content(content: object, max_size: int) -> None:
+def check_content(content: object, max_size: int) -> bool:
     """The check for a message that is delivered without being encoded.
 
     The size counts the characters and bytes of the values only, which is less than the encoded size, and costs nothing.
+
+    Returns:
+        Whether the content is a flat dict of plain types; of others only some are.
 
     Raises:
         TypeError: names the offending key path and type.
@@ -149,17 +152,25 @@ def check_content(content: object, max_size: int) -> None:
         else:
             if size > max_size:
                 raise _too_large(size, max_size)
-            return
+            return True
     elif not isinstance(content, dict):
         raise TypeError(f"content is a {_type_name(content)}, not a dict")
     size = _check_dict(content, (), 1)
     if size > max_size:
         raise _too_large(size, max_size)
+    return False
+
+
+def checked_copy(content: Content, max_size: int) -> Content:
+    """`check_content`, and `copy_content` of it."""
+    return content.copy() if check_content(content, max_size) else copy_content(content)
 
 
 def copy_content(content: Content) -> Content:
-    """A copy that later changes to the original do not reach; for a checked content."""
-    return {key: _copy(value) for key, value in content.items()}
+    """A copy that later changes to the original do not reach, of plain types as `Codec.decode` makes them; for a
+    checked content."""
+    copied: Content = _copy(content)
+    return copied
 
 
 Path = tuple[Any, ...]
@@ -206,11 +217,18 @@ def _too_large(size: int, limit: int) -> MessageTooLarge:
 
 
 def _copy(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
+        return {_copy(key): _copy(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_copy(item) for item in value]
-    return value
+    # The value itself, whatever a subclass shows it as.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    return float.__float__(value) if isinstance(value, float) else bytes(memoryview(value))
 
 
 def _pack_big_int(value: object) -> msgpack.ExtType:

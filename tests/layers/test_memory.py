@@ -1,12 +1,18 @@
 """The memory layer against the conformance suite, and what is its own."""
 
+import enum
 import gc
+import math
 import os
+import threading
 import tracemalloc
 import weakref
 
+import pytest
+
 from offload.layers.memory import MemoryLayer, MemoryServer
 from offload.testing.conformance import LayerConformance
+from tests.redis_server import until
 
 
 class TestMemoryLayer(LayerConformance):
@@ -79,3 +85,74 @@ def test_dropped_layers_leave_nothing_behind():
         assert tracemalloc.get_traced_memory()[0] - before < 200_000
     finally:
         tracemalloc.stop()
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Text(str):
+    def __str__(self):
+        return "something else"
+
+
+class Ratio(float):
+    pass
+
+
+class Raw(bytes):
+    pass
+
+
+class Named(dict):
+    pass
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"text": "flat", "n": 1},
+        {"level": Level.HIGH, "text": Text("safe"), "ratio": Ratio(0.5), "raw": Raw(b"x"), "flag": True, "none": None},
+        Named({Text("key"): [Named(n=Level.HIGH), [Text("deep")]], "big": 2**80}),
+    ],
+)
+def test_receiver_gets_a_copy_of_plain_types_whoever_sends(own, kept, content):
+    server = MemoryServer()
+    layer = MemoryLayer(server)
+    channel = layer.new_channel("reply")
+    got = []
+    if not kept:
+        layer.attach(channel, lambda delivery: got.append(delivery.content))
+    (layer if own else MemoryLayer(server)).send(channel, content)
+    if kept:
+        got.append(layer.receive([channel], 0)[1])
+    assert got == [content]
+    assert got[0] is not content
+    assert {type(value) for value in flattened(got[0])} <= PLAIN
+
+
+PLAIN = {dict, list, str, int, float, bytes, bool, type(None)}
+
+
+def flattened(value):
+    yield value
+    if isinstance(value, dict):
+        for pair in value.items():
+            for item in pair:
+                yield from flattened(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from flattened(item)
+
+
+def test_receive_may_wait_for_ever_by_an_infinite_timeout():
+    layer = MemoryLayer()
+    found = []
+    thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], math.inf)), daemon=True)
+    thread.start()
+    until(lambda: found or not thread.is_alive() or layer._broker._condition._waiters, "the receive to wait")
+    layer.send("queue", {"n": 1})
+    thread.join(10)
+    assert found == [("queue", {"n": 1})]
