@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from offload.exceptions import ChannelFull, LayerUnavailable
+from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
 from offload.layers.base import INBOX, LayerBase
 from offload.layers.codec import UndecodableMessage
 from offload.layers.redis_access import Access, verification
@@ -37,11 +37,22 @@ logger = logging.getLogger("offload.layer")
 _SCAN_COUNT = 1000
 
 
+_MOST_SECONDS = 1e6  # of a timeout
+_LONGEST = 7_000_000_000.0  # seconds that something is kept, over two centuries: its end in milliseconds has 13 digits
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds < 1e6:
+    if not 0 < seconds < _MOST_SECONDS:
         raise ValueError("it must be a number of seconds above 0")
     return seconds
+
+
+def _check_seconds(name: str, value: object, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < most:
+        raise ConfigurationError(
+            f"layer setting {name}={value!r} must be a number of seconds above 0 and below {most:,.0f} on Redis"
+        )
 
 
 def _boolean(text: str) -> bool:
@@ -118,7 +129,12 @@ class RedisLayer(LayerBase):
         sentinel_password: str | None = None,
         **settings: Any,
     ) -> None:
+        _check_seconds("timeout", timeout, _MOST_SECONDS)
+        if connect_timeout is not None:
+            _check_seconds("connect_timeout", connect_timeout, _MOST_SECONDS)
         super().__init__(**settings)
+        _check_seconds("expiry", self.expiry, _LONGEST)
+        _check_seconds("group_expiry", self.group_expiry, _LONGEST)
         self._addresses = parse_hosts(hosts, db)
         self._timeout = timeout
         self._connect_timeout = min(2.0, timeout) if connect_timeout is None else connect_timeout
@@ -220,7 +236,7 @@ class RedisLayer(LayerBase):
 
     def _check(self) -> None:
         for shard in self._ring.shards():
-            shard.commands.run("PING")
+            shard.check()
 
     def _send(self, channel: str, payload: bytes) -> None:
         capacity = self.settings.capacity_of(channel)
@@ -300,7 +316,7 @@ class RedisLayer(LayerBase):
 
     def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
         key = self._session_prefix + key
-        self._ring.run(key, "SET", key, payload, "PX", milliseconds(expiry))
+        self._ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
 
     def _session_delete(self, key: str) -> None:
         key = self._session_prefix + key

@@ -1,10 +1,11 @@
 """How the layer is let in beyond what an address says: certificates, and the Sentinels' own user; as redis-py wants it.
 
-Knows no sockets. Complaints never hold a password.
+Knows no sockets, and of files whether they can be read. Complaints never hold a password.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from offload.layers.redis_address import RedisAddress
 
 # The last two as Celery writes them.
 _VERIFICATIONS = {"required": "required", "none": "none", "CERT_REQUIRED": "required", "CERT_NONE": "none"}
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def verification(text: str) -> str:
@@ -90,6 +92,8 @@ class Access:
                 raise ConfigurationError(
                     f"layer setting {name!r} is for TLS, which {shown} does not use; write 'rediss' for 'redis'"
                 )
+            if name in _FILES:
+                _check_file(name, value)
 
     def to_sentinels(self, encrypted: bool) -> dict[str, Any]:
         """redis-py's arguments for connections to the Sentinels.
@@ -101,3 +105,14 @@ class Access:
         if encrypted if self._sentinel_ssl is None else self._sentinel_ssl:
             arguments.update(ssl=True, **self.tls)
         return arguments
+
+
+def _check_file(name: str, value: Any) -> None:
+    try:
+        with open(os.fspath(value), "rb"):
+            pass
+    except (OSError, TypeError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ConfigurationError(
+            f"layer setting {name}={value!r} cannot be read: {reason[:1].lower()}{reason[1:]}"
+        ) from None

@@ -29,6 +29,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import (
@@ -126,7 +127,7 @@ class Server:
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
-            redis_connect_func=_greeting(self._name(duty)),
+            redis_connect_func=_greeting(self._name(duty), to_master=True),
             **self._arguments,
         )
 
@@ -155,6 +156,16 @@ class Server:
         """
         for connection in list(self._made):
             connection.disconnect()
+
+    def check(self, hello: object) -> None:
+        """Raises ``LayerUnreachable`` where a server of that answer to ``HELLO`` is of no use."""
+        if _is_replica(hello):
+            raise self.is_replica()
+
+    def is_replica(self) -> LayerUnreachable:
+        return LayerUnreachable(
+            f"layer 'redis' cannot use {self.shown}: it is a replica; name its master, or the Sentinels that know it"
+        )
 
     def silence(self, consequence: str = UNKNOWN) -> LayerUnavailable:
         return LayerUnavailable(
@@ -187,6 +198,8 @@ class Server:
 
     def _unreachable(self, error: Exception) -> LayerUnavailable:
         """What redis-py raised for connecting."""
+        if isinstance(error, _IsReplica):
+            return self.is_replica()
         if isinstance(error, (*_REFUSALS, InvalidResponse)):
             return self.failure(error)
         if isinstance(error, RedisTimeoutError):
@@ -261,7 +274,19 @@ class _Noting:
             raise
 
 
-def _greeting(name: str) -> Callable[[Any], None]:
+class _IsReplica(RedisConnectionError):
+    """It would publish to its own subscribers only, and store nothing."""
+
+
+def _is_replica(hello: object) -> bool:
+    """By the answer to ``HELLO``. A cluster's says itself where its keys are."""
+    if not isinstance(hello, list):
+        return False
+    fields = dict(zip(hello[::2], hello[1::2], strict=False))
+    return fields.get(b"role") == b"replica" and fields.get(b"mode") != b"cluster"
+
+
+def _greeting(name: str, to_master: bool = False) -> Callable[[Any], None]:
     def greet(connection: Any) -> None:
         connection.on_connect()
         try:
@@ -269,6 +294,14 @@ def _greeting(name: str) -> Callable[[Any], None]:
             connection.read_response()
         except ResponseError:
             pass  # a user may be forbidden to name connections
+        if to_master:
+            try:
+                connection.send_command("HELLO")
+                hello = connection.read_response()
+            except ResponseError:
+                hello = None  # forbidden
+            if _is_replica(hello):
+                raise _IsReplica("it is a replica")
         # Finds a server that lets nobody work yet.
         connection.send_command("PING")
         connection.read_response()

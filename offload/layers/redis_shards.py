@@ -15,7 +15,7 @@ from typing import Any
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_commands import Commands, Unclaimed
 from offload.layers.redis_scripts import PUSH, Script
-from offload.layers.redis_server import Server
+from offload.layers.redis_server import Refused, Server
 from offload.layers.redis_subscriber import Owner, Owners, Subscriber
 from offload.layers.redis_waits import Waits
 from offload.layers.redis_wire import Argument
@@ -40,6 +40,15 @@ class Shard:
         self.waits = Waits(server, self.commands)
         self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, owners, sharded)
         self._server = server
+
+    def check(self) -> None:
+        """Whether it is there and takes what it is sent; raises ``LayerUnavailable``."""
+        self.commands.run("PING")
+        try:
+            hello = self.commands.run("HELLO")
+        except Refused:
+            return  # forbidden
+        self._server.check(hello)
 
     def close(self, *, wait: bool = True) -> None:
         """For good. `wait`: as of `Subscriber.close`."""

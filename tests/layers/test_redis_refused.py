@@ -1,10 +1,13 @@
 """What the Redis layer says was certainly not sent: nobody has got it, and a group's message reaches whom it can."""
 
+import threading
+
 import pytest
 
-from offload.exceptions import LayerUnavailable, LayerUnreachable
+from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
+from offload.layers.redis import RedisLayer
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import redis_server, running_redis  # noqa: F401  # a fixture
+from tests.redis_server import redis_server, running_redis, until  # noqa: F401  # a fixture
 
 
 @pytest.fixture
@@ -69,3 +72,87 @@ def test_lost_shard_keeps_no_message_from_the_queues_of_others(tmp_path, redis_s
     assert dying.url in str(caught.value)
     assert receiver.next() == {"n": 1}
     assert layer.receive([well], 0) == (well, {"n": 1})
+
+
+def test_replica_is_no_server_for_a_layer(tmp_path, redis_server, redis_layers):  # noqa: F811
+    replica = redis_server
+    with running_redis(tmp_path, repl_diskless_sync_delay="0") as master:
+        used_before = redis_layers(replica.url)
+        used_before.check()
+        replica.run("REPLICAOF", "127.0.0.1", str(master.port))
+        until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica to follow")
+        layer = redis_layers(replica.url)
+        for call, *arguments in (
+            (used_before.check,),
+            (layer.check,),
+            (layer.group_send, "news", {}),
+            (layer.new_channel, "reply"),
+            (layer.receive, ["queue"], 0),
+        ):
+            with pytest.raises(LayerUnreachable) as caught:
+                call(*arguments)
+            assert str(caught.value) == (
+                f"layer 'redis' cannot use {replica.url}: it is a replica; name its master, or the Sentinels that"
+                " know it"
+            )
+        replica.run("REPLICAOF", "NO", "ONE")
+        layer.check()
+
+
+def test_text_that_is_none_is_its_senders_error_alone(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=10)
+    layer.check()
+    results = []
+
+    def send():
+        layer.send("queue", {})
+        results.append("sent")
+
+    def load():
+        try:
+            layer.session_load("half a pair: \ud800")
+        except UnicodeEncodeError:
+            results.append("refused")
+
+    redis_server.freeze()
+    threads = [threading.Thread(target=call) for call in (layer.check, send, load, send, send)]
+    for thread in threads:
+        thread.start()
+    until(lambda: "refused" in results and len(layer._ring.shards()[0].commands._pending) >= 2, "all to be waiting")
+    redis_server.thaw()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(results) == ["refused", "sent", "sent", "sent"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"timeout": None}, "timeout=None must be a number of seconds above 0 and below 1,000,000 on Redis"),
+        ({"timeout": "5"}, "timeout='5' must be a number of seconds above 0 and below 1,000,000 on Redis"),
+        ({"timeout": 0}, "timeout=0 must be a number of seconds above 0 and below 1,000,000 on Redis"),
+        (
+            {"connect_timeout": -1},
+            "connect_timeout=-1 must be a number of seconds above 0 and below 1,000,000 on Redis",
+        ),
+        ({"expiry": 1e10}, "expiry=10000000000.0 must be a number of seconds above 0 and below 7,000,000,000 on Redis"),
+        (
+            {"group_expiry": 1e19},
+            "group_expiry=1e+19 must be a number of seconds above 0 and below 7,000,000,000 on Redis",
+        ),
+        ({"ssl_ca_certs": "/none.pem"}, "ssl_ca_certs='/none.pem' cannot be read: no such file or directory"),
+    ],
+)
+def test_settings_that_redis_cannot_do_are_refused(settings, message):
+    with pytest.raises(ConfigurationError) as caught:
+        RedisLayer("rediss://h", **settings)
+    assert str(caught.value) == f"layer setting {message}"
+
+
+def test_longest_times_are_kept(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, expiry=6.9e9, group_expiry=6.9e9)
+    layer.group_add("news", "queue")
+    layer.group_send("news", {"n": 1})
+    layer.session_save("key", {"n": 2}, 1e300)
+    assert layer.receive(["queue"], 0) == ("queue", {"n": 1})
+    assert layer.session_load("key") == {"n": 2}
