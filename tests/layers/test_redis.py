@@ -314,6 +314,24 @@ def test_short_lived_threads_and_forked_children_keep_connections_bounded(server
     until(lambda: len(connected(server)) == 1, "the children's connections to end")
 
 
+def test_those_who_waited_leave_few_connections(server, make):
+    layer = make()
+
+    def waiting():
+        return [name for name in connected(server) if name.startswith("offload-receive")]
+
+    threads = [threading.Thread(target=layer.receive, args=([f"queue-{number}"], 20)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    until(lambda: server.info("clients")["blocked_clients"] == "50", "all to wait")
+    assert len(waiting()) == 50
+    for number in range(50):
+        layer.send(f"queue-{number}", {})
+    for thread in threads:
+        thread.join(PATIENCE)
+    until(lambda: len(waiting()) <= 4, "the connections to end")
+
+
 def _send_ten(layer):
     for _ in range(10):
         layer.send("queue", {})
