@@ -78,10 +78,6 @@ class OfferedSocket(Protocol):
         """The application is done, with it or without."""
 
 
-def _never() -> bool:
-    return False
-
-
 class UpgradeResponse(Response):
     """The answer to an upgrade request: a response like others, until the application takes the socket instead.
 

@@ -28,8 +28,6 @@ _PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 """RFC 9110's names, which Python has from 3.13 on."""
 _MAX_CACHED_NAMES = 1024
 
-Headers = list[tuple[str, str]]
-
 
 class FieldNames:
     """Remembers which field names and statuses have been checked: applications use the same few.
@@ -108,7 +106,7 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodil
         bodiless: leave the body out, as for HEAD.
     """
     phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {text}\n".encode("latin-1", "replace")
+    body = f"{status} {phrase}: {text}\n".encode("utf-8", "replace")
     # RFC 9110, 7.8: the field Upgrade, which belongs to a 426, is an option of the connection.
     options = "close, Upgrade" if status == 426 else "close"
     head = (

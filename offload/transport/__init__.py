@@ -1,1 +1,1 @@
-"""gevent's loop: listeners, connections, the greenlet pool and timeouts. Knows bytes, not protocols."""
+"""gevent's loop: listeners, connections, the greenlet pool and timeouts. Knows bytes, and of protocols TLS alone."""

@@ -142,3 +142,10 @@ def test_refusal_of_head_has_no_body(framing: Server, fields: str, status: int) 
             assert answer.status == status
             assert int(answer.headers["content-length"]) > 0
             assert client.rest() == b""
+
+
+@pytest.mark.parametrize("where", ["alone", "first", "last", "behind-much"])
+def test_what_is_not_bytes_in_a_list_is_an_error_wherever_it_stands(framing: Server, where: str) -> None:
+    with Client(framing) as client:
+        assert client.get(f"/bytearrays?{where}").status == 500
+    framing.wait_for("TypeError: a piece of the response is a bytearray, not bytes")

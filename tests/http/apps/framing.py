@@ -122,10 +122,19 @@ def hints_in_socket(environ: Environ, start: Start) -> Iterable[bytes]:
     return []
 
 
+def bytearrays(environ: Environ, start: Start) -> Iterable[bytes]:
+    start("200 OK", [])
+    wrong: Any = bytearray(b"wrong")
+    lists: dict[str, list[Any]] = {
+        "alone": [wrong], "first": [wrong, b"d"], "last": [b"d", wrong], "behind-much": [bytes(BIG), wrong],
+    }  # fmt: skip
+    return lists[environ["QUERY_STRING"]]
+
+
 _VIEWS: dict[str, View] = {
     "/restarts": restarts, "/endless": endless, "/writes-late": writes_late, "/fails-to-close": fails_to_close,
     "/fails-midway": fails_midway, "/fails-after-all": fails_after_all, "/two-write": two_write,
-    "/hints-in-socket": hints_in_socket,
+    "/hints-in-socket": hints_in_socket, "/bytearrays": bytearrays,
 }  # fmt: skip
 
 
