@@ -173,10 +173,13 @@ class BoundConsumers:
 
     def disconnect(self, content: Content) -> None:
         """Run the disconnect consumer, then drop the connection's session."""
-        found = self._dispatch.router.match(DISCONNECT, content)
-        if found is not None:
-            self._guard(found, self._message(content, DISCONNECT))
-        self.end()
+        try:
+            found = self._dispatch.router.match(DISCONNECT, content)
+            if found is not None:
+                self._guard(found, self._message(content, DISCONNECT))
+        finally:
+            # Also when the consumer raised what is no Exception.
+            self.end()
 
     def end(self) -> None:
         """Drop the connection's session; also called where the handshake was refused and no disconnect follows."""

@@ -103,6 +103,18 @@ def test_session_is_saved_when_a_value_changes_its_type_alone(layer: MemoryLayer
     assert session.modified
 
 
+def test_session_ends_with_a_disconnect_that_exits(layer: MemoryLayer) -> None:
+    @channel_session
+    def leave(message: Message) -> None:
+        message.channel_session["left"] = True
+        raise SystemExit
+
+    client = Client(layer, route("websocket.disconnect", leave))
+    with pytest.raises(SystemExit):
+        client.leaves()
+    assert layer.session_load(client.name) is None
+
+
 def test_session_is_saved_when_it_is_said_to_be_modified(layer: MemoryLayer) -> None:
     @channel_session
     def mark(message: Message) -> None:
