@@ -135,7 +135,7 @@ def check_content(content: object, max_size: int) -> bool:
     The size counts the characters and bytes of the values only, which is less than the encoded size, and costs nothing.
 
     Returns:
-        Whether the content is a flat dict of plain types; of others only some are.
+        Whether the content is a flat dict of plain types only.
 
     Raises:
         TypeError: names the offending key path and type.
