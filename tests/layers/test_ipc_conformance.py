@@ -11,7 +11,7 @@ import pytest
 
 from offload.layers.ipc import IPCLayer
 from offload.testing.conformance import LayerConformance
-from tests.layers.hubs import HubProcess
+from tests.layers.hubs import CountedByTheHub, HubProcess
 
 ROOT = Path(__file__).parents[2]
 UNDER_GEVENT = "OFFLOAD_TEST_UNDER_GEVENT"
@@ -23,7 +23,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-class TestIPCLayer(LayerConformance):
+class TestIPCLayer(CountedByTheHub, LayerConformance):
     @classmethod
     def setup_class(cls):
         cls.directory = tempfile.mkdtemp()
@@ -38,9 +38,6 @@ class TestIPCLayer(LayerConformance):
 
     def make_layer(self, **settings):
         return IPCLayer(self.hub.path, **settings)
-
-    def expired(self, layer):
-        return super().expired(layer) + layer.hub_statistics()["expired"]
 
     def teardown_method(self):
         super().teardown_method()

@@ -17,7 +17,7 @@ from offload.layers.redis import RedisLayer
 from offload.layers.seal import CHANNEL, GROUP, PROCESS, QUEUE, SESSION
 from offload.layers.settings import LayerSettings
 from offload.testing.conformance import LayerConformance
-from tests.layers.hubs import HubProcess
+from tests.layers.hubs import CountedByTheHub, HubProcess
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
 
@@ -113,7 +113,7 @@ class TestSealedRedisLayer(LayerConformance):
         return RedisLayer(self.url, encryption_keys=[NEW, OLD], **settings)
 
 
-class TestSealedIPCLayer(LayerConformance):
+class TestSealedIPCLayer(CountedByTheHub, LayerConformance):
     @pytest.fixture(autouse=True)
     def _on(self, hub):
         self.path = hub.path
