@@ -42,7 +42,8 @@ def notes(site: Site) -> dict[str, list[str]]:
     """What ran for each connection, in the order in which it did: the texts that came, and ``disconnect``."""
     ran: dict[str, list[str]] = defaultdict(list)
     with contextlib.suppress(FileNotFoundError):
-        for line in (site.directory / "notes").read_text().splitlines():
+        # The last one may be on its way: what is written across pages of the file comes page by page.
+        for line in (site.directory / "notes").read_text().rpartition("\n")[0].splitlines():
             who, what, text = line.split()
             ran[who].append(text if what == "receive" else what)
     return ran
