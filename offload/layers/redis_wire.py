@@ -204,7 +204,10 @@ _NOTHING = _Nothing()
 
 def pack(command: tuple[Argument, ...]) -> bytes:
     """A command in Redis's protocol. Raises ``UnicodeEncodeError`` for text that is none, such as half of a pair."""
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    # Not with numbers: to write one down, hiredis calls into Python, where signals' handlers run, and when one raises
+    # it goes on with a null pointer.
+    plain = tuple([b"%d" % argument if isinstance(argument, int) else argument for argument in command])
+    packed: bytes = hiredis.pack_command(plain)  # type: ignore[arg-type]
     return packed
 
 

@@ -6,6 +6,7 @@ turn here, one after the other, so that nothing is left to chance.
 
 import gc
 import signal
+import subprocess
 import sys
 import threading
 
@@ -137,6 +138,22 @@ def test_signal_ends_a_send_that_a_frozen_server_holds_up(shared_redis_server, r
         signal.signal(signal.SIGALRM, before)
         shared_redis_server.thaw()
     in_time(layer.check)
+
+
+def test_signal_while_a_number_is_written_down_does_not_end_the_process():
+    # In a process of its own, since what this is about is one that the kernel ends.
+    program = """if True:
+        from offload.layers.redis_wire import pack
+
+        class Interrupted(int):
+            def __str__(self):
+                raise KeyboardInterrupt
+
+        print(pack(("SET", "key", Interrupted(3))))
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == repr(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\n3\r\n") + "\n"
 
 
 def test_lead_that_was_lost_is_taken_by_those_who_wait(shared_redis_server, redis_layers):  # noqa: F811
