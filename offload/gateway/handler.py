@@ -101,6 +101,7 @@ class HttpHandler:
         elif state is _IDLE:
             self._state = _HEAD
             self._gateway.idle.discard(self)
+            self._gateway.resting.discard(self)
             self._gateway.heads.add(self)
         elif state is _SERVING and not protocol.reading_body:
             # A further request, ahead of the answer to this one: it waits in the kernel.
@@ -120,6 +121,7 @@ class HttpHandler:
         gateway.handlers.discard(self)
         gateway.heads.discard(self)
         gateway.idle.discard(self)
+        gateway.resting.discard(self)
         gateway.sending.discard(self)
         gateway.lingering.discard(self)
         if self._body is not None:
@@ -139,11 +141,20 @@ class HttpHandler:
             self._connection.abort()
 
     def idle_expired(self) -> None:
-        """No further request came, or not the rest of a body that nobody reads."""
+        """No further request came for a while, or not the rest of a body that nobody reads."""
+        gateway = self._gateway
         if self._reads:
             # Its time to think of another request begins when it has read the last answer, and that is by now at best.
             self._wait_idly()
-        elif self._state is _DISCARDING:
+        elif gateway.stopping or gateway.resting.seconds == 0:
+            self.rest_expired()
+        else:
+            self._protocol.forget()
+            gateway.resting.add(self)
+
+    def rest_expired(self) -> None:
+        """Nothing came for as long as a connection may be idle."""
+        if self._state is _DISCARDING:
             self._end()
         else:
             # A close would answer the request that may be there by now with a reset.
@@ -177,6 +188,7 @@ class HttpHandler:
             gateway.heads.discard(self)
             self._state = _IDLE
         if self._state in (_IDLE, _DISCARDING):
+            gateway.resting.discard(self)
             gateway.idle.add(self)
 
     # Requests.
@@ -215,6 +227,7 @@ class HttpHandler:
         self._state = _ENDING
         gateway.heads.discard(self)
         gateway.idle.discard(self)
+        gateway.resting.discard(self)
         connection.finish()
         gateway.lingering.add(self)
         self._watch_sending()
@@ -247,6 +260,7 @@ class HttpHandler:
             gateway.heads.discard(self)
         else:
             gateway.idle.discard(self)
+            gateway.resting.discard(self)
         self._state = _SERVING
         if request.has_body:
             self._body = RequestBody(

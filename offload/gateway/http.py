@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -20,6 +21,8 @@ from offload.transport.timeouts import Timeouts
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
+RESTLESS_SECONDS = 1.0
+"""How long a connection without a request keeps what its next request is likely to repeat."""
 PARTING_SECONDS = 1.0
 """How long a stopping server waits for a request that may be on its way, and for a client to read the last answer."""
 
@@ -108,7 +111,12 @@ class HttpGateway:
         self.access = access
         self.handlers: set[HttpHandler] = set()
         self.heads: Timeouts[HttpHandler] = Timeouts(header_timeout, HttpHandler.head_expired)
-        self.idle: Timeouts[HttpHandler] = Timeouts(keep_alive or None, HttpHandler.idle_expired)
+        # Connections without a request are idle first, and at rest when they have been that for a while.
+        seconds = math.inf if keep_alive is None else keep_alive
+        self.idle: Timeouts[HttpHandler] = Timeouts(min(seconds, RESTLESS_SECONDS), HttpHandler.idle_expired)
+        self.resting: Timeouts[HttpHandler] = Timeouts(
+            None if keep_alive is None else max(0.0, keep_alive - RESTLESS_SECONDS), HttpHandler.rest_expired
+        )
         self.sending: Timeouts[HttpHandler] = Timeouts(send_timeout, HttpHandler.send_expired)
         self.lingering: Timeouts[HttpHandler] = Timeouts(linger_timeout, HttpHandler.linger_expired)
 

@@ -11,6 +11,10 @@ from enum import Enum
 from offload.protocol.body import BodyDecoder, Chunked, FixedLength
 from offload.protocol.request import HttpError, HttpLimits, Request, check_beginning, parse_request
 
+KEPT_BYTES, KEPT_FIELDS = 4096, 40
+"""Header fields of a request are kept for the next one up to this size and number: larger ones are rare, and a client
+could have much kept for each of many connections."""
+
 
 class End(Enum):
     """The request is whole."""
@@ -77,7 +81,9 @@ class HttpProtocol:
             self.rest = data
             return []
         head = data[: end + 4] if end + 4 < len(data) else data
-        self._last = request = parse_request(head, limits, self._last)
+        request = parse_request(head, limits, self._last)
+        is_kept = len(head) <= KEPT_BYTES and len(request.headers) <= KEPT_FIELDS
+        self._last = request if is_kept else None
         if self._check is not None:
             self._check(request)
         data = data[end + 4 :]
@@ -102,6 +108,10 @@ class HttpProtocol:
             self._complete = True
             events.append(END)
         return events
+
+    def forget(self) -> None:
+        """Keep nothing of the last request: the client may not come back, or not soon."""
+        self._last = None
 
     def next_request(self) -> list[Event]:
         """Go on to the next request, after the answer to this one; its events as far as they have arrived.

@@ -25,6 +25,7 @@ from wsgiref.validate import validator
 import gevent
 
 from offload.gateway.http import HttpGateway
+from offload.protocol.request import Request
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]
@@ -283,7 +284,14 @@ def idle(environ: Environ, start: Start) -> Iterable[bytes]:
     gc.unfreeze()
     (gateway,) = [found for found in gc.get_objects() if isinstance(found, HttpGateway)]
     start("200 OK", TEXT)
-    return [str(len(gateway.idle)).encode()]
+    return [str(len(gateway.idle) + len(gateway.resting)).encode()]
+
+
+def kept(environ: Environ, start: Start) -> Iterable[bytes]:
+    """How many requests are in memory, this one included."""
+    gc.unfreeze()
+    start("200 OK", TEXT)
+    return [str(sum(type(found) is Request for found in gc.get_objects())).encode()]
 
 
 def blocks(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -604,6 +612,7 @@ _BARE: dict[str, View] = {
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
     "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays, "/bare/context": context,
     "/bare/blocks": blocks, "/wrong/spoils": spoils, "/bare/stands": stands, "/bare/idle": idle,
+    "/bare/kept": kept,
 }  # fmt: skip
 
 

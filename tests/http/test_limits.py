@@ -210,10 +210,11 @@ def test_slow_reader_that_reads_is_served() -> None:
         assert time.monotonic() - began >= SHORT * 2
 
 
-def test_idle_connection_has_its_time() -> None:
-    with _serving_with("--keep-alive") as server, Client(server) as client:
+@pytest.mark.parametrize("seconds", [SHORT, 1.5])
+def test_idle_connection_has_its_time(seconds: float) -> None:
+    with serving(APPLICATION, "--keep-alive", str(seconds)) as server, Client(server) as client:
         assert client.get("/hello").status == 200
-        assert _takes(client.rest) >= SHORT - 0.05
+        assert seconds - 0.05 <= _takes(client.rest) < seconds + 1
         assert client.rest() == b""
 
 

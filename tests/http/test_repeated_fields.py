@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
-from tests.http.client import Client
+import pytest
+
+from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
+from tests.redis_server import until
 from tests.serving import Server, serving
 
 FIELDS = "Host: a\r\nCookie: one=1\r\nCookie: two=2\r\nX-Thing: x\r\n"
@@ -86,3 +90,22 @@ def test_script_name_is_taken_off_each_path() -> None:
         for path in ("/echo", "/echo/x", "/echo"):
             told = _told(client, f"GET /site{path} HTTP/1.1", fields)
             assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == ("/site", path)
+
+
+def test_connections_that_have_been_idle_for_a_while_keep_nothing_of_their_last_request() -> None:
+    with serving(APPLICATION, "--layer", "memory://", "--keep-alive", "60") as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(10)]
+        for client in clients:
+            assert client.get("/hello").status == 200
+        until(lambda: ask(server, "/bare/kept").body == b"1", "the requests to be forgotten")
+        assert ask(server, "/bare/idle").body == b"10"
+        for client in clients:
+            assert client.get("/hello").status == 200
+
+
+@pytest.mark.parametrize("fields", ["X-Long: " + "x" * 4096 + "\r\n", "".join(f"X-{n}: x\r\n" for n in range(40))])
+def test_large_fields_are_not_kept(fields: str) -> None:
+    with serving(APPLICATION, "--layer", "memory://", "--keep-alive", "60") as server, Client(server) as client:
+        for _ in range(2):
+            assert client.get("/hello", fields=fields).status == 200
+            assert client.get("/bare/kept", fields=fields).body == b"1"
