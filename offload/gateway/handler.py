@@ -304,9 +304,19 @@ class HttpHandler:
 
     def _serve(self, request: Request) -> None:
         """Answer a request, and some of those that came with it: a few in a row cost less than a turn for each."""
-        if not self._protocol.rest:
-            self._respond(request)
-            return
+        try:
+            if self._protocol.rest:
+                self._serve_row(request)
+            else:
+                self._respond(request)
+        except BaseException:
+            # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else would
+            # ever end the connection. Answers to earlier requests may have been held back.
+            self._connection.flush()
+            self._connection.reset()
+            raise
+
+    def _serve_row(self, request: Request) -> None:
         self._row = self._gateway.pipelined - 1
         following: Request | None = request
         me = getcurrent()

@@ -85,8 +85,12 @@ class Pool:
             self._made -= 1
             if me in self._idle:
                 self._idle.remove(me)
-            log.error("a greenlet of the pool was ended by what an earlier task left behind: %r", error, exc_info=error)
-            self._look()
+            try:
+                log.error(
+                    "a greenlet of the pool was ended by what an earlier task left behind: %r", error, exc_info=error
+                )
+            finally:
+                self._look()
 
     def _work_on(self, me: greenlet) -> None:
         wait = self._hub.switch

@@ -68,6 +68,19 @@ def test_request_that_a_timeout_of_an_earlier_one_hits_is_named_in_the_log_and_t
             assert other.get("/").text == "here"
 
 
+def test_exception_in_the_midst_of_logging_a_failure_ends_the_connection() -> None:
+    with serving(LASTING, "--pool-size", "1", "--layer", "memory://") as server, Client(server) as client:
+        line = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+        client.send(line % b"/" + line % b"/fails" + line % b"/")
+        assert client.read().text == "here"
+        assert client.rest() == b""
+        server.wait_for(r"a task of the pool failed: <Timeout .*0\.01")
+        with Client(server) as other:
+            assert other.get("/").text == "here"
+        assert server.stop() == 0
+        assert "cut off" not in server.log
+
+
 def test_greenlet_that_is_ended_takes_no_task_while_it_logs(caplog: pytest.LogCaptureFixture) -> None:
     pool = Pool(1)
     logging_, let_on, logged = Event(), Event(), Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,17 @@ from greenlet import getcurrent
 
 _local, _thread_local = gevent.local.local(), threading.local()
 _let_on = Event()
+
+
+class _Waiting(logging.Handler):
+    """Waits, as one that sends the log elsewhere, until an exception ends that."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "/fails" in record.getMessage():
+            Event().wait()
+
+
+logging.getLogger("offload.http").addHandler(_Waiting())
 
 
 def _leave(kind: str) -> None:
@@ -36,6 +48,9 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         _leave(kind)
     elif path == "/waits":
         _let_on.wait()
+    elif path == "/fails":
+        gevent.Timeout(0.01).start()
+        raise ValueError("too bad")
     elif path == "/both-local":
         told = f"{getattr(_local, 'user', None)} {getattr(_thread_local, 'user', None)}"
         _local.user = _thread_local.user = kind
