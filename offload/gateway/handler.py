@@ -310,8 +310,8 @@ class HttpHandler:
             else:
                 self._respond(request)
         except BaseException:
-            # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else would
-            # ever end the connection. Answers to earlier requests may have been held back.
+            # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else
+            # would ever end the connection. Answers to earlier requests may have been held back.
             self._connection.flush()
             self._connection.reset()
             raise

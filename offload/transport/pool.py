@@ -78,7 +78,7 @@ class Pool:
         me = getcurrent()
         try:
             self._work_on(me)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- see below
             # It had no task, so this was meant for an earlier one: a timeout that nobody cancelled, a late kill. Who
             # threw it may throw more, so a new greenlet takes its place. Not among the idle ones while it logs, which
             # could wait.
