@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("offload.websocket")
 
+SPARED_SECONDS = 9.0
+"""A client that sent less than ``--ws-rate`` may send more than a second's messages at once, up to those of ten
+seconds: a network that stands still for a while, or a busy server, lets what was sent in time arrive together."""
+
 
 class State(Enum):
     """Where a WebSocket is between its handshake and its end."""
@@ -57,7 +61,18 @@ class FrameHandler(FrameSender):
         gateway: what it shares with the others.
     """
 
-    __slots__ = ("_code", "_farewell", "_heard", "_paused", "_ping", "_protocol", "_rate_due", "_state", "gateway")
+    __slots__ = (
+        "_code",
+        "_farewell",
+        "_heard",
+        "_paused",
+        "_ping",
+        "_protocol",
+        "_rate_due",
+        "_spared",
+        "_state",
+        "gateway",
+    )
 
     def __init__(self, gateway: FrameGateway, connection: Connection, deflate: Deflate | None = None) -> None:
         super().__init__(connection)
@@ -70,8 +85,11 @@ class FrameHandler(FrameSender):
         # Whether anything came since the last ping, and that ping until its pong.
         self._heard = True
         self._ping: liveness.Ping | None = None
-        self._paused = False
-        self._rate_due = 0.0
+        # Since when it is not read, if it is not.
+        self._paused: float | None = None
+        # When the messages that came would have come at the highest rate; and for how long it may have sent less.
+        self._rate_due: float | None = None
+        self._spared = SPARED_SECONDS
 
     # What a subclass decides.
 
@@ -141,11 +159,14 @@ class FrameHandler(FrameSender):
             self._tell_end()
 
     def _pause(self) -> None:
-        self._paused = True
+        self._paused = time.monotonic()
         self.connection.pause_reading()
 
     def _let_on(self) -> None:
-        self._paused = False
+        if self._paused is not None:
+            # What it sent meanwhile comes now.
+            self._spared = max(SPARED_SECONDS, time.monotonic() - self._paused)
+            self._paused = None
         # While we did not read, nothing could be heard.
         self._heard = True
         self.connection.resume_reading()
@@ -153,10 +174,10 @@ class FrameHandler(FrameSender):
             self.data_received(b"")
 
     def _is_too_fast(self, rate: float) -> bool:
-        """Count one message or control frame; `rate` a second pass, and as many at once after a silence."""
+        """Count one message or control frame."""
         now = time.monotonic()
-        self._rate_due = max(self._rate_due, now) + 1.0 / rate
-        if self._rate_due - now <= 1.001:
+        due = self._rate_due = (now if self._rate_due is None else max(self._rate_due, now - self._spared)) + 1.0 / rate
+        if due - now <= 1.001:
             return False
         self.gateway.counters.too_fast += 1
         log.info("closing %s with %d: over %g messages a second (--ws-rate)", self.peer, POLICY_VIOLATION, rate)

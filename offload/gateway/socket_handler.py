@@ -169,7 +169,7 @@ class SocketHandler(FrameHandler):
             self._arrived.wait()
         message = messages.popleft()
         self._size -= len(message)
-        if self._paused:
+        if self._paused is not None:
             gateway = self.gateway
             if len(messages) <= gateway.queue // 2 and self._size <= gateway.max_size // 2:
                 self._let_on()
@@ -282,7 +282,7 @@ class SocketHandler(FrameHandler):
         messages.append(item)
         self._size += len(item)
         self._arrived.set()
-        if (len(messages) > gateway.queue or self._size > gateway.max_size) and not self._paused:
+        if (len(messages) > gateway.queue or self._size > gateway.max_size) and self._paused is None:
             self._pause()
 
     def _end_after_messages(self) -> None:

@@ -136,7 +136,7 @@ class WebSocketHandler(FrameHandler):
         if type(item) is str or type(item) is bytes:
             self._queued_size += len(item)
             gateway = self.gateway
-            if (len(self._queue) > gateway.queue or self._queued_size > gateway.max_size) and not self._paused:
+            if (len(self._queue) > gateway.queue or self._queued_size > gateway.max_size) and self._paused is None:
                 self._pause()
 
     def _consume(self, item: Any) -> None:
@@ -177,7 +177,7 @@ class WebSocketHandler(FrameHandler):
         else:
             self._queue = None
             self._running = False
-        if self._paused:
+        if self._paused is not None:
             gateway = self.gateway
             if self._queue is None or (
                 len(self._queue) <= gateway.queue // 2 and self._queued_size <= gateway.max_size // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 
@@ -39,6 +40,20 @@ def test_messages_past_the_limits_of_size_frames_and_rate_close() -> None:
         assert (state["too_big"], state["too_many_frames"], state["too_fast"]) == (1, 1, 1)
         server.wait_for("disconnected /echo 1009 1")
         assert server.log.count("disconnected /echo 1008") == 2
+
+
+def test_client_that_sent_less_than_its_rate_may_send_the_rest_at_once() -> None:
+    with serving(ROUTED, *MEMORY, "--ws-rate", "1000") as server:
+        client = RawClient(server)
+        client.send(b"".join(message("m")))
+        assert client.receive() == "m"
+        # As when a network stands still for as long, or the server is busy with others.
+        select.select([], [], [], 0.3)
+        client.send(b"".join(message("m") * 1250))
+        assert [client.receive() for _ in range(1250)] == ["m"] * 1250
+        client.send(b"".join(message("m") * 3000))
+        client.rest()
+        assert client.code == 1008
 
 
 def test_address_with_too_many_websockets_gets_429_until_one_leaves() -> None:
