@@ -87,6 +87,9 @@ def inflate(payload: bytes | bytearray, max_size: int) -> bytes:
         if restarts > _MAX_RESTARTS:
             raise zlib.error(f"a message has over {_MAX_RESTARTS} final blocks")
         rest = decompressor.unused_data
+        if rest == _TAIL + _FINAL:
+            # A final block was the last, and nothing behind it says that the message ends on a whole byte. It does.
+            break
         # What follows may still refer back to what came before (7.2.3.5).
         decompressor = zlib.decompressobj(-15, zdict=data[-_WINDOW_BYTES:])
         data += decompressor.decompress(rest, max_size + 1 - len(data))
