@@ -102,9 +102,12 @@ _BLOCKING = {
 
 
 def _driver(alias: str) -> str:
-    """The module by which Django reaches a database; "" where that cannot be imported, of which Django itself tells."""
+    """The module by which Django reaches a database; "" where that cannot be imported, of which Django itself tells.
+
+    Also where there is none, as in the dummy backend of a project without a database.
+    """
     try:
-        wrapper: Any = connections[alias]
-        return str(wrapper.Database.__name__)
+        driver: Any = getattr(connections[alias], "Database", None)
     except ImproperlyConfigured:
         return ""
+    return str(getattr(driver, "__name__", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -455,3 +456,15 @@ def test_check_for_deployment_warns_of_drivers_that_block(monkeypatch: pytest.Mo
     assert "offload.W004" not in check(deploy=True)
     monkeypatch.setattr(connections["default"], "Database", SimpleNamespace(__name__="MySQLdb"))
     assert "(offload.W004) DATABASES['default'] is reached by MySQLdb, which waits in C" in check(deploy=True)
+
+
+@pytest.mark.parametrize("databases", ["", "DATABASES = {}", "DATABASES = {'default': {}}"])
+def test_check_for_deployment_is_content_without_a_database(databases: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text(
+        f"SECRET_KEY = 'x'; ALLOWED_HOSTS = ['example.com']; INSTALLED_APPS = ['django_offload']\n{databases}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "check", "--deploy", "--tag", "offload", "--settings", "settings"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "System check identified no issues (0 silenced).\n", "")
