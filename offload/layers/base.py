@@ -130,10 +130,15 @@ class LayerBase(Backend):
             wait = min(_SLICE, _SLICE if remaining is None else remaining) if local else remaining
             found = self._receive(shared, wait)
             if found is not None:
-                content = self._decode(found[1], QUEUE, found[0])
-                if content is not None:
-                    self._count["received"] += 1
-                    return found[0], content
+                try:
+                    content = self._decode(found[1], QUEUE, found[0])
+                    if content is not None:
+                        self._count["received"] += 1
+                        return found[0], content
+                except BaseException:
+                    # A signal's: the server has let go of it, and the caller does not get it.
+                    self._count["lost"] += 1
+                    raise
             elif not local:
                 return None
             if deadline is not None and time.monotonic() >= deadline:

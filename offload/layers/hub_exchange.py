@@ -4,7 +4,8 @@ Knows frames, not sockets: a client is a `Peer`, to which frames are written. Ru
 come from outside. A request is answered once, at once or later.
 
 No message is lost between the hub and a receiver: one that was handed out stays in hand until the client says TAKEN,
-and goes back to the front of its queue when the client cancels or dies before.
+and goes back to the front of its queue when the client cancels or dies before. Who is interrupted while it says so may
+still cancel: the last one that a client has taken is kept until it takes another.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Peer(abc.ABC):
         self.groups: set[str] = set()
         self.parked: dict[int, _Parked] = {}
         self.in_hand: dict[int, tuple[str, Parcel]] = {}
+        self.just_taken: tuple[int, tuple[str, Parcel]] | None = None
         self.calls: dict[int, tuple[Peer, int]] = {}  # calls that this client has to answer, and who asked
         self.slowed: dict[tuple[Peer, int], Timer] = {}  # senders that wait until this client has read more
 
@@ -210,16 +212,19 @@ class Exchange:
                 parked.timer = self._later(timeout, lambda: self._time_out(parked))
 
     def _taken(self, peer: Peer, _: int, request: int) -> None:
-        peer.in_hand.pop(request, None)
+        if (taken := peer.in_hand.pop(request, None)) is not None:
+            peer.just_taken = request, taken
 
     def _cancel(self, peer: Peer, _: int, request: int) -> None:
         parked = peer.parked.get(request)
         if parked is not None:
             self._unpark(parked)
-        in_hand = peer.in_hand.pop(request, None)
-        if in_hand is not None:
-            self.broker.put_back(*in_hand, self._clock())
-            self._serve(in_hand[0])
+        returned = peer.in_hand.pop(request, None)
+        if returned is None and peer.just_taken is not None and peer.just_taken[0] == request:
+            returned, peer.just_taken = peer.just_taken[1], None
+        if returned is not None:
+            self.broker.put_back(*returned, self._clock())
+            self._serve(returned[0])
 
     def _serve(self, channel: str) -> None:
         """Hand the channel's messages to those who wait for them, the longest first."""

@@ -110,9 +110,14 @@ class Link:
         deadline = time.monotonic() + self._timeout
         while True:
             self._wait_until_up(deadline)
-            request, waiter = self._ask(kind, arguments)
-            if waiter is not None and self._wait_for_answer(request, waiter, deadline - time.monotonic()):
-                return wire.value_of(waiter.frame)
+            request = next(self._ids)
+            try:
+                waiter = self._ask(kind, request, arguments)
+                if waiter is not None and self._wait_for_answer(request, waiter, deadline - time.monotonic()):
+                    return wire.value_of(waiter.frame)
+            except BaseException:
+                self._pending.pop(request, None)
+                raise
             if waiter is None or (again and waiter.frame is None):
                 continue
             raise self._unavailable(
@@ -125,25 +130,25 @@ class Link:
         while True:
             self._wait_until_up(time.monotonic() + self._timeout)
             remaining = None if ends is None else max(0.0, ends - time.monotonic())
-            request, waiter = self._ask(wire.RECEIVE, (channels, remaining))
-            if waiter is None:
-                continue
+            request = next(self._ids)
+            # A signal may raise anywhere in here, also when the hub has just been told that the message is taken.
             try:
+                waiter = self._ask(wire.RECEIVE, request, (channels, remaining))
                 # The hub keeps the time: only a hub that hangs is waited for longer.
-                answered = self._wait_for_answer(
+                if waiter is None or not self._wait_for_answer(
                     request, waiter, None if remaining is None else remaining + self._timeout
-                )
+                ):
+                    continue
+                value = wire.value_of(waiter.frame)
+                if value is None:
+                    return None
+                # Before the caller has it, so that no other can get it as well if this process dies now.
+                self.post(wire.TAKEN, 0, request)
+                return value[0], value[1]
             except BaseException:
+                self._pending.pop(request, None)
                 self.post(wire.CANCEL, 0, request, wait=False)
                 raise
-            if not answered:
-                continue
-            value = wire.value_of(waiter.frame)
-            if value is None:
-                return None
-            # Before the caller has it, so that no other can get it as well if this process dies now.
-            self.post(wire.TAKEN, 0, request)
-            return value[0], value[1]
 
     def subscribe(self, group: str) -> None:
         """When this fails or is interrupted, `unsubscribe` is to be called."""
@@ -208,12 +213,14 @@ class Link:
 
     # Callers
 
-    def _ask(self, kind: int, arguments: tuple[Any, ...]) -> tuple[int, Waiter | None]:
-        request, waiter = next(self._ids), Waiter()
+    def _ask(self, kind: int, request: int, arguments: tuple[Any, ...]) -> Waiter | None:
+        """Returns None without a connection. On an exception the caller takes it out of `_pending`, as it does when
+        one interrupts the wait for the answer."""
+        waiter = Waiter()
         frame = wire.pack(kind, request, *arguments)
         with self._lock:
             if not self._up:
-                return request, None
+                return None
             if self._writer.unsent_bytes > MAX_UNSENT_BYTES:
                 raise self._unreachable(
                     f"waits for its hub at {self._path} to read {self._writer.unsent_bytes} bytes that were sent before"
@@ -221,16 +228,11 @@ class Link:
             self._pending[request] = waiter
             self._writer.write(frame)
         self._writer.write_rest()
-        return request, waiter
+        return waiter
 
     def _wait_for_answer(self, request: int, waiter: Waiter, timeout: float | None) -> bool:
         """Returns False when the connection was lost."""
-        try:
-            answered = waiter.wait(timeout)
-        except BaseException:
-            self._pending.pop(request, None)
-            raise
-        if not answered:
+        if not waiter.wait(timeout):
             if self._pending.pop(request, None) is not None:
                 raise self._unavailable(f"got no answer from its hub at {self._path} within {self._timeout:g} s")
             waiter.wait(None)  # the answer is being handed to us in this instant

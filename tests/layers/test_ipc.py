@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -585,6 +586,50 @@ def test_killed_receivers_lose_no_message(hub, layers):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     assert layer.receive(["jobs"], PATIENCE) == ("jobs", {"n": 1})
+
+
+def test_receive_that_a_signal_interrupts_at_any_place_loses_no_message(hub, layers):
+    layer, sender = layers(), layers()
+    layer.check()
+    place = 0
+    interrupted = True
+    while interrupted:
+        place += 1
+        sender.send("jobs", {"n": place})
+        try:
+            interrupted, found = False, receive_interrupted_at(place, layer)
+        except TimeLimit:
+            interrupted, found = True, layer.receive(["jobs"], PATIENCE)
+        assert found == ("jobs", {"n": place}), place
+        assert not layer._link._pending
+    assert place > 10
+    counts = sender.hub_statistics()
+    assert (counts["in_hand"], counts["waiting"]) == (0, 0)
+
+
+class TimeLimit(Exception):
+    """As Celery's."""
+
+
+def receive_interrupted_at(place, layer):
+    """Receive, and raise at the n-th place where a signal is acted upon: a function of Python's begins, one of C's
+    returns."""
+    left = place
+
+    def step(frame, event, argument):
+        nonlocal left
+        if event in ("call", "c_return") and "layers/ipc" in frame.f_code.co_filename:
+            left -= 1
+            if not left:
+                raise TimeLimit
+
+    gc.disable()  # what ends there, such as another test's layer, may not raise
+    sys.setprofile(step)
+    try:
+        return layer.receive(["jobs"], PATIENCE)
+    finally:
+        sys.setprofile(None)
+        gc.enable()
 
 
 # Clients that do not read
