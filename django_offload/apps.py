@@ -6,11 +6,10 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
-from django.core.signals import request_finished, setting_changed
+from django.core.signals import setting_changed
 
 from django_offload import conf
 from django_offload.checks import check_channel_layers, check_databases, check_deployment
-from django_offload.connections import after_request
 
 
 class OffloadConfig(AppConfig):
@@ -25,7 +24,6 @@ class OffloadConfig(AppConfig):
         checks.register(check_channel_layers, "offload")
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
-        request_finished.connect(after_request, dispatch_uid="django_offload")
         setting_changed.connect(_reapply, dispatch_uid="django_offload")
 
 

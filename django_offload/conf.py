@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from django.conf import ENVIRONMENT_VARIABLE, settings
 
 from django_offload import decorators
-from django_offload.connections import after_consumer, before_consumer
+from django_offload.connections import before_consumer, give_back
 from django_offload.origins import origin_is_allowed
 from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
@@ -40,7 +40,8 @@ def apply() -> None:
     configure(
         origins=origin_is_allowed,
         started=before_consumer,
-        finished=after_consumer,
+        finished=give_back,
+        after_request=give_back,
         decorators={
             "channel_session_user": decorators.channel_session_user,
             "http_user": decorators.channel_session_user_from_http,

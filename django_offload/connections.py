@@ -1,16 +1,17 @@
-"""What Django does around a request for databases and caches, done around a consumer.
+"""What Django does around a request for databases and caches, done around a consumer, and after every request.
 
-Django's signals `request_started` and `request_finished` are not sent: there is no request, and their receivers may
-well look for one.
+Django's signals `request_started` and `request_finished` are not sent for consumers: there is no request, and their
+receivers may well look for one.
 
 A connection belongs to the greenlet that opened it, and greenlets wait for their next task for any time. So none keeps
-a connection meanwhile, whatever ``CONN_MAX_AGE`` says; a pool (``OPTIONS``) gets its own back.
+a connection meanwhile, whatever ``CONN_MAX_AGE`` says; a pool (``OPTIONS``) gets its own back. Not by Django's signal
+after requests either: one that a `gevent.Timeout`, or whatever else is no `Exception`, has ended leaves no response
+whose ``close()`` would send it, and the next request in its greenlet might read the answer to its query.
 """
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from contextlib import ExitStack
 
 from django.core.cache import close_caches
 from django.db import connections
@@ -26,22 +27,12 @@ def before_consumer() -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def after_consumer() -> None:
-    """Give back the connections of databases and caches."""
-    _close_connections()
-    close_caches()
-
-
-def after_request(**kwargs: Any) -> None:
-    """The same for databases after a request, where it ran in a greenlet; Django itself closes the caches'."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        _close_connections()
-
-
-def _close_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        # Only a test's transaction is open out here; closing its connection would lose it, which is why Django's
-        # test client keeps close_old_connections from running, too.
-        if not connection.in_atomic_block:
-            connection.close()
+def give_back() -> None:
+    """Give back the connections of databases and caches; each of them, also where another's end fails."""
+    with ExitStack() as stack:
+        stack.callback(close_caches)
+        for connection in connections.all(initialized_only=True):
+            # Only a test's transaction is open out here; closing its connection would lose it, which is why Django's
+            # test client keeps close_old_connections from running, too.
+            if not connection.in_atomic_block:
+                stack.callback(connection.close)

@@ -41,6 +41,7 @@ class _State:
     origins: OriginPolicy | None = None
     started: list[Hook] = field(default_factory=list)
     finished: list[Hook] = field(default_factory=list)
+    after_request: list[Hook] = field(default_factory=list)
     decorators: dict[str, Decorator] = field(default_factory=dict)
 
 
@@ -65,6 +66,7 @@ def configure(
     origins: OriginPolicy | None = None,
     started: Hook | None = None,
     finished: Hook | None = None,
+    after_request: Hook | None = None,
     decorators: Mapping[str, Decorator] | None = None,
 ) -> None:
     """Say once, at start, what `Channel` and `Group` of this process use.
@@ -77,6 +79,7 @@ def configure(
         origins: ``policy(origin, host) -> bool`` decides which pages may open WebSockets; both as the handshake's
             header fields say, without one "" is given for the host.
         started, finished: called around each consumer, in its greenlet.
+        after_request: called after each request of the WSGI application, in its greenlet, however it ended.
         decorators: what wraps the handlers of consumer classes that set the attribute of this name, such as
             ``http_user``, to True.
     """
@@ -99,6 +102,8 @@ def configure(
             _state.started.append(started)
         if finished is not None and finished not in _state.finished:
             _state.finished.append(finished)
+        if after_request is not None and after_request not in _state.after_request:
+            _state.after_request.append(after_request)
         if decorators is not None:
             _state.decorators.update(decorators)
 
@@ -180,6 +185,11 @@ def origin_policy() -> OriginPolicy | None:
 def hooks() -> tuple[list[Hook], list[Hook]]:
     """What runs before and after each consumer; the live lists."""
     return _state.started, _state.finished
+
+
+def request_hooks() -> list[Hook]:
+    """What runs after each request; the live list."""
+    return _state.after_request
 
 
 def decorator_for(name: str) -> Decorator:

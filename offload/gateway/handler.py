@@ -373,6 +373,10 @@ class HttpHandler:
                 target = request.target.decode("latin-1")
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
                 self._fail(response, request, 500, "the server failed to answer")
+        finally:
+            # However it ended: the greenlet goes on, and what the request left in it would meet the next one.
+            if gateway.after_request:
+                gateway.end_request()
         if access is not None and (upgrade is None or not upgrade.taken):
             known = bare_environ(request, connection.peer) if environ is None else environ
             access.log(known, connection.peer, response, began)

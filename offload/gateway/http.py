@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -17,6 +18,8 @@ from offload.protocol.response import FieldNames
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
+
+log = logging.getLogger("offload.http")
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -76,6 +79,7 @@ class HttpGateway:
         upgrades: asked first about WebSocket upgrades.
         sockets: offers the application those that are left to it; None leaves it plain requests.
         access: told of each answer.
+        after_request: called in the greenlet of each request of the application when that has ended.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class HttpGateway:
         upgrades: Upgrades | None,
         sockets: Sockets | None = None,
         access: AccessLog | None = None,
+        after_request: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.application = application
         self.pool = pool
@@ -109,6 +114,7 @@ class HttpGateway:
         self.names = FieldNames()
         self.environ = environ
         self.access = access
+        self.after_request = after_request
         self.handlers: set[HttpHandler] = set()
         self.heads: Timeouts[HttpHandler] = Timeouts(header_timeout, HttpHandler.head_expired)
         # Connections without a request are idle first, and at rest when they have been that for a while.
@@ -133,6 +139,15 @@ class HttpGateway:
         self.handlers.add(handler)
         connection.start(handler)
         handler.refuse(error)
+
+    def end_request(self) -> None:
+        """Call those that want to know that a request of the application has ended."""
+        for hook in self.after_request:
+            try:
+                hook()
+            except BaseException as error:
+                # Not even a late kill: the answer has left, and the other hooks have work to do.
+                log.error("the hook %s failed", getattr(hook, "__qualname__", repr(hook)), exc_info=error)
 
     def stop(self) -> None:
         """Answer what has arrived, or may be on its way, and end each connection after that."""

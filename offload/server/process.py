@@ -128,6 +128,7 @@ class ServerProcess:
             upgrades=self._websockets,
             sockets=self._sockets,
             access=self._access,
+            after_request=configuration.request_hooks(),
         )  # fmt: skip
         # Who asks for a part of TLS must not be served without it because of a forgotten certificate.
         wants_tls = settings.certfile or settings.keyfile or settings.ca_certs or settings.cert_reqs

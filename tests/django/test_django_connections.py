@@ -7,10 +7,11 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import pytest
 from websockets.sync.client import connect
 
 from tests.redis_server import until
-from tests.serving import DEADLINE, Server, serving
+from tests.serving import DEADLINE, Server, read_all, reset, serving
 
 SITE = """
 import os
@@ -26,8 +27,10 @@ import time
 from django.core.wsgi import get_wsgi_application
 application = get_wsgi_application()
 from django.db import connection
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
+import gevent
+from gevent import GreenletExit, Timeout
 from offload import route
 
 def count():
@@ -36,7 +39,25 @@ def count():
         time.sleep(0.05)  # so that others need greenlets of their own
         return cursor.fetchone()[0]
 
-urlpatterns = [path("", lambda request: HttpResponse(str(count())))]
+def ended_by(request, ending):
+    count()
+    if ending == "timeout":
+        with Timeout(0.01):
+            gevent.sleep(60)
+    if ending == "streamed-timeout":
+        return StreamingHttpResponse(streamed(Timeout))
+    if ending == "client-left":
+        return StreamingHttpResponse(streamed(None))
+    raise {"exception": ValueError, "exit": SystemExit, "kill": GreenletExit}[ending]
+
+def streamed(ending):
+    while True:
+        yield b"x" * 65536
+        count()
+        if ending is not None:
+            raise ending
+
+urlpatterns = [path("", lambda request: HttpResponse(str(count()))), path("<ending>", ended_by)]
 routes = [route("websocket.receive", lambda message: message.reply_channel.send({"text": str(count())}), path="^/ws")]
 """
 
@@ -73,4 +94,23 @@ def test_idle_greenlets_keep_no_connection(tmp_path: Path) -> None:
             thread.join(DEADLINE)
         assert answers == ["1"] * 20
         # Each is closed after its answer has left.
+        until(lambda: _held(server, database) == 0, "the connections to be closed")
+
+
+ENDINGS = ["exception", "exit", "kill", "timeout", "streamed-timeout", "client-left"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_request_keeps_no_connection_however_it_ends(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "site_of_ages.py").write_text(SITE)
+    database = tmp_path / "database"
+    with serving("site_of_ages", cwd=tmp_path, env={"DATABASE": str(database)}) as server:
+        clients = [server.connect() for _ in range(5)]
+        for client in clients:
+            client.sendall(f"GET /{ending} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+        for client in clients:
+            assert client.recv(12) == (b"HTTP/1.1 200" if ending in ENDINGS[-2:] else b"HTTP/1.1 500")
+            if ending != "client-left":
+                read_all(client)
+            reset(client)
         until(lambda: _held(server, database) == 0, "the connections to be closed")

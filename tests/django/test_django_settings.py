@@ -16,13 +16,13 @@ from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.core.signals import request_finished
 from django.db import connection, connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from testsite.tools import Client
 
 from django_offload import conf
+from django_offload.connections import give_back
 from django_offload.origins import origin_is_allowed
 from offload import route
 from offload.consumers import configuration
@@ -325,16 +325,17 @@ def test_connections_are_closed_after_a_consumer_whatever_their_age(
     assert closings == ["consumer", "closed"]
 
 
-@pytest.mark.parametrize(("are_greenlets", "closed"), [(True, ["closed"]), (False, [])])
-def test_connections_are_closed_after_a_request_of_a_greenlet(
-    closings: list[str], monkeypatch: pytest.MonkeyPatch, are_greenlets: bool, closed: list[str]
+def test_every_connection_is_given_back_where_the_end_of_one_fails(
+    closings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections["default"], "close_at", None)
-    monkeypatch.setattr("gevent.monkey.is_module_patched", lambda name: are_greenlets)
+    broken = SimpleNamespace(in_atomic_block=False, close=lambda: 1 / 0)
+    monkeypatch.setattr(connections, "all", lambda **kwargs: [broken, connections["default"], broken])
+    monkeypatch.setattr(caches["default"], "close", lambda **kwargs: closings.append("cache closed"))
 
-    request_finished.send(None)
+    with pytest.raises(ZeroDivisionError):
+        give_back()
 
-    assert closings == closed
+    assert closings == ["closed", "cache closed"]
 
 
 def test_connections_are_closed_after_a_consumer_that_failed(closings: list[str]) -> None:

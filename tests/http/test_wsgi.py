@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.http.client import Client, ask
-from tests.serving import Server
+from tests.serving import Server, serving
 
 
 def test_environ_is_a_plain_dict_with_the_names_of_cgi(server: Server) -> None:
@@ -329,3 +330,31 @@ def test_early_hints_go_ahead_of_the_answer(server: Server) -> None:
 def test_early_hints_are_not_for_http_1_0(server: Server) -> None:
     raw = server.ask(b"GET /hints HTTP/1.0\r\n\r\n")
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+ENDINGS = """
+from offload import configure
+
+ended = []
+
+def broken():
+    raise SystemExit("the hook's")
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "1")])
+    yield str(len(ended)).encode()
+    if environ["PATH_INFO"] == "/exits":
+        raise SystemExit
+
+configure(after_request=broken)
+configure(after_request=lambda: ended.append("request"))
+"""
+
+
+def test_hooks_run_after_each_request_also_in_a_row_and_where_another_hook_fails(tmp_path: Path) -> None:
+    (tmp_path / "endings.py").write_text(ENDINGS)
+    with serving("endings", cwd=tmp_path) as server, Client(server) as client:
+        client.send("".join(f"GET /{name} HTTP/1.1\r\nHost: test\r\n\r\n" for name in ("", "exits", "")))
+        answers = [client.read("GET") for _ in range(3)]
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"0"), (200, b"1"), (200, b"2")]
+        server.wait_for("the hook broken failed", times=3)
