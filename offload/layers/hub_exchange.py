@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import itertools
 import secrets
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from offload.layers.settings import LayerSettings
 
 SLOWEST = 1.0
 """Longest time that a sender is held up because the process it sends to is slow."""
+MOST_LEFT, MOST_LEFT_FOR = 100, 1000
+"""How many calls are left for each process that is not here, and for how many of these: the latest."""
 
 Parcel = tuple[float, bytes]
 """When it expires, and the payload."""
@@ -114,6 +117,7 @@ class Exchange:
         self._inboxes: dict[str, Peer] = {}
         self._waiting: dict[str, dict[_Parked, None]] = {}
         self._held: dict[str, list[Callable[[], None]]] = {}
+        self._left: OrderedDict[str, deque[tuple[bool, str, str]]] = OrderedDict()
         # Not from 1: what a hub before this one asked for may be answered to this one.
         self._calls = itertools.count(secrets.randbits(48))
         self._handlers: dict[int, Callable[..., None]] = {
@@ -260,6 +264,9 @@ class Exchange:
         # A process that came back may be here before the end of its old connection was seen.
         self._inboxes[peer.process] = peer
         peer.answer(request)
+        for call in self._left.pop(peer.process, ()):
+            # Nobody waits for its answer any more.
+            peer.write(wire.pack(wire.CALL, next(self._calls), *call))
         for action in self._held.pop(peer.process, ()):
             action()
 
@@ -286,6 +293,12 @@ class Exchange:
             target.calls[number] = peer, request
             target.write(wire.pack(wire.CALL, number, add, group, channel))
         elif not self._hold(process, lambda: self._call_process(peer, request, process, add, group, channel)):
+            # Gone, or it was cut off, or stopped, for so long: should it come back, it does this first.
+            left = self._left.setdefault(process, deque(maxlen=MOST_LEFT))
+            left.append((add, group, channel))
+            self._left.move_to_end(process)
+            if len(self._left) > MOST_LEFT_FOR:
+                self._left.popitem(last=False)
             peer.answer(request)
 
     def _called(self, peer: Peer, _: int, number: int, error: str | None) -> None:

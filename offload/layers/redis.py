@@ -20,12 +20,7 @@ from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
 from offload.layers.redis_cluster import Cluster
 from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
-from offload.layers.redis_scripts import (
-    GROUP_ADD,
-    GROUP_SEND,
-    PUSH,
-    milliseconds,
-)
+from offload.layers.redis_scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
 from offload.layers.redis_server import Server
 from offload.layers.redis_shards import Ring, Shard
 from offload.layers.redis_subscriber import Owner, Owners
@@ -35,6 +30,8 @@ from offload.layers.seal import PROCESS
 logger = logging.getLogger("offload.layer")
 
 _SCAN_COUNT = 1000
+_LEFT_SECONDS, _MOST_LEFT = 3600.0, 1000
+"""How long requests are left for a process that nobody hears, and how many."""
 
 
 _MOST_SECONDS = 1e6  # of a timeout
@@ -183,6 +180,8 @@ class RedisLayer(LayerBase):
             self._seal_frame,
             self._unseal_frame,
             self._is_heard_elsewhere,
+            self._leave_for_process,
+            self._fetch_what_was_left,
             self.deliver_payload,
             self.add_local,
             self.discard_local,
@@ -209,6 +208,8 @@ class RedisLayer(LayerBase):
     def restored(self, name: str) -> None:
         if (group := self._group(name)) is not None:
             self._upstream.restore(group)
+        else:
+            self._requests.returned(self.process)
 
     def refused(self, name: str) -> None:
         group = self._group(name)
@@ -254,6 +255,19 @@ class RedisLayer(LayerBase):
 
     def _is_heard_elsewhere(self, process: str) -> bool:
         return self._ring.is_heard_elsewhere(self._inbox_prefix + process)
+
+    def _leave_for_process(self, process: str, frame: bytes) -> int:
+        inbox, most = self._inbox_prefix + process, (milliseconds(_LEFT_SECONDS), _MOST_LEFT)
+        publish = self._ring.publish_command
+        heard: int = self._ring.run_script(LEAVE, [self._left_for(process)], publish, inbox, frame, *most)
+        return heard
+
+    def _fetch_what_was_left(self) -> list[bytes]:
+        frames: list[bytes] = self._ring.run_script(FETCH, [self._left_for(self.process)])
+        return frames
+
+    def _left_for(self, process: str) -> str:
+        return f"{self.settings.prefix}left:{{{self._inbox_prefix}{process}}}"
 
     def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix
@@ -323,7 +337,8 @@ class RedisLayer(LayerBase):
         self._ring.run(key, "DEL", key)
 
     def _flush(self) -> None:
-        patterns = (f"{self._queue_prefix}*", f"{self._members_prefix}*", f"{self._session_prefix}*")
+        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix, f"{self.settings.prefix}left:")
+        patterns = [f"{prefix}*" for prefix in prefixes]
         for shard in self._ring.shards():
             for pattern in patterns:
                 cursor = b"0"

@@ -4,6 +4,10 @@ The forms, in bytes: ``m<channel>\\n<payload>``; ``a`` (add) or ``d`` (discard),
 ``<id>\\n<process>\\n<group>\\n<channel>``; ``r<id>\\n<error, or nothing>``.
 With encryption keys the latter three are sealed whole, for the process they are sent to: nobody else can make a
 membership. Knows no server: it is given what publishes.
+
+A process that lost its connection misses requests and answers. Requests that nobody heard for a while are left where it
+looks for them when it is back; whoever waits for an answer asks again when its own connection is back. Doing a request
+twice does no harm, in the order in which they were made.
 """
 
 from __future__ import annotations
@@ -35,18 +39,28 @@ def message_frame(channel: str, payload: bytes) -> bytes:
 
 
 class _Question:
-    __slots__ = ("answered", "channel", "error")
+    """
+    Attributes:
+        channel: whose membership it is about.
+        news: set when it is answered, or is to be asked again.
+        answered: whether it is.
+        error: what went wrong.
+    """
+
+    __slots__ = ("answered", "channel", "error", "news")
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
-        self.answered = threading.Event()
+        self.news = threading.Event()
+        self.answered = False
         self.error: LayerUnavailable | None = None
 
     def answer(self, error: str = "") -> None:
         """What is raised; nothing when it was done."""
         if error:
             self.error = LayerUnavailable(error)
-        self.answered.set()
+        self.answered = True
+        self.news.set()
 
 
 class Requests:
@@ -56,6 +70,8 @@ class Requests:
         publish: to a process's inbox; returns how many were counted that listen.
         seal, unseal: the layer's: for a process, if there are keys; of this process, None for what it refused.
         is_heard_elsewhere: whether a process of which none was counted listens all the same, or may.
+        leave: for a process that nobody hears, until it is back; unless it is heard now, of which it returns how often.
+        fetch: what was left for this process, once.
         deliver, add, discard: the layer's: ``deliver_payload``, ``add_local`` (which waits), ``discard_local``.
         place_of_group, place_of_process: which server has a group, or a process's inbox; they neither wait nor raise.
         timeout: seconds to wait for an answer, and after which others do not wait for ours any more.
@@ -67,6 +83,8 @@ class Requests:
         seal: Callable[[str, bytes], bytes],
         unseal: Callable[[bytes], bytes | None],
         is_heard_elsewhere: Callable[[str], bool],
+        leave: Callable[[str, bytes], int],
+        fetch: Callable[[], list[bytes]],
         deliver: Callable[[str, bytes, bool], None],
         add: Callable[[str, str], None],
         discard: Callable[[str, str], None],
@@ -78,6 +96,8 @@ class Requests:
         self._seal = seal
         self._unseal = unseal
         self._is_heard_elsewhere = is_heard_elsewhere
+        self._leave = leave
+        self._fetch = fetch
         self._deliver = deliver
         self._add = add
         self._discard = discard
@@ -93,8 +113,8 @@ class Requests:
     def ask(self, kind: bytes, process: str, group: str, channel: str, asker: str) -> None:
         """Returns when the other process has done it, or is gone.
 
-        A process at whose inbox nobody listens may have lost its connection only: it is gone when that stays so for
-        `SILENCE` seconds, but no longer than the timeout.
+        A process at whose inbox nobody listens may have lost its connection only. When that stays so for `SILENCE`
+        seconds, but no longer than the timeout, it counts as gone; should it come back, it does it then.
 
         Raises:
             LayerUnavailable: no answer in time, or it could not do it.
@@ -105,13 +125,18 @@ class Requests:
         try:
             frame = b"%b%b\n%b" % (kind, number, "\n".join((asker, group, channel)).encode())
             frame = self._seal(process, frame)
-            if not self._reaches(process, frame, question):
-                return
-            if not question.answered.wait(self._timeout):
-                raise LayerUnavailable(
-                    f"the process that owns channel {channel!r} did not answer within {self._timeout:g} s;"
-                    f" it is unknown whether group {group!r} has it"
-                )
+            deadline: float | None = None
+            while not question.answered:
+                if not self._reaches(process, frame, question):
+                    return
+                deadline = deadline or time.monotonic() + self._timeout
+                if not question.news.wait(max(0.0, deadline - time.monotonic())):
+                    raise LayerUnavailable(
+                        f"the process that owns channel {channel!r} did not answer within {self._timeout:g} s;"
+                        f" it is unknown whether group {group!r} has it"
+                    )
+                # Should it be answered from now on, that is seen above.
+                question.news.clear()
             if question.error is not None:
                 raise question.error
         finally:
@@ -139,6 +164,13 @@ class Requests:
         else:
             logger.warning("lost a message to this process's inbox: unknown kind %r", kind)
 
+    def returned(self, process: str) -> None:
+        """This process hears again, and may have missed something. Does not wait."""
+        for question in list(self._open.values()):
+            # In the thread that waits: what it asks next must not overtake this.
+            question.news.set()
+        self._lanes.put(self._place_of_process(process), self._take_what_was_left)
+
     def close(self) -> None:
         self._lanes.close()
         for question in list(self._open.values()):
@@ -156,12 +188,25 @@ class Requests:
             if left <= 0:
                 self._gone.add(process)
             if process in self._gone:
-                return False
-            if question.answered.wait(min(pause, left)):
-                return True
+                if not self._leave(process, frame):
+                    return False
+                break
+            if question.news.wait(min(pause, left)):
+                if question.answered:
+                    break
+                question.news.clear()
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._gone.forget(process)
         return True
+
+    def _take_what_was_left(self) -> None:
+        try:
+            frames = self._fetch()
+        except LayerUnavailable as error:
+            logger.warning("could not look for requests that were left for this process: %s", error)
+            return
+        for frame in frames:
+            self.take(frame, False)
 
     def _take_request(self, kind: bytes, number: bytes, rest: bytes) -> None:
         """Adding waits for the reader that calls this, and for the group's server: in the order asked, since a discard

@@ -6,7 +6,8 @@ itself expires some seconds after its last message, so that what expired is coun
 
 Channels that are members of a group are a sorted set at ``<prefix>members:{<prefix>group:<name>}``, scored by the
 millisecond at which the membership ends. The braces keep it on that node of a cluster that has the group's pub/sub
-channel, ``<prefix>group:<name>``.
+channel, ``<prefix>group:<name>``. Likewise ``<prefix>left:{<prefix>inbox:<process>}``, a list of what a process is to
+do when its connection is back.
 """
 
 from __future__ import annotations
@@ -141,6 +142,29 @@ GROUP_ADD = Script(
     + """
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+"""
+)
+
+# KEYS: what is left for a process. ARGV: PUBLISH or SPUBLISH, its inbox, frame, lifetime, most. Returns: how many heard
+# it now; it is left only where nobody did, and the latest are.
+LEAVE = Script(
+    """
+local listening = redis.call(ARGV[1], ARGV[2], ARGV[3])
+if listening == 0 then
+    redis.call('RPUSH', KEYS[1], ARGV[3])
+    redis.call('LTRIM', KEYS[1], -tonumber(ARGV[5]), -1)
+    redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return listening
+"""
+)
+
+# KEYS: what is left for a process.
+FETCH = Script(
+    """
+local frames = redis.call('LRANGE', KEYS[1], 0, -1)
+redis.call('DEL', KEYS[1])
+return frames
 """
 )
 

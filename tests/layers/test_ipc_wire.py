@@ -3,7 +3,7 @@
 import pytest
 
 from offload.layers import ipc_wire as wire
-from offload.layers.hub_exchange import Exchange, Peer
+from offload.layers.hub_exchange import MOST_LEFT, MOST_LEFT_FOR, Exchange, Peer
 from offload.layers.settings import LayerSettings
 
 
@@ -231,6 +231,37 @@ def test_young_hub_holds_what_is_for_a_process_that_is_not_back_yet():
     world.turn(0.5)
     assert sender.got() == [answer(3)]
     assert sender.does(wire.SEND_TO_PROCESS, 4, "gone", "channel", b"x") == [answer(4)]
+
+
+def test_calls_for_a_process_that_does_not_come_back_in_time_are_left_for_it():
+    world = World()
+    sender, late = Client(world), Client(world, "token")
+    assert sender.does(wire.CALL_PROCESS, 1, "token", True, "group", "channel") == [answer(1)]
+    assert sender.does(wire.CALL_PROCESS, 2, "token", False, "group", "channel") == [answer(2)]
+    assert sender.does(wire.CALL_PROCESS, 3, "gone", False, "group", "channel") == [answer(3)]
+    answered, *calls = late.does(wire.OPEN_INBOX, 1)
+    assert answered == answer(1)
+    assert [(kind, *rest) for kind, _, *rest in calls] == [
+        (wire.CALL, True, "group", "channel"),
+        (wire.CALL, False, "group", "channel"),
+    ]
+    # Whoever asked has been answered.
+    late.does(wire.CALLED, 0, calls[0][1], None)
+    assert sender.got() == []
+    world.exchange.leave(late)
+    assert late.does(wire.OPEN_INBOX, 2) == [answer(2)]
+
+
+def test_calls_are_left_for_a_bounded_number_of_processes():
+    world = World()
+    sender = Client(world)
+    for number in range(MOST_LEFT_FOR + 1):
+        sender.does(wire.CALL_PROCESS, number, f"token-{number}", True, "group", "channel")
+    for number in range(MOST_LEFT + 1):
+        sender.does(wire.CALL_PROCESS, number, "token-1", False, f"group-{number}", "channel")
+    assert Client(world, "token-0").does(wire.OPEN_INBOX, 1) == [answer(1)]
+    _, *calls = Client(world, "token-1").does(wire.OPEN_INBOX, 1)
+    assert [call[3] for call in calls] == [f"group-{number}" for number in range(1, MOST_LEFT + 1)]
 
 
 def test_sender_goes_at_the_pace_of_the_process_it_sends_to_for_a_while():

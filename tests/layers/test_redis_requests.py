@@ -9,7 +9,7 @@ from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
 from offload.layers.redis_gone import GoneProcesses
 from tests.layers.redis_receiver import PATIENCE, Receiver, joined, redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import running_redis, shared_redis_server  # noqa: F401  # a fixture
+from tests.redis_server import running_redis, shared_redis_server, until  # noqa: F401  # a fixture
 
 GONE = "reply.{}!0123456789abcdef"
 
@@ -87,6 +87,63 @@ def test_process_that_asks_is_no_longer_taken_for_gone(shared_redis_server, redi
     other.group_add("late", receiver.channel)
     other.group_send("late", {"n": 1})
     assert receiver.next() == {"n": 1}
+
+
+@pytest.mark.parametrize("settings", [{}, {"encryption_keys": ["k" * 20]}], ids=["plain", "sealed"])
+def test_process_that_was_cut_off_for_long_does_what_was_asked_when_it_is_back(
+    shared_redis_server,  # noqa: F811
+    redis_layers,  # noqa: F811
+    settings,
+):
+    server = shared_redis_server
+    assert server.run("ACL", "SETUSER", "owner", "on", ">secret", "~*", "&*", "+@all") == b"OK"
+    owner = redis_layers(server.url.replace("//", "//owner:secret@"), **settings)
+    other = redis_layers(server.url, timeout=0.3, **settings)
+    other.open_inbox()
+    receiver = joined(owner, "kicked")
+    server.run("ACL", "SETUSER", "owner", "off")
+    assert server.run("CLIENT", "KILL", "USER", "owner")
+    other.group_add("entered", receiver.channel)
+    other.group_discard("kicked", receiver.channel)
+    other.group_add("kicked-and-back", receiver.channel)
+    other.group_discard("kicked-and-back", receiver.channel)
+    other.group_add("kicked-and-back", receiver.channel)
+    other.group_add("entered-and-left", receiver.channel)
+    other.group_discard("entered-and-left", receiver.channel)
+    assert not owner.subscriptions.has_members("entered")
+    server.run("ACL", "SETUSER", "owner", "on")
+    until(lambda: not owner.subscriptions.has_members("kicked"), "the discard")
+    until(lambda: owner._upstream.is_in_force("kicked-and-back"), "the add")
+    for group in ("kicked", "entered-and-left", "entered", "kicked-and-back"):
+        other.group_send(group, {"group": group})
+    assert [receiver.next()["group"] for _ in range(2)] == ["entered", "kicked-and-back"]
+    # Once only.
+    cut_off(server)
+    until(lambda: owner.statistics()["reconnects"] >= 2, "its return")
+    assert server.run("EXISTS", f"left:{{inbox:{owner.process}}}") == 0
+
+
+def test_what_is_left_for_a_process_that_is_gone_is_bounded(shared_redis_server, redis_layers, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("offload.layers.redis._MOST_LEFT", 5)
+    other = redis_layers(shared_redis_server.url, timeout=0.1)
+    for number in range(7):
+        other.group_add(f"room-{number}", GONE.format("never-back"))
+    left = shared_redis_server.run("LRANGE", "left:{inbox:never-back}", "0", "-1")
+    assert [frame.split(b"\n")[2] for frame in left] == [b"room-%d" % number for number in range(2, 7)]
+    assert 0 < shared_redis_server.run("PTTL", "left:{inbox:never-back}") <= 3_600_000
+
+
+def test_who_waits_for_an_answer_asks_again_when_its_own_connection_is_back(shared_redis_server, redis_layers):  # noqa: F811
+    other = redis_layers(shared_redis_server.url, timeout=PATIENCE)
+    with shared_redis_server.connection() as mute:
+        mute.run("SUBSCRIBE", "inbox:mute")
+        thread, raised = asking(other, GONE.format("mute"))
+        number = question(mute)
+        other._ring.shards()[0].subscriber._connection.disconnect()
+        assert question(mute) == number
+        assert shared_redis_server.run("PUBLISH", f"inbox:{other.process}", b"r%b\n" % number) == 1
+        thread.join(PATIENCE)
+    assert raised == []
 
 
 def test_wait_for_a_silent_process_is_no_longer_than_the_timeout(shared_redis_server, redis_layers):  # noqa: F811
