@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 from offload.consumers import configuration
 from offload.consumers.channel import Channel, Group
 from offload.consumers.message import Message
-from offload.consumers.routing import ClassRoute, check_plain, route_class
+from offload.consumers.plain import check_plain, check_result, run_plain
+from offload.consumers.routing import ClassRoute, route_class
 from offload.consumers.sessions import channel_session
 from offload.exceptions import ConfigurationError
 
 _DECORATORS = ("http_user_and_session", "http_user", "channel_session_user")
 """Attributes that stand for decorators of Django's; each gives what the ones after it give."""
+_GIVES_MANY = ("channel_names", "connection_groups", "decorators")
+"""Methods whose results are iterated over, so that they may be generators."""
 
 
 class BaseConsumer:
@@ -40,7 +43,9 @@ class BaseConsumer:
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message
         self.kwargs = kwargs
-        self.dispatch(message, **kwargs)
+        result = self.dispatch(message, **kwargs)
+        if result is not None:
+            check_result(self.dispatch, result)
 
     @classmethod
     def channel_names(cls) -> set[str]:
@@ -68,14 +73,17 @@ class BaseConsumer:
             what: this class, for people.
 
         Raises:
-            ConfigurationError: a method that `method_mapping` names is not there, or cannot be a consumer; a
-                decorator that an attribute asks for is not known.
+            ConfigurationError: a method that `method_mapping` names is not there; one of these, or one that takes the
+                place of ours, does nothing when it is called; a decorator that an attribute asks for is not known.
         """
         for channel, name in cls.method_mapping.items():
-            method = getattr(cls, name, None)
-            if not callable(method):
+            if not callable(getattr(cls, name, None)):
                 raise ConfigurationError(f"{what} has no method {name!r}, which its method_mapping has for {channel!r}")
-            check_plain(method, f"the method {name!r} of {what}")
+        ours = [name for base in reversed(cls.__mro__) if base.__module__ == __name__ for name in vars(base)]
+        for name in dict.fromkeys([*cls.method_mapping.values(), *ours]):
+            method = getattr(cls, name, None)
+            if callable(method):
+                check_plain(method, f"the method {name!r} of {what}", may_yield=name in _GIVES_MANY)
         for name in _DECORATORS:
             if getattr(cls, name):
                 configuration.decorator_for(name)
@@ -96,7 +104,11 @@ class BaseConsumer:
 
     def dispatch(self, message: Message, **kwargs: Any) -> Any:
         """Called with each message; the place for what is to be around all handlers."""
-        return self.get_handler(message, **kwargs)(message, **kwargs)
+        handler = self.get_handler(message, **kwargs)
+        result = handler(message, **kwargs)
+        if result is not None:
+            check_result(handler, result)
+        return result
 
 
 class WebsocketConsumer(BaseConsumer):
@@ -142,7 +154,7 @@ class WebsocketConsumer(BaseConsumer):
         """Join the groups, then `connect`."""
         for group in self.connection_groups(**kwargs):
             self._group(group).add(self.reply_channel)
-        self.connect(message, **kwargs)
+        run_plain(self.connect, message, **kwargs)
 
     def connect(self, message: Message, **kwargs: Any) -> None:
         """Called for the handshake; accept (or refuse by ``close()``, or ``DenyConnection``)."""
@@ -151,9 +163,9 @@ class WebsocketConsumer(BaseConsumer):
     def raw_receive(self, message: Message, **kwargs: Any) -> None:
         """Hand text or bytes on to `receive`."""
         if message.content.get("text") is not None:
-            self.receive(text=message.content["text"], **kwargs)
+            run_plain(self.receive, text=message.content["text"], **kwargs)
         else:
-            self.receive(bytes=message.content["bytes"], **kwargs)
+            run_plain(self.receive, bytes=message.content["bytes"], **kwargs)
 
     def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
         """Called with each message, as `text` or as `bytes`."""
@@ -185,7 +197,7 @@ class WebsocketConsumer(BaseConsumer):
         """Leave the groups, then `disconnect`."""
         for group in self.connection_groups(**kwargs):
             self._group(group).discard(self.reply_channel)
-        self.disconnect(message, **kwargs)
+        run_plain(self.disconnect, message, **kwargs)
 
     def disconnect(self, message: Message, **kwargs: Any) -> None:
         """Called once, however the connection ended; ``message["code"]`` says how."""
@@ -211,7 +223,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         text = message.content.get("text")
         if text is None:
             raise ValueError("a JsonWebsocketConsumer takes text messages; this client sent bytes")
-        self.receive(self.decode_json(text), **kwargs)
+        run_plain(self.receive, self.decode_json(text), **kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Called with each decoded message."""

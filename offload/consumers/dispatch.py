@@ -9,12 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from offload.consumers import configuration
 from offload.consumers.channel import Channel
 from offload.consumers.message import Message
+from offload.consumers.plain import check_result
+from offload.consumers.plain import name_of as name_of
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
 from offload.exceptions import ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Content, Layer
@@ -230,21 +231,3 @@ def _call(hooks: Iterable[Callable[[], None]]) -> None:
         except Exception:
             # Nobody's connection may go without its consumer, nor without the other hooks, because of it.
             log.exception("the hook %s failed", name_of(hook))
-
-
-def check_result(consumer: Consumer, result: object) -> None:
-    """Refuse what a consumer returns instead of having run, as one that is wrapped beyond recognition may.
-
-    Raises:
-        TypeError
-    """
-    if isinstance(result, (CoroutineType, GeneratorType, AsyncGeneratorType)):
-        if not isinstance(result, AsyncGeneratorType):
-            result.close()
-        raise TypeError(f"{name_of(consumer)} returned a {type(result).__name__} and has not run; write plain def")
-
-
-def name_of(consumer: Consumer) -> str:
-    """A consumer's name for logs: module and qualified name."""
-    target = getattr(consumer, "__wrapped__", consumer)
-    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', type(target).__name__)}"

@@ -7,14 +7,13 @@ flattens it, so that a wrong entry is found at start and not by the first client
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
-import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from offload.consumers.plain import check_plain
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.interfaces import Content
 from offload.layers.names import check_channel
@@ -256,27 +255,6 @@ def _stage(filters: dict[str, str], place: str) -> _Stage:
                 f"{place} filters {key} by {pattern!r}, not a regular expression: {error}"
             ) from error
     return tuple(stage)
-
-
-def check_plain(consumer: Any, what: str) -> None:
-    """Refuse what runs nothing when it is called: a consumer that denies by raising would let everybody in.
-
-    Raises:
-        ConfigurationError: it is a coroutine function, or a generator function.
-    """
-    function = consumer
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function) and not inspect.isclass(function):
-        function = type(function).__call__
-    function = inspect.unwrap(function)
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        kind = "a coroutine function"
-    elif inspect.isgeneratorfunction(function):
-        kind = "a generator function"
-    else:
-        return
-    raise ConfigurationError(f"{what} is {kind}, which does nothing when it is called; write it with plain def")
 
 
 def _check_dotted(path: str, what: str) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
+from asgiref.sync import async_to_sync
 
 from offload import route, route_class
-from offload.consumers import JsonWebsocketConsumer, configuration
+from offload.consumers import JsonWebsocketConsumer, WebsocketConsumer, configuration
 from offload.consumers.message import Message
+from offload.consumers.routing import Router
 from offload.consumers.sessions import ChannelSession, channel_session
-from offload.exceptions import ConsumeLater, DenyConnection
+from offload.exceptions import ConfigurationError, ConsumeLater, DenyConnection
 from offload.layers.memory import MemoryLayer
 from tests.consumers.test_dispatch import Client
 
@@ -31,6 +36,170 @@ def test_receive_consumer_that_returns_a_generator_is_reported(
     client = Client(layer, route("websocket.receive", lambda message: (part for part in "ab")))
     client.says("x")
     assert "returned a generator and has not run; write plain def" in caplog.text
+
+
+class Later:
+    """What a compiled coroutine, or a library's own future, looks like: awaitable, and no coroutine of Python's."""
+
+    def __await__(self) -> Iterator[None]:
+        raise DenyConnection
+        yield
+
+
+class Compiled:
+    """What a compiled generator looks like."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[None]:
+        return self
+
+    def __next__(self) -> None:
+        raise DenyConnection
+
+    def send(self, value: object) -> None:
+        raise DenyConnection
+
+    def throw(self, error: BaseException) -> None:
+        raise error
+
+    def close(self) -> None:
+        Compiled.closed = True
+
+
+@pytest.mark.parametrize("kind", [Later, Compiled])
+def test_consumer_that_returns_what_somebody_else_has_to_run_lets_nobody_in(layer: MemoryLayer, kind: type) -> None:
+    client = Client(layer, route("websocket.connect", lambda message: kind()))
+    with pytest.raises(TypeError, match=f"returned a {kind.__name__} and has not run; write plain def"):
+        client.connect()
+    assert kind is Later or Compiled.closed
+
+
+class Lazy:
+    """An object that is made when somebody looks at it, as Django's are."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise AssertionError("it was looked at")
+
+
+@pytest.mark.parametrize("make", [lambda: True, lambda: "text", lambda: gevent.spawn(int), Lazy])
+def test_consumer_may_return_anything_else(layer: MemoryLayer, make: Callable[[], object]) -> None:
+    client = Client(layer, route("websocket.connect", lambda message: make()))
+    client.connect()
+
+
+async def _awaits(self: Any, *args: Any, **kwargs: Any) -> None:
+    raise DenyConnection
+
+
+def _yields(self: Any, *args: Any, **kwargs: Any) -> Iterator[None]:
+    raise DenyConnection
+    yield
+
+
+METHODS = {
+    "connect": "websocket.connect",
+    "receive": "websocket.receive",
+    "disconnect": "websocket.disconnect",
+    "dispatch": "websocket.connect",
+    "get_handler": "websocket.connect",
+    "raw_connect": "websocket.connect",
+    "raw_receive": "websocket.receive",
+    "raw_disconnect": "websocket.disconnect",
+}
+
+
+@pytest.mark.parametrize("base", [WebsocketConsumer, JsonWebsocketConsumer])
+@pytest.mark.parametrize("kind", ["coroutine", "generator"])
+@pytest.mark.parametrize("name", [*METHODS, "send", "close", "encode_json", "connection_groups", "decorators"])
+def test_class_whose_method_does_nothing_when_it_is_called_ends_the_start(base: type, kind: str, name: str) -> None:
+    cls = type("Bad", (base,), {name: {"coroutine": _awaits, "generator": _yields}[kind]})
+    if (kind == "generator" and name in ("connection_groups", "decorators")) or (
+        name == "encode_json" and base is WebsocketConsumer
+    ):
+        Router([route_class(cls)])
+        return
+    with pytest.raises(ConfigurationError) as error:
+        Router([route_class(cls)])
+    assert str(error.value) == (
+        f"the method {name!r} of the class of channel_routing[0] is a {kind} function, which does nothing when it is "
+        "called; write it with plain def"
+    )
+
+
+@pytest.mark.parametrize("base", [WebsocketConsumer, JsonWebsocketConsumer])
+@pytest.mark.parametrize("make", [_awaits, _yields])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "get_handler"])
+def test_method_of_a_class_that_has_not_run_is_reported(
+    layer: MemoryLayer, caplog: pytest.LogCaptureFixture, base: type, make: Callable[[Any], object], name: str
+) -> None:
+    # As a decorator may hide it, so that nothing shows at start.
+    def hidden(self: Any, *args: Any, **kwargs: Any) -> object:
+        return make(self)
+
+    cls = type("Hidden", (base,), {name: hidden})
+    client = Client(layer, route_class(cls))
+    consumers = client.consumers
+    run = {
+        "websocket.connect": lambda: consumers.connect(client.content()),
+        "websocket.receive": lambda: consumers.receive(client.content(text="1")),
+        "websocket.disconnect": lambda: consumers.disconnect(client.content(code=1000)),
+    }[METHODS[name]]
+    if METHODS[name] == "websocket.connect":
+        with pytest.raises(TypeError, match="and has not run; write plain def"):
+            run()
+    else:
+        run()
+    assert "and has not run; write plain def" in caplog.text
+    assert client.received == []
+
+
+def test_method_that_calls_ours_without_returning_what_it_gives_hides_nothing(layer: MemoryLayer) -> None:
+    class Hiding(WebsocketConsumer):
+        def dispatch(self, message: Message, **kwargs: Any) -> None:
+            super().dispatch(message, **kwargs)
+
+        def raw_connect(self, message: Message, **kwargs: Any) -> None:
+            super().raw_connect(message, **kwargs)
+
+        def connect(self, message: Message, **kwargs: Any) -> Any:
+            return _denies(message)
+
+    client = Client(layer, route_class(Hiding))
+    with pytest.raises(TypeError, match="returned a coroutine and has not run; write plain def"):
+        client.connect()
+
+
+def test_named_groups_may_have_any_name(layer: MemoryLayer) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Named(WebsocketConsumer):
+        def connect(self, message: Message, **kwargs: Any) -> None:
+            seen.append(kwargs)
+
+    client = Client(layer, route_class(Named, path="^/(?P<function>.)(?P<consumer>.)(?P<result>.)"), path="/abc")
+    client.connect()
+    assert seen == [{"function": "a", "consumer": "b", "result": "c"}]
+
+
+def test_coroutine_function_that_asgiref_runs_is_a_consumer(layer: MemoryLayer) -> None:
+    class Running(WebsocketConsumer):
+        @async_to_sync
+        async def connect(self, message: Message, **kwargs: Any) -> None:
+            self.close()
+
+        @functools.partialmethod
+        def receive(self, **kwargs: Any) -> None:
+            self.send(text="partial")
+
+    client = Client(layer, route_class(Running))
+    client.connect()
+    client.says("x")
+    assert client.received == [{"close": True}, {"text": "partial"}]
+    client = Client(layer, route("websocket.connect", async_to_sync(_denies)))
+    with pytest.raises(DenyConnection):
+        client.connect()
 
 
 def test_hook_that_fails_keeps_nobody_from_running(layer: MemoryLayer, caplog: pytest.LogCaptureFixture) -> None:

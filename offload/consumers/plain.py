@@ -1,0 +1,81 @@
+"""Consumers run when they are called: what only makes a coroutine or a generator is refused, at start where it shows
+there, otherwise by what it returns. A connect consumer that denies by raising would let everybody in.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from offload.exceptions import ConfigurationError
+
+
+def check_plain(consumer: Any, what: str, may_yield: bool = False) -> None:
+    """Refuse what runs nothing when it is called.
+
+    Args:
+        consumer: a callable.
+        what: it is, for people.
+        may_yield: whether a generator function will do, since what it gives is iterated over.
+
+    Raises:
+        ConfigurationError: it is a coroutine function, or a generator function.
+    """
+    function = consumer
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = type(function).__call__
+    function = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        kind = "a coroutine function"
+    elif inspect.isgeneratorfunction(function) and not may_yield:
+        kind = "a generator function"
+    else:
+        return
+    raise ConfigurationError(f"{what} is {kind}, which does nothing when it is called; write it with plain def")
+
+
+def check_result(consumer: Callable[..., Any], result: object) -> None:
+    """Refuse what a consumer returns instead of having run. To be called for what is not None.
+
+    Its type tells, whoever compiled it: nothing of the object itself is evaluated, since it may be a lazy one.
+
+    Raises:
+        TypeError
+    """
+    kind: Any = type(result)
+    if _is_to_be_run(kind):
+        if hasattr(kind, "throw"):
+            result.close()  # type: ignore[attr-defined]
+        raise TypeError(f"{name_of(consumer)} returned a {kind.__name__} and has not run; write plain def")
+
+
+@functools.lru_cache(256)
+def _is_to_be_run(kind: type) -> bool:
+    # A greenlet, too, has a method throw, and has been started.
+    return (
+        hasattr(kind, "__await__")
+        or hasattr(kind, "athrow")
+        or (hasattr(kind, "throw") and hasattr(kind, "__next__"))
+    )  # fmt: skip
+
+
+def run_plain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call what is a consumer, or a part of one. Returns what it returns, if that may be.
+
+    Raises:
+        TypeError: see `check_result`; and what it raises itself.
+    """
+    result = function(*args, **kwargs)
+    if result is not None:
+        check_result(function, result)
+    return result
+
+
+def name_of(consumer: Callable[..., Any]) -> str:
+    """A consumer's name for logs: module and qualified name."""
+    target = getattr(consumer, "__wrapped__", consumer)
+    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', type(target).__name__)}"
