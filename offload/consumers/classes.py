@@ -66,8 +66,8 @@ class BaseConsumer:
         return route_class(cls, **filters)
 
     @classmethod
-    def check(cls, what: str) -> None:
-        """Find at start what the first client would find otherwise.
+    def _offload_check(cls, what: str) -> None:
+        """Find at start what the first client would find otherwise. Its name is none that a project's class has.
 
         Args:
             what: this class, for people.
@@ -126,9 +126,8 @@ class WebsocketConsumer(BaseConsumer):
     groups: ClassVar[Iterable[str] | None] = None
 
     @classmethod
-    def check(cls, what: str) -> None:
-        """See `BaseConsumer.check`."""
-        super().check(what)
+    def _offload_check(cls, what: str) -> None:
+        super()._offload_check(what)
         if isinstance(cls.groups, str):
             raise ConfigurationError(f"{what} has groups = {cls.groups!r}; write a list of names: [{cls.groups!r}]")
 

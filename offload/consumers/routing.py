@@ -89,7 +89,6 @@ class Named:
         raise OffloadError(f"the consumer {self.path!r} is not imported here; it runs in workers")
 
 
-_Find = Callable[[str, str], Any]
 _Stage = tuple[tuple[str, "re.Pattern[str]"], ...]
 
 
@@ -139,7 +138,7 @@ class Router:
     def __init__(self, routing: str | Sequence[Any], imports: bool = True) -> None:
         self._rules: dict[str, list[_Rule]] = {}
         where = routing if isinstance(routing, str) else "channel_routing"
-        for channel, rule in _flatten(routing, where, (), import_dotted if imports else Named):
+        for channel, rule in _flatten(routing, where, (), imports):
             self._rules.setdefault(channel, []).append(rule)
         self._keys = {channel: set().union(*(r.keys() for r in rules)) for channel, rules in self._rules.items()}
 
@@ -175,7 +174,7 @@ class Router:
 
 
 def _flatten(
-    routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...], find: _Find
+    routing: str | Sequence[Any], where: str, outer: tuple[_Stage, ...], imports: bool
 ) -> Iterator[tuple[str, _Rule]]:
     entries = import_dotted(routing, "the routing") if isinstance(routing, str) else routing
     if len(outer) > _DEEPEST:
@@ -189,16 +188,16 @@ def _flatten(
     for number, entry in enumerate(entries):
         place = f"{where}[{number}]"
         if isinstance(entry, (list, tuple)):
-            yield from _flatten(entry, place, outer, find)
+            yield from _flatten(entry, place, outer, imports)
         elif isinstance(entry, Include):
             inner = entry.routing if isinstance(entry.routing, str) else place
-            yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)), find)
+            yield from _flatten(entry.routing, inner, (*outer, _stage(entry.filters, place)), imports)
         elif isinstance(entry, Route):
-            rule = _rule(entry.consumer, entry.filters, place, outer, find)
+            rule = _rule(entry.consumer, entry.filters, place, outer, imports)
             for channel in entry.channels:
                 yield _checked_channel(channel, place), rule
         elif isinstance(entry, ClassRoute):
-            yield from _class_rules(entry, place, outer, find)
+            yield from _class_rules(entry, place, outer, imports)
         else:
             raise ConfigurationError(
                 f"{place} is {entry!r}, not a routing entry; write route(channel, consumer, path=...), "
@@ -219,26 +218,35 @@ def _checked_channel(channel: object, place: str) -> str:
     return channel
 
 
-def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stage, ...], find: _Find) -> _Rule:
+def _find(path: str, what: str, imports: bool) -> Any:
+    return import_dotted(path, what) if imports else Named(path, what)
+
+
+def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stage, ...], imports: bool) -> _Rule:
     if isinstance(consumer, str):
-        consumer = find(consumer, f"the consumer of {place}")
+        consumer = _find(consumer, f"the consumer of {place}", imports)
     if not callable(consumer):
         raise ConfigurationError(f"the consumer of {place} is {consumer!r}, which cannot be called")
     check_plain(consumer, f"the consumer of {place}")
     return _Rule((*outer, _stage(filters, place)), consumer)
 
 
-def _class_rules(entry: ClassRoute, place: str, outer: tuple[_Stage, ...], find: _Find) -> Iterator[tuple[str, _Rule]]:
-    cls = find(entry.consumer, f"the class of {place}") if isinstance(entry.consumer, str) else entry.consumer
+def _class_rules(
+    entry: ClassRoute, place: str, outer: tuple[_Stage, ...], imports: bool
+) -> Iterator[tuple[str, _Rule]]:
+    cls = entry.consumer
+    if isinstance(cls, str):
+        cls = _find(cls, f"the class of {place}", imports)
     mapping = getattr(cls, "method_mapping", None)
     if not callable(cls) or not isinstance(mapping, dict):
         raise ConfigurationError(
             f"the class of {place} is {cls!r}, without a method_mapping; derive it from offload.consumers.BaseConsumer"
         )
-    if hasattr(cls, "check"):
-        cls.check(f"the class of {place}")
+    if imports and hasattr(cls, "_offload_check"):
+        # Where its consumers run, since only there it has what it needs.
+        cls._offload_check(f"the class of {place}")
     for channel in cls.channel_names() if hasattr(cls, "channel_names") else mapping:
-        yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer, find)
+        yield _checked_channel(channel, place), _rule(cls, entry.filters, place, outer, imports)
 
 
 def _stage(filters: dict[str, str], place: str) -> _Stage:

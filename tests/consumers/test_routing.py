@@ -91,6 +91,29 @@ def test_class_with_other_attributes_keeps_its_name() -> None:
     assert (consumer.__module__, consumer.__qualname__) == (__name__, "Awaiting")
 
 
+def test_class_whose_consumers_run_elsewhere_needs_nothing_here() -> None:
+    routing = [WebsocketConsumer.as_route({"http_user": True}), WebsocketConsumer.as_route({"method_mapping": {}})]
+    assert sorted(Router(routing, imports=False).channels) == [
+        "websocket.connect", "websocket.disconnect", "websocket.receive",
+    ]  # fmt: skip
+
+
+def test_methods_of_a_project_may_have_any_name() -> None:
+    class Live(WebsocketConsumer):
+        def check(self, text: str) -> bool:
+            return text != "spam"
+
+    class Other:
+        method_mapping = {"jobs": "check"}
+
+        def check(self) -> None:
+            raise AssertionError("it was called")
+
+    router = Router([route_class(Live), route_class(Other)])
+    assert router.match("jobs", {}) == (Other, {})
+    assert router.match("websocket.receive", receive("/")) == (Live, {})
+
+
 def test_include_strips_what_it_matched() -> None:
     router = Router([include(inner_routing, path=r"^/blog/(?P<lang>\w\w)")])
     assert router.match("websocket.receive", receive("/blog/en/hello/")) == (first, {"lang": "en", "slug": "hello"})

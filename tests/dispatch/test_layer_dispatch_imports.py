@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.dispatch.site import text
 from tests.redis_server import until
-from tests.serving import ROOT, Server
-from tests.websocket.sockets import open_socket
+from tests.serving import ROOT, Server, serving
+from tests.websocket.raw import refusal
+from tests.websocket.sockets import open_socket, upgrade
 
 ROUTING = """
 import json, os, signal, sys
@@ -110,3 +111,29 @@ def test_a_server_process_imports_routing_and_neither_consumers_nor_django(tmp_p
         (pid,) = worker.pids
         names = modules(tmp_path, pid)
         assert {"project.consumers", "project.classes", "project.blog.consumers", "project.jobs", "django"} <= names
+
+
+CLASS_ROUTING = """
+from offload import route_class
+from offload.consumers import WebsocketConsumer
+
+class Live(WebsocketConsumer):
+    http_user = True
+
+    def check(self, text):
+        return text != "spam"
+
+channel_routing = [route_class(Live, path="^/live$")]
+"""
+
+
+def test_a_server_process_needs_nothing_of_what_the_classes_in_its_routing_ask_for(tmp_path: Path) -> None:
+    (tmp_path / "routing.py").write_text(CLASS_ROUTING)
+    (tmp_path / "run").mkdir(mode=0o700)
+    layer = ("--layer", f"ipc://{tmp_path}/run/hub.sock")
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    more = ("--dispatch", "layer", "--dispatch-timeout", "2")
+    with serving("routing", *more, *layer, cwd=tmp_path, env=env) as server:
+        status, _ = refusal(server, upgrade("/live"))
+        # It is routed, and there is no worker.
+        assert status == 503
