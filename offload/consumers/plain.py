@@ -11,6 +11,9 @@ from typing import Any
 
 from offload.exceptions import ConfigurationError
 
+_TRANSPARENT = ("offload", "django_offload")
+"""Packages whose decorators return what the consumer returns. Somebody else's may well run a coroutine."""
+
 
 def check_plain(consumer: Any, what: str, may_yield: bool = False) -> None:
     """Refuse what runs nothing when it is called.
@@ -28,7 +31,7 @@ def check_plain(consumer: Any, what: str, may_yield: bool = False) -> None:
         function = function.func
     if not inspect.isroutine(function) and not inspect.isclass(function):
         function = type(function).__call__
-    function = inspect.unwrap(function)
+    function = inspect.unwrap(function, stop=lambda wrapper: not _is_transparent(wrapper))
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         kind = "a coroutine function"
     elif inspect.isgeneratorfunction(function) and not may_yield:
@@ -36,6 +39,12 @@ def check_plain(consumer: Any, what: str, may_yield: bool = False) -> None:
     else:
         return
     raise ConfigurationError(f"{what} is {kind}, which does nothing when it is called; write it with plain def")
+
+
+def _is_transparent(wrapper: Any) -> bool:
+    # A wrapper's __module__ is that of what it wraps.
+    names = getattr(wrapper, "__globals__", {})
+    return str(names.get("__name__")).partition(".")[0] in _TRANSPARENT
 
 
 def check_result(consumer: Callable[..., Any], result: object) -> None:

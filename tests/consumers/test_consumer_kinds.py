@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import gevent
 import pytest
 from asgiref.sync import async_to_sync
 
+from django_offload.decorators import http_session
 from offload import route, route_class
 from offload.consumers import JsonWebsocketConsumer, WebsocketConsumer, configuration
 from offload.consumers.message import Message
 from offload.consumers.routing import Router
-from offload.consumers.sessions import ChannelSession, channel_session
+from offload.consumers.sessions import ChannelSession, channel_session, enforce_ordering
 from offload.exceptions import ConfigurationError, ConsumeLater, DenyConnection
 from offload.layers.memory import MemoryLayer
 from tests.consumers.test_dispatch import Client
@@ -200,6 +201,42 @@ def test_coroutine_function_that_asgiref_runs_is_a_consumer(layer: MemoryLayer) 
     client = Client(layer, route("websocket.connect", async_to_sync(_denies)))
     with pytest.raises(DenyConnection):
         client.connect()
+
+
+def _run_async(consumer: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """The decorator that many projects have."""
+
+    @functools.wraps(consumer)
+    def run(*args: Any, **kwargs: Any) -> None:
+        coroutine = consumer(*args, **kwargs)
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+
+    return run
+
+
+async def _answers(message: Message) -> None:
+    message.reply_channel.send({"text": "ran"})
+
+
+def test_decorator_that_runs_a_coroutine_makes_a_consumer_of_it(layer: MemoryLayer) -> None:
+    class Running(WebsocketConsumer):
+        @_run_async
+        async def receive(self, text: str | None = None, **kwargs: Any) -> None:
+            self.send(text=text)
+
+    client = Client(
+        layer, route("websocket.connect", channel_session(_run_async(_answers))), route_class(Running, path="^/")
+    )
+    client.connect()
+    client.says("x")
+    assert client.received == [{"text": "ran"}, {"text": "x"}]
+
+
+def test_coroutine_function_under_our_decorators_ends_the_start() -> None:
+    for consumer in (channel_session(_answers), http_session(_answers), enforce_ordering(_answers)):
+        with pytest.raises(ConfigurationError, match="is a coroutine function"):
+            Router([route("websocket.connect", functools.partial(consumer))])
 
 
 def test_hook_that_fails_keeps_nobody_from_running(layer: MemoryLayer, caplog: pytest.LogCaptureFixture) -> None:
