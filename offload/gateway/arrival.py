@@ -174,8 +174,8 @@ class _Introduction:
         connection = self._connection
         if isinstance(connection, TlsConnection):
             # It waits for TLS, and would not understand plain words.
-            log.info("%d from %s: %s", status, connection.peer, text)
             connection.abort()
+            log.info("%d from %s: %s", status, connection.peer, text)
         else:
             self._leave()
             self._arrivals.http.refused(connection, self._base, HttpError(status, text))

@@ -254,13 +254,13 @@ class FrameHandler(FrameSender):
 
     def overflowed(self) -> None:
         """See `FrameSender`."""
+        self._fail(TRY_AGAIN_LATER, "the client reads too slowly")
         log.warning(
             "closing %s with %d: over %d bytes are unsent (--ws-send-buffer)",
             self.peer,
             TRY_AGAIN_LATER,
             self.gateway.send_buffer,
         )
-        self._fail(TRY_AGAIN_LATER, "the client reads too slowly")
 
     # Called by the gateway's timers, in the loop.
 
@@ -288,7 +288,7 @@ class FrameHandler(FrameSender):
     def check(self, before: float) -> None:
         """End it when nothing came since a ping that was sent before this moment, unless it is us who do not read."""
         ping = self._ping
-        if not self._heard and ping is not None and ping.moment <= before and not self._paused:
+        if not self._heard and ping is not None and ping.moment <= before and self._paused is None:
             self.gateway.counters.silent += 1
-            log.info("closing %s: no sign of life since the last ping", self.peer)
             self.connection.abort()
+            log.info("closing %s: no sign of life since the last ping", self.peer)

@@ -169,8 +169,8 @@ class HttpHandler:
             # The next answer adds to it, and has this time of its own whenever it has to wait.
             self._watch_sending()
         elif unsent >= self._unsent > 0:
-            log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
             self._connection.reset()
+            log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
         elif unsent:
             self._watch_sending()
 
@@ -197,11 +197,14 @@ class HttpHandler:
         self, error: HttpError, fields: bytes = b"", environ: Environ | None = None, bodiless: bool = False
     ) -> None:
         """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
-        log.info("%s from %s: %s", error.status, self._connection.peer, error)
-        date = self._gateway.date().encode("ascii")
-        self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
+        try:
+            log.info("%s from %s: %s", error.status, self._connection.peer, error)
+        finally:
+            # Also when a handler of the log fails, or may not wait here.
+            date = self._gateway.date().encode("ascii")
+            self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
+            self._end()
         self.log_own(error.status, environ)
-        self._end()
 
     def log_own(self, status: int, environ: Environ | None) -> None:
         """Tell the access log of an answer of the server's own."""

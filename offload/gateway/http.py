@@ -132,6 +132,9 @@ class HttpGateway:
         self.handlers.add(handler)
         self.heads.add(handler)
         connection.start(handler)
+        if self.stopping:
+            # It took its time over what comes before HTTP, and has no more than the others now.
+            handler.stop()
 
     def refused(self, connection: Connection, base: Environ, error: HttpError) -> None:
         """Tell a connection that serves nothing why, and end it."""

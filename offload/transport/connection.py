@@ -140,10 +140,13 @@ class Connection:
         except OSError:
             self.abort()
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 -- it is logged
             # A TLS connection reads to the end of its handshake and into the gateway.
-            log.exception("a connection failed before it had a handler; it is closed")
-            self.abort()
+            try:
+                log.exception("a connection failed before it had a handler; it is closed")
+            finally:
+                # Also when a handler of the log fails, or may not wait here.
+                self.abort()
             return
         handler = self.handler
         if handler is None:
@@ -154,9 +157,11 @@ class Connection:
             else:
                 self.pause_reading()
                 handler.eof_received()
-        except Exception:
-            log.exception("a connection's handler failed; the connection is closed")
-            self.abort()
+        except Exception:  # noqa: BLE001 -- it is logged
+            try:
+                log.exception("a connection's handler failed; the connection is closed")
+            finally:
+                self.abort()
 
     def write(self, data: bytes) -> None:
         """Send now what the socket takes, and the rest as soon as it can."""

@@ -81,10 +81,17 @@ class Timeouts(Generic[M]):
             self._arm(0.0)
             return
         self._was_late = False
+        try:
+            self._end_due(now)
+        finally:
+            # Also when something was raised, by a handler of the log for instance: the others' times go on.
+            if self._deadlines and not self._armed:
+                self._arm(max(0.0, next(iter(self._deadlines.values())) - now))
+
+    def _end_due(self, now: float) -> None:
         while self._deadlines:
             member, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
-                self._arm(deadline - now)
                 return
             del self._deadlines[member]
             self._expired(member)

@@ -267,8 +267,8 @@ class TlsConnection(Connection):
 
     def handshake_expired(self) -> None:
         """The client took too long."""
-        log.info("the TLS handshake with %s took too long", self.peer)
         self.abort()
+        log.info("the TLS handshake with %s took too long", self.peer)
 
     def _shake_hands(self) -> None:
         assert self._tls is not None
@@ -396,8 +396,8 @@ class TlsConnection(Connection):
                     pieces.append(outgoing.read())
             return pieces
         except ssl.SSLError as error:
-            log.info("the TLS connection with %s failed: %s", self.peer, error.reason or error)
             self.abort()
+            log.info("the TLS connection with %s failed: %s", self.peer, error.reason or error)
             return []
 
     def _send_outgoing(self) -> None:

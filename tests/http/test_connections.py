@@ -178,3 +178,16 @@ def test_stop_finishes_what_it_has_begun() -> None:
         assert fresh.rest() == b""
         other.sock.close()
         assert server.wait(DEADLINE) == 0
+
+
+def test_log_that_fails_costs_no_answer_and_leaves_no_connection() -> None:
+    with serving("tests.http.apps.lasting", "--layer", "memory://") as server:
+        for times in (1, 2):
+            with Client(server) as client:
+                client.send("nothing that we know\r\n\r\n")
+                assert client.read().status == 400
+                assert client.rest() == b""
+            server.wait_for("RuntimeError: the log is full", times=times)
+        assert ask(server, "/").text == "here"
+        assert server.stop() == 0
+        assert "cut off" not in server.log

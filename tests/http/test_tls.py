@@ -355,3 +355,14 @@ def test_stopping_server_answers_what_is_on_its_way_and_waits_for_nobody_else(fi
             assert server.wait() == 0
             # The silent one has no more time than an idle connection.
             assert time.monotonic() - began < 8
+
+
+def test_handshake_that_ends_behind_the_stop_does_not_hold_it_up(files: Files) -> None:
+    with serving(MIRROR, "--certfile", files.pair, "--header-timeout", "60", "--graceful-timeout", "60") as server:
+        late = server.connect()
+        with tls(server, files.client()):
+            # Accepted behind the other one.
+            server.signal(signal.SIGTERM)
+            server.wait_for("stopping: SIGTERM")
+            with files.client().wrap_socket(late, server_hostname="localhost"):
+                assert server.wait() == 0

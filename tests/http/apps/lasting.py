@@ -17,11 +17,13 @@ _let_on = Event()
 
 
 class _Waiting(logging.Handler):
-    """Waits, as one that sends the log elsewhere, until an exception ends that."""
+    """Waits, as one that sends the log elsewhere, until an exception ends that; and fails for what the loop logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "/fails" in record.getMessage():
             Event().wait()
+        elif "the request line is not" in record.getMessage():
+            raise RuntimeError("the log is full")
 
 
 logging.getLogger("offload.http").addHandler(_Waiting())
