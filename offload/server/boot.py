@@ -18,7 +18,7 @@ from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.settings import LayerSettings
 from offload.layers.urls import layer_from_url
-from offload.server import logs, parent, streams
+from offload.server import exit_handlers, logs, parent, streams
 from offload.server.control import Control
 from offload.settings import Settings
 
@@ -49,6 +49,14 @@ def run(process: Process, settings: Settings, control: Control) -> int:
         The exit status.
     """
     try:
+        return _boot_and_serve(process, settings, control)
+    finally:
+        exit_handlers.run(settings.stop_seconds + settings.kill_timeout)
+        streams.flush()
+
+
+def _boot_and_serve(process: Process, settings: Settings, control: Control) -> int:
+    try:
         process.boot()
     except (ConfigurationError, LayerUnavailable) as error:
         control.tell(failed=str(error))
@@ -62,10 +70,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
         return BOOT_FAILED
     logs.enable()
     parent.let_go()
-    try:
-        return process.serve()
-    finally:
-        streams.flush()
+    return process.serve()
 
 
 def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from offload.server import parent, streams
+from offload.server import exit_handlers, parent, streams
 from offload.server.control import Control, pair
 from offload.server.signals import HANDLED
 
@@ -80,6 +80,7 @@ def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
         status = 1
         try:
             leave()
+            exit_handlers.forget()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             mine.sock.close()
             parent.end_with(supervisor)

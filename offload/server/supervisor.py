@@ -314,6 +314,8 @@ class Supervisor:
                 self._child_ready(child)
             if "failed" in note:
                 child.failure = note["failed"]
+                # What it has yet to run, its application's handlers of atexit, may not hold up the news.
+                child.kill_at = time.monotonic() + self.settings.kill_timeout
                 if "traceback" in note:
                     log.error("%s", note["traceback"].rstrip())
         if not alive:
