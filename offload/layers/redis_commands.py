@@ -4,8 +4,9 @@ It is not redis-py's ``Pipeline``, which first looks at the pool, which takes lo
 and tells nobody anything before the last reply.
 
 Each puts its command into a list; who finds nobody leading leads, and takes all along that are there. A thread hands
-the lead to the first of those who came meanwhile. A greenlet leaves them to one that does nothing else, and what it has
-not read when it is killed, too, so that it takes nobody with it. A lone sender pays one round trip, a crowd shares it.
+the lead to the first of those who came meanwhile. A greenlet leaves them to one that does nothing else. What whoever
+leads has not read when it is killed, or interrupted while it waits, is left to such a greenlet or thread, too, so that
+it takes nobody with it. A lone sender pays one round trip, a crowd shares it.
 
 A signal may raise an exception between any two steps of whoever leads: what is under way is always to be found at the
 leader's call, no command is ever in no list, and whoever is interrupted passes the lead on. Should it be lost all the
@@ -39,7 +40,7 @@ LATENESS = 60.0  # seconds that a reply may be late and still be of use to `uncl
 _ALONE = 8  # most commands in a row that are sent without looking for company
 _NOT_SENT = "the command was not sent"
 # What else is raised is a signal's, and whoever it interrupted is to see it.
-_FAILURES = (RedisError, OSError, LayerUnavailable)
+_FAILURES = (RedisError, LayerUnavailable)
 _ASKING = pack(("ASKING",))
 _CLOSED = f"layer 'redis' was closed meanwhile; {_NOT_SENT}"
 
@@ -194,7 +195,7 @@ class Commands:
         self._pass_on(call)
 
     def _send_all(self, lead: _Call) -> None:
-        """In a greenlet of its own, which may have replies to read first."""
+        """In a greenlet or thread of its own, which may have replies to read first."""
         if self._leader is not lead:
             return  # who started it was interrupted, and started another one
         try:
@@ -223,7 +224,7 @@ class Commands:
                 return
             if not self._pending and not lead.expected:
                 self._leader = None
-            elif threads_are_greenlets():
+            elif lead.expected or threads_are_greenlets():
                 heir = _Call(b"")
                 heir.expected = lead.expected
                 _thread.start_new_thread(self._send_all, (heir,))
@@ -248,8 +249,7 @@ class Commands:
                 unsent = [other for other in call.taken if other is not call and other not in self._pending]
                 self._pending, call.taken = deque([*unsent, *self._pending]), ()
         # A greenlet is killed while it waits for bytes; a signal may come between a reply and the note whose it is.
-        interrupted = isinstance(error, (Exception, KeyboardInterrupt, SystemExit))
-        if call.expected and (interrupted or not threads_are_greenlets()):
+        if call.expected and not (self._connection is not None and self._connection.lost_nothing(error)):
             self._abandon(call)
         self._pass_on(call)
 

@@ -22,7 +22,7 @@ from offload.layers.redis_wire import pack
 
 ROUND = 2.0  # seconds of one blocking command: how long a server that froze goes unnoticed, besides the timeout
 _SPARE = 4  # connections that stay open when nobody waits
-_FAILURES = (RedisError, OSError, LayerUnavailable)
+_FAILURES = (RedisError, LayerUnavailable)
 
 Item = tuple[str, bytes]
 

@@ -8,23 +8,26 @@ and does not tell which replies came together.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import ssl
 import time
 from _thread import RLock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
 
 import hiredis
 from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, ReadOnlyError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelManagedConnection
 
 _READ_SIZE = 64 * 1024
+_MOST_OF = 0.9  # a timeout: what ends a wait before is none
 
 Argument = str | bytes | int
 
@@ -39,11 +42,21 @@ class Wire:
 
     _turn: RLock | None = None
     _opened_by = 0  # a process
+    _is_waiting = False  # or was interrupted while it waited
+    _reads: Iterator[None]
 
     def connect(self) -> None:
         connection: Any = super()
+        started = time.monotonic()
         try:
-            connection.connect()
+            try:
+                connection.connect()
+            except RedisError as error:
+                # redis-py takes every TimeoutError for its socket's.
+                cause = error.__context__
+                if isinstance(cause, TimeoutError) and not _is_of_a_socket(cause, started, _shortest(self)):
+                    raise cause from None
+                raise
             self._wired = self._sock
             if self._wired is None:
                 raise RedisConnectionError("connection closed")
@@ -54,6 +67,11 @@ class Wire:
             self._reader = hiredis.Reader(
                 protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
             )
+            # Each step receives some bytes and feeds them. Where `recv` is C's, all of that is, and no signal's handler
+            # runs between the two: what an exception ends has lost nothing.
+            receive = self._receive_in_turn if self._turn else self._wired.recv
+            self._reads = map(self._reader.feed, iter(partial(receive, _READ_SIZE), b""))
+            self._is_waiting = False
         except BaseException:
             # Whoever connects may be interrupted; half a connection must not look like one.
             self.disconnect()
@@ -80,6 +98,7 @@ class Wire:
     def send(self, packed: Iterable[bytes]) -> None:
         """As `write`, for what `pack` has made of commands."""
         data = b"".join(packed)
+        self._is_waiting = False
 
         def send(sock: Any) -> None:
             sent = sock.send(data)
@@ -139,6 +158,12 @@ class Wire:
             found.append(reply)
         return found
 
+    def lost_nothing(self, error: BaseException) -> bool:
+        """Whether this exception ended a wait for bytes before any came, so that the next reply is still to be read."""
+        if not self._is_waiting or not self.is_open:
+            return False
+        return self._turn is not None or isinstance(self._wired.recv, BuiltinFunctionType) or _was_thrown_in(error)
+
     def is_stale(self) -> bool:
         """Whether the server has closed it, or said something, while nothing was asked."""
         sock = self._wired
@@ -151,22 +176,27 @@ class Wire:
                 sock.settimeout(timeout)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
-        except OSError:
-            return True
+        except OSError as error:
+            if not _is_of_a_socket(error, 0.0, None):
+                raise
         return True
 
     def _read(self) -> None:
-        data: bytes = self._through(_receive if self._turn is None else self._receive_in_turn)
-        if not data:
+        self._is_waiting = self._turn is None
+        if self._through(self._read_some) is _NOTHING:
             self.disconnect()
             raise RedisConnectionError("connection closed by the server")
-        self._reader.feed(data)
+        self._is_waiting = False
 
-    def _receive_in_turn(self, sock: Any) -> bytes:
-        """As `_receive`; waits outside its turn."""
+    def _read_some(self, _: Any) -> Any:
+        return next(self._reads, _NOTHING)
+
+    def _receive_in_turn(self, size: int) -> bytes:
+        """As the socket's; waits outside its turn."""
         assert self._turn is not None
+        sock = self._wired
         if (descriptor := sock.fileno()) < 0:
-            raise OSError("closed")
+            raise OSError(errno.EBADF, "closed")
         waiting = select.poll()
         waiting.register(descriptor, select.POLLIN)
         while True:
@@ -174,25 +204,61 @@ class Wire:
                 timeout = sock.gettimeout()
                 sock.settimeout(0)
                 try:
-                    return _receive(sock)
+                    data: bytes = sock.recv(size)
+                    return data
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                     pass
                 finally:
                     sock.settimeout(timeout)
+            self._is_waiting = True
             if not waiting.poll(None if timeout is None else timeout * 1000):
                 raise TimeoutError("timed out")
+            self._is_waiting = False
 
     def _through(self, act: Callable[[Any], Any]) -> Any:
+        sock = self._wired
+        started = time.monotonic()
         try:
-            return act(self._wired)
-        except TimeoutError as error:
-            raise RedisTimeoutError(str(error)) from error
+            return act(sock)
         except OSError as error:
+            timeout = sock.gettimeout()
+            if not _is_of_a_socket(error, started, timeout):
+                raise
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise RedisTimeoutError(str(error)) from error
             if self.is_open:
                 self.disconnect()
                 raise RedisConnectionError(str(error)) from error
         # Somebody else has closed it meanwhile, and knows why.
         raise RedisConnectionError("connection closed")
+
+
+def _is_of_a_socket(error: OSError, started: float, timeout: float | None) -> bool:
+    """Whether a socket raised it in what began then, and not a signal's handler or a greenlet's time limit, which may
+    raise TimeoutError, too."""
+    if error.errno is not None or isinstance(error, ssl.SSLError):
+        return True
+    if isinstance(error, TimeoutError) and timeout is not None:
+        # gevent's timers may be early, by as much as the loop was late.
+        early = threads_are_greenlets() and str(error).endswith("timed out")
+        return early or time.monotonic() - started >= timeout * _MOST_OF
+    return False
+
+
+def _shortest(connection: Any) -> float | None:
+    """Of the times that redis-py gives connecting, and each answer of the handshake."""
+    timeouts = (getattr(connection, "socket_connect_timeout", None), connection.socket_timeout)
+    return min((timeout for timeout in timeouts if timeout is not None), default=None)
+
+
+def _was_thrown_in(error: BaseException) -> bool:
+    """Whether a greenlet met this exception where it waited. A signal's handler would be, or would have been called by,
+    the innermost frame of its traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name: str = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return name.startswith("gevent.") and name.endswith("greenlet_primitives")
 
 
 class _Nothing:
@@ -214,8 +280,3 @@ def pack(command: tuple[Argument, ...]) -> bytes:
 def threads_are_greenlets() -> bool:
     """Whether gevent has patched this process."""
     return not isinstance(time.sleep, BuiltinFunctionType)
-
-
-def _receive(sock: Any) -> bytes:
-    data: bytes = sock.recv(_READ_SIZE)
-    return data

@@ -120,18 +120,26 @@ def test_interrupted_send_is_raised_as_it_is_and_harms_nobody(
     assert place > 10
 
 
-def test_signal_ends_a_send_that_a_frozen_server_holds_up(shared_redis_server, redis_layers):  # noqa: F811
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("kind", [TimeLimit, TimeoutError])
+def test_signal_ends_a_send_that_a_frozen_server_holds_up(
+    shared_redis_server,  # noqa: F811
+    redis_layers,  # noqa: F811
+    kind,
+    connected,
+):
     layer = redis_layers(shared_redis_server.url, timeout=PATIENCE)
-    layer.check()
+    if connected:
+        layer.check()
 
     def limit(number, frame):
-        raise TimeLimit
+        raise kind
 
     before = signal.signal(signal.SIGALRM, limit)
     shared_redis_server.freeze()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(TimeLimit):
+        with pytest.raises(kind):
             layer.send("queue", {})
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -70,12 +70,16 @@ layer.close()
     run_beside(redis_server, program)
 
 
-def test_killed_greenlets_leave_the_others_unharmed(redis_server):  # noqa: F811
+@pytest.mark.parametrize("kind", ["gevent.GreenletExit", "TimeoutError", "OSError", "Mine", "gevent.Timeout"])
+def test_killed_greenlets_leave_the_others_unharmed(redis_server, kind):  # noqa: F811
     program = """
 from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, sys
 from offload.layers.redis import RedisLayer
 url, server = sys.argv[1], int(sys.argv[2])
+class Mine(Exception):
+    pass
+kind = eval(sys.argv[3])
 layer = RedisLayer(url, timeout=10)
 layer.send("queue", {})
 layer.receive(["queue"], 5)  # now the server knows the scripts
@@ -94,10 +98,11 @@ with gevent.Timeout(20):
         gevent.sleep(0.001)
     killed = [0, 1, 3, 5, 7]
     for number in killed:
-        greenlets[number].kill()
-    waiting.kill()
+        greenlets[number].kill(kind)
+        assert isinstance(greenlets[number].exception or greenlets[number].value, kind)
+    waiting.kill(kind)
     os.kill(server, signal.SIGCONT)
-    gevent.joinall(greenlets, raise_error=True)
+    gevent.joinall([greenlets[number] for number in range(10) if number not in killed], raise_error=True)
     assert layer.statistics()["sent"] == 1 + 5
     # What was on its way has arrived, also of those that were killed.
     found = [layer.receive(["queue"], 5)[1]["n"] for _ in range(8)]
@@ -105,7 +110,7 @@ with gevent.Timeout(20):
     layer.check()
 layer.close()
 """
-    run_beside(redis_server, program)
+    run_beside(redis_server, program, kind)
 
 
 def test_killed_writer_on_the_subscribers_connection_leaves_no_half_command(tmp_path):
@@ -303,6 +308,31 @@ with connect() as watcher, connect() as pusher, gevent.Timeout(30):
 layer.close()
 """
     run_beside(redis_server, program)
+
+
+def test_message_for_a_receiver_that_a_signal_ends_goes_to_the_next(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url, timeout=10)
+    layer.send("queue", {"n": 1})
+    layer.receive(["other"], 0)
+
+    class TimeLimit(Exception):
+        pass
+
+    def limit(number, frame):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, limit)
+    redis_server.freeze()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeLimit):
+            layer.receive(["queue"], 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        redis_server.thaw()
+    assert layer.receive(["queue"], 10) == ("queue", {"n": 1})
+    assert layer.statistics()["lost"] == 0
 
 
 def test_message_taken_too_late_for_its_receiver_goes_to_the_next(redis_server, redis_layers):  # noqa: F811
