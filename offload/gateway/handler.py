@@ -228,6 +228,7 @@ class HttpHandler:
         """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
         gateway, connection = self._gateway, self._connection
         self._state = _ENDING
+        self._protocol.forget()
         gateway.heads.discard(self)
         gateway.idle.discard(self)
         gateway.resting.discard(self)
@@ -301,6 +302,7 @@ class HttpHandler:
         # The answer to an earlier request may not be read whole yet.
         self._gateway.sending.discard(self)
         self._connection.handler = handler
+        self._protocol.forget()
         return None if self._eof or self._connection.closed else self._protocol.rest
 
     # In a greenlet of the pool.

@@ -2,8 +2,8 @@
 
 The forms, in bytes: ``m<channel>\\n<payload>``; ``a`` (add) or ``d`` (discard), then
 ``<id>\\n<process>\\n<group>\\n<channel>``; ``r<id>\\n<error, or nothing>``.
-With encryption keys the latter three are sealed whole, for the process they are sent to: nobody else can make a
-membership. Knows no server: it is given what publishes.
+With encryption keys the latter three are sealed whole, for the process they are sent to: nobody else can make one
+up. Knows no server: it is given what publishes.
 
 A process that lost its connection misses requests and answers. Requests that nobody heard for a while are left where it
 looks for them when it is back; whoever waits for an answer asks again when its own connection is back. Doing a request
