@@ -62,7 +62,9 @@ class Cluster(Ring):
         self._timeout = timeout
         self._access = access
         self._lock = RLock()
-        self._asking: threading.Lock | None = None  # made when first needed
+        self._first: threading.Lock | None = None  # made when first needed; of who asks while nothing is known
+        self._asker: object = None  # who asks anew
+        self._why = ""  # nothing is known
         self._client: Any = None
         self._asked = 0.0  # when
         self._stale = False
@@ -198,31 +200,48 @@ class Cluster(Ring):
         """Ask for the slots, unless they are known."""
         if self._client is not None and not self._stale:
             return
-        with self._lock:
-            if self._asking is None:
-                self._asking = threading.Lock()
-        # Nodes that are well must not wait because one that is asked is not: meanwhile the others go by what was known.
-        if not self._asking.acquire(blocking=self._client is None):
+        # A signal may raise anywhere in here, and the next must be able to ask all the same.
+        if self._client is None:
+            started = time.monotonic()
+            with self._lock:
+                if self._first is None:
+                    self._first = threading.Lock()
+            with self._first:
+                self._learn(started)
             return
+        # Nodes that are well must not wait because one that is asked is not: meanwhile the others go by what was known.
+        asker = object()
         try:
-            if self._client is not None and (not self._stale or time.monotonic() - self._asked < _PAUSE):
-                return
+            with self._lock:
+                if self._asker is not None or not self._stale or time.monotonic() - self._asked < _PAUSE:
+                    return
+                self._asker = asker
             try:
-                if self._client is None:
-                    client = self._ask()
-                    self._sharded = self._has_sharded_pubsub(client)
-                    self._client = client
-                else:
-                    self._client.nodes_manager.initialize()
+                self._client.nodes_manager.initialize()
                 self._stale = False
-            except (RedisError, RedisClusterException) as error:
-                # What was known may still be right; who finds it is not gets the error of that node.
-                if self._client is None:
-                    raise self._failure(error) from None
-            finally:
-                self._asked = time.monotonic()
+            except (RedisError, RedisClusterException):
+                pass  # what was known may still be right; who finds it is not gets the error of that node
+            self._asked = time.monotonic()
         finally:
-            self._asking.release()
+            if self._asker is asker:
+                self._asker = None
+
+    def _learn(self, started: float) -> None:
+        """Ask for the first time, unless somebody has done so since then."""
+        if self._client is not None:
+            return
+        if self._asked >= started:
+            raise LayerUnreachable(self._why)  # one bounded wait for all, not one after the other
+        try:
+            client = self._ask()
+            self._sharded = self._has_sharded_pubsub(client)
+        except (RedisError, RedisClusterException) as error:
+            failure = self._failure(error)
+            self._why, self._asked = str(failure), time.monotonic()
+            raise failure from None
+        self._stale = False
+        self._asked = time.monotonic()
+        self._client = client
 
     def _ask(self) -> RedisCluster:
         arguments: dict[str, Any] = {**self._address.arguments}

@@ -15,7 +15,7 @@ import pytest
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis_commands import _Call
 from tests.layers.redis_receiver import redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import shared_redis_server, until  # noqa: F401  # a fixture
+from tests.redis_server import RedisCluster, shared_redis_server, until  # noqa: F401  # a fixture
 
 PATIENCE = 10.0
 
@@ -55,6 +55,34 @@ def interrupted_at(place, kind, call, meanwhile):
         sys.setprofile(None)
         gc.enable()
     return bool(reached)
+
+
+@pytest.mark.parametrize("state", ["unknown", "stale"])
+def test_interrupted_question_for_a_clusters_slots_can_be_asked_again(
+    tmp_path_factory,
+    redis_layers,  # noqa: F811
+    state,
+):
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3)
+    try:
+        place = 0
+        reached = True
+        layer = redis_layers(cluster.url, timeout=PATIENCE)
+        layer.session_save("mine", {"n": 1}, 60)
+        while reached:
+            place += 1
+            ring = layer._ring
+            if state == "unknown":
+                ring._client = None
+            else:
+                ring._stale, ring._asked = True, 0.0
+            reached = interrupted_at(place, TimeLimit, ring._look, lambda: None)
+            ring._stale, ring._asked = True, 0.0
+            assert in_time(layer.session_load, "mine") == {"n": 1}, place
+            assert not ring._stale, place
+        assert place > 3
+    finally:
+        cluster.kill()
 
 
 def in_time(call, *arguments):
