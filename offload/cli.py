@@ -18,7 +18,7 @@ from offload.layers.ipc_path import RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
 from offload.layers.urls import layer_from_url
 from offload.server import logs, streams
-from offload.server.application import prepare_path
+from offload.server.directory import Directory
 from offload.server.supervisor import Supervisor
 from offload.settings import Settings, checked, setting_fields
 
@@ -140,13 +140,14 @@ def supervise(arguments: Sequence[str], command: str) -> int:
     streams.ensure()
     settings = read_settings(arguments, os.environ, command)
     unknown = unknown_variables(os.environ)
-    prepare_path(settings.chdir, settings.pythonpath)
+    directory = Directory(settings.chdir, settings.pythonpath)
+    directory.enter()
     logs.set_up(settings.log_level, settings.error_logfile)
     if unknown:
         log.warning("not settings, and ignored: %s", ", ".join(unknown))
     if command == "worker":
-        return Supervisor(settings, "offload.server.worker", "worker").run()
-    return Supervisor(settings).run()
+        return Supervisor(settings, directory, "offload.server.worker", "worker").run()
+    return Supervisor(settings, directory).run()
 
 
 def send(arguments: Sequence[str], command: str) -> int:

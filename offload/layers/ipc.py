@@ -19,7 +19,7 @@ from offload.exceptions import ConfigurationError
 from offload.layers import ipc_wire as wire
 from offload.layers.base import LayerBase, logger
 from offload.layers.ipc_link import Link
-from offload.layers.ipc_path import RUNTIME_DIR_VARIABLE, check_length, default_path
+from offload.layers.ipc_path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
 
@@ -54,7 +54,7 @@ class IPCLayer(LayerBase):
                 " that the ipc layer carries"
             )
         self.timeout = float(timeout)
-        self.path = default_path(directory) if path is None else check_length(os.path.abspath(path))
+        self.path = default_path(directory) if path is None else check_length(absolute(path))
         # Root may use another user's hub, but only one that was named: the default is a name that anybody could guess.
         self._foreign = path is not None and os.geteuid() == 0
         self._hub_expected = False

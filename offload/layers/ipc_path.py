@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import stat
@@ -20,6 +21,9 @@ import struct
 from offload.exceptions import ConfigurationError
 
 RUNTIME_DIR_VARIABLE = "OFFLOAD_RUNTIME_DIR"
+MOVED_VARIABLE = "_OFFLOAD_MOVED"
+"""Set by a server for its processes, and what these start, when a symbolic link to its directory was switched while it
+ran: a JSON object with the directory at its start for each of now."""
 MAX_PATH_BYTES = 107  # of sockaddr_un's 108, less the final zero
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
@@ -29,15 +33,30 @@ def default_path(directory: str | None = None) -> str:
     """The hub's socket for a project.
 
     Args:
-        directory: the project's directory; by default the current one. Symbolic links to it lead to the same socket.
+        directory: the project's directory; by default the current one. Symbolic links to it lead to the same socket;
+            one that is switched while a server runs does not part the server's processes.
 
     Raises:
         ConfigurationError: the path would be too long for a socket.
     """
-    real = os.path.realpath(directory if directory is not None else os.getcwd())
+    real = as_at_the_start(os.path.realpath(directory if directory is not None else os.getcwd()))
     name = hashlib.sha256(os.fsencode(real)).hexdigest()[:20]
     runtime = os.environ.get(RUNTIME_DIR_VARIABLE) or f"/tmp/offload-{os.geteuid()}"
-    return check_length(os.path.join(os.path.abspath(runtime), f"{name}.sock"))
+    return check_length(os.path.join(absolute(runtime), f"{name}.sock"))
+
+
+def absolute(path: str) -> str:
+    """The path itself, or where a relative one led when the server started."""
+    return os.path.normpath(path) if os.path.isabs(path) else as_at_the_start(os.path.abspath(path))
+
+
+def as_at_the_start(real: str) -> str:
+    """What a path without symbolic links was when the server started whose process this is; most often the same."""
+    moved: dict[str, str] = json.loads(os.environ.get(MOVED_VARIABLE) or "{}")
+    for now in sorted(moved, key=len, reverse=True):
+        if f"{real}/".startswith(f"{now}/"):
+            return moved[now] + real[len(now) :]
+    return real
 
 
 def check_length(path: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,29 +12,6 @@ from typing import Any
 from offload.exceptions import ConfigurationError
 
 DEFAULT_CALLABLE = "application"
-
-
-def prepare_path(chdir: str | None, pythonpath: str | None) -> None:
-    """Make the current directory, and the ones asked for, importable.
-
-    Raises:
-        ConfigurationError: the directory cannot be entered.
-    """
-    if chdir is not None:
-        try:
-            os.chdir(chdir)
-        except OSError as error:
-            raise ConfigurationError(f"cannot change to the directory {chdir!r}: {error.strerror}") from error
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        raise ConfigurationError(
-            f"the current directory is gone: {error.strerror}; change to another, or name one with --chdir"
-        ) from error
-    places = [os.path.abspath(place) for place in (pythonpath or "").split(",") if place]
-    for place in (*reversed(places), here):
-        if place not in sys.path:
-            sys.path.insert(0, place)
 
 
 def load_module(spec: str) -> ModuleType:

@@ -22,6 +22,8 @@ class PidFile:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        # The file that was written, whatever its name leads to by now.
+        self._place = ""
         self._file: IO[str] | None = None
 
     def write(self) -> None:
@@ -39,7 +41,25 @@ class PidFile:
             file.flush()
         except OSError as error:
             raise ConfigurationError(f"cannot write the pid file {self._path!r}: {error.strerror}") from error
-        self._file = file
+        self._file, self._place = file, os.path.realpath(self._path)
+
+    def renew(self) -> None:
+        """Have it where its name leads now, which may be another directory than before; one that is gone comes back."""
+        if self._path is None or self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                return
+        file, place = self._file, self._place
+        try:
+            self.write()
+        except ConfigurationError as error:
+            log.error("%s; the old one stays", error)
+            return
+        if place == self._place:
+            file.close()
+        else:
+            self._take_away(file, place)
 
     def _locked(self, path: str) -> IO[str]:
         while True:
@@ -70,13 +90,16 @@ class PidFile:
 
     def remove(self) -> None:
         """Take it away, if it is ours: another server's stays."""
-        if self._path is None or self._file is None:
-            return
+        if self._file is not None:
+            self._take_away(self._file, self._place)
+
+    @staticmethod
+    def _take_away(file: IO[str], place: str) -> None:
         try:
-            with open(self._path, encoding="ascii") as file:
-                if file.read().strip() == str(os.getpid()):
-                    os.unlink(self._path)
+            with open(place, encoding="ascii") as found:
+                if found.read().strip() == str(os.getpid()):
+                    os.unlink(place)
         except (OSError, ValueError) as error:
-            log.debug("the pid file %r was left alone: %s", self._path, error)
+            log.debug("the pid file %r was left alone: %s", place, error)
         # Only now may another server have it.
-        self._file.close()
+        file.close()

@@ -19,6 +19,7 @@ from offload.exceptions import ConfigurationError
 from offload.server import logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
+from offload.server.directory import Directory
 from offload.server.load import SharedLoad
 from offload.server.pid_file import PidFile
 from offload.server.restarts import Restarts
@@ -44,11 +45,13 @@ class Supervisor:
 
     Args:
         settings: the command line's.
+        directory: where it runs; entered, and entered again at each reload.
         entry: the module whose ``main`` a child runs, after gevent has patched the standard library.
         what: what such a child is called in the log.
     """
 
     settings: Settings
+    directory: Directory
     entry: str = "offload.server.process"
     what: str = "server process"
     _children: dict[int, Child] = field(default_factory=dict)
@@ -141,6 +144,12 @@ class Supervisor:
             self._signals.hung_up = False
             log.info("reloading: SIGHUP")
             self._restarts.hurry()
+            try:
+                self.directory.enter()
+            except ConfigurationError as error:
+                log.error("not reloaded, the old %ses go on: %s", self.what, error)
+                return
+            self._pid_file.renew()
             self._begin_reload()
 
     def _begin_reload(self) -> None:

@@ -1,5 +1,6 @@
 """Where the hub's socket is, and what both ends refuse."""
 
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,21 @@ def test_default_path_depends_on_user_and_real_directory_only(tmp_path, monkeypa
     assert default_path() == path
     assert IPCLayer().path == path
     assert default_path(str(tmp_path)) != path
+
+
+def test_paths_of_a_server_whose_directory_has_moved_stay_those_of_its_start(tmp_path, monkeypatch):
+    first, now = tmp_path / "first", tmp_path / "now"
+    for release in (first, now):
+        (release / "project").mkdir(parents=True)
+    monkeypatch.delenv("OFFLOAD_RUNTIME_DIR", raising=False)
+    paths = default_path(str(first)), default_path(str(first / "project")), str(first / "run" / "hub.sock")
+    monkeypatch.setenv("_OFFLOAD_MOVED", json.dumps({str(now): str(first)}))
+    monkeypatch.chdir(now)
+    assert (default_path(), default_path(str(now / "project")), IPCLayer("run/hub.sock").path) == paths
+    # Nobody else's.
+    beside = tmp_path / "nowhere"
+    assert default_path(str(beside)) != paths[0]
+    assert IPCLayer(str(now / "hub.sock")).path == str(now / "hub.sock")
 
 
 def test_default_path_is_in_the_runtime_directory_of_the_environment(tmp_path, monkeypatch):
