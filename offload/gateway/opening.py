@@ -39,7 +39,7 @@ _CLOSES = {403: NORMAL, 500: INTERNAL_ERROR, 503: TRY_AGAIN_LATER}
 class _Outcome(Enum):
     ACCEPTED = "answered with 101"
     REFUSED = "answered with another status, or nobody is there to be answered"
-    LOST = "the client left while the consumer ran"
+    LOST = "the client left while the consumer ran, or was not let wait any longer"
 
 
 _MAX_EARLY_BYTES = 65536
@@ -67,6 +67,7 @@ class Opening:
         "_handler",
         "_handshake",
         "_held",
+        "_leaving",
         "_outcome",
         "has_begun",
     )
@@ -84,6 +85,8 @@ class Opening:
         self._handshake = handshake
         self._held: list[Delivery] = []
         self._outcome: _Outcome | None = None
+        # What it is to be closed with when it is accepted.
+        self._leaving: int | None = None
         # The greenlet of the connect consumer, by which its own words are known.
         self._decider: greenlet | None = None
         self._early = early
@@ -107,6 +110,17 @@ class Opening:
         if self._outcome is None:
             self._decide(_Outcome.LOST if self.has_begun else _Outcome.REFUSED)
         self._handler.lost(self.has_begun)
+
+    # Called by the gateway, in the loop.
+
+    def close(self, code: int) -> None:
+        """The process is about to stop. The consumer decides first, since one that has run, and has not refused, is to
+        be followed by the disconnect consumer."""
+        self._leaving = code
+
+    def cut_off(self) -> None:
+        """The client need not wait any longer, whatever the consumer decides."""
+        self._answer(503, _Outcome.LOST if self.has_begun else _Outcome.REFUSED)
 
     # The decision, in a greenlet of the pool.
 
@@ -157,7 +171,7 @@ class Opening:
         self._outcome = outcome
         self._handler.gateway.admission.decided()
 
-    def _accept(self, subprotocol: str | None) -> None:
+    def _accept(self, subprotocol: str | None, first: Delivery | None = None) -> None:
         if self._outcome is not None:
             return
         handshake, handler = self._handshake, self._handler
@@ -170,22 +184,30 @@ class Opening:
         if self._answered is not None:
             self._answered(101)
         handler.opened(answer, self._held, self._early)
+        if first is not None:
+            handler.deliver_here(first)
+        if self._leaving is not None:
+            handler.close(self._leaving)
 
     def refuse(self, status: int) -> None:
         """Answer 403, 500 or 503, unless the handshake is decided."""
-        handler = self._handler
         if self._outcome is _Outcome.LOST:
             self._outcome = _Outcome.REFUSED
         elif self._outcome is None:
-            self._decide(_Outcome.REFUSED)
-            gateway = handler.gateway
-            if status == 403:
-                gateway.counters.denied += 1
-            else:
-                gateway.counters.failed_handshakes += 1
-            if self._answered is not None:
-                self._answered(status)
-            handler.refused(plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii")))
+            self._answer(status, _Outcome.REFUSED)
+
+    def _answer(self, status: int, outcome: _Outcome) -> None:
+        self._decide(outcome)
+        handler = self._handler
+        gateway = handler.gateway
+        if status == 403:
+            gateway.counters.denied += 1
+        else:
+            gateway.counters.failed_handshakes += 1
+        if self._answered is not None:
+            self._answered(status)
+        answer = plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii"))
+        handler.refused(answer, is_known=outcome is _Outcome.LOST)
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
@@ -202,8 +224,7 @@ class Opening:
         if accept is False or (is_own and closes and not is_data and not accept):
             self.refuse(403)
         elif accept or (is_own and is_data):
-            self._accept(subprotocol)
-            self._handler.deliver_here(delivery)
+            self._accept(subprotocol, delivery)
         elif is_own or not (is_data or closes):
             # Nothing that decides, and nothing to send.
             return

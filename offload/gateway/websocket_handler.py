@@ -14,7 +14,6 @@ from offload.gateway.opening import Answered, Opening
 from offload.gateway.reply import Reply, prepare
 from offload.interfaces import Content, Delivery, WebSocketConsumers
 from offload.protocol.handshake import Handshake
-from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
 from offload.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -92,13 +91,20 @@ class WebSocketHandler(FrameHandler):
         if early:
             self.data_received(early)
 
-    def refused(self, answer: bytes) -> None:
-        """The handshake is refused."""
+    def refused(self, answer: bytes, is_known: bool) -> None:
+        """The handshake is refused.
+
+        Args:
+            answer: to send.
+            is_known: whether the connect consumer runs, so that the disconnect consumer is due unless it refuses.
+        """
         self._opening = None
         self._state = _REFUSED
         self.connection.handler = self
         self.connection.write(answer)
         self.finish_sending()
+        if is_known:
+            self._tell_end()
         self._await_end()
 
     def lost(self, is_known: bool) -> None:
@@ -200,11 +206,18 @@ class WebSocketHandler(FrameHandler):
         self._consumers.latency = latency
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake; during the opening one, refuse it."""
+        """Begin the closing handshake; during the opening one, as soon as it is accepted."""
         if self._opening is not None:
-            self._opening.refuse(503 if code in (GOING_AWAY, SERVICE_RESTART) else 403)
+            self._opening.close(code)
         else:
             super().close(code, reason)
+
+    def cut_off(self) -> None:
+        """See `FrameHandler`."""
+        if self._opening is not None:
+            self._opening.cut_off()
+        else:
+            super().cut_off()
 
     # What is sent to the reply channel and the groups.
 

@@ -11,7 +11,6 @@ import pytest
 from tests.protocol.frames import PING, TEXT, close, frame, message
 from tests.serving import DEADLINE, Server, serving
 from tests.websocket.raw import ROUTED, RawClient, ask, wait_state
-from tests.websocket.sockets import upgrade
 
 MEMORY = ("--layer", "memory://")
 
@@ -176,22 +175,6 @@ def test_stop_closes_with_1001_spread_over_the_drain_time_in_random_order() -> N
         assert server.wait() == 0
         lines = sorted(line for line in server.log.splitlines() if line.startswith("disconnected /many/"))
         assert lines == sorted(f"disconnected /many/{number} 1001 1" for number in range(count))
-
-
-def test_stop_refuses_handshakes_and_ends_undecided_ones_with_503() -> None:
-    with serving(ROUTED, *MEMORY, "--drain-timeout", "1") as server:
-        waiting = server.connect()
-        waiting.sendall(upgrade("/connect/hang-up"))
-        server.wait_for("connecting hang-up\n")
-        late = server.connect()
-        late.sendall(upgrade("/echo")[:-2])
-        client = RawClient(server)
-        server.signal(signal.SIGTERM)
-        found = client.rest_after_close()
-        assert found == []
-        assert waiting.recv(100).startswith(b"HTTP/1.1 503 ")
-        waiting.close()
-        late.close()
 
 
 def test_few_clients_do_not_make_a_stop_long() -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import socket
 import sys
 
 import gevent
@@ -111,6 +112,15 @@ def connect(message, how):
     elif how == "hang-up-deny":
         GATES.setdefault("hang-up-deny", Event()).wait()
         raise DenyConnection
+    elif how.startswith("ask-"):
+        # The test answers at this port.
+        word = socket.create_connection(("127.0.0.1", int(how[4:]))).recv(10)
+        if word == b"deny":
+            raise DenyConnection
+        if word == b"fail":
+            raise ValueError("as wanted")
+        if word == b"text":
+            reply.send({"text": "first"})
     elif how == "text":
         reply.send({"text": "first"})
         reply.send({"text": "second"})
