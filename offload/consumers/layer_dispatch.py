@@ -50,7 +50,7 @@ class LayerDispatch:
         self.patience = patience
         self.counters = DispatchCounters()
         self.postponed = Postponed(
-            self.send_disconnect, self._is_settled, self.wait, self.forget, self._lose
+            self.send_disconnect, self._is_settled, self.wait, self.forget, self._lose, self._end_refused
         )  # fmt: skip
         self._turns: dict[int, Turn] = {}
         # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
@@ -192,6 +192,18 @@ class LayerDispatch:
         log.error("the disconnect consumer for %s %s: %s", path, outcome, why)
         self.counters.give_up("lost")
 
+    def _end_refused(self, content: Content, turn: Turn) -> None:
+        """A connect consumer that ran late has refused, or failed, or its worker is gone: no disconnect follows."""
+        if turn.saved or turn.outcome is None:
+            self.drop_session(content["reply_channel"])
+
+    def drop_session(self, reply_channel: str) -> None:
+        """Forget a connection's session."""
+        try:
+            self.layer.session_delete(reply_channel)
+        except LayerUnavailable as error:
+            log.warning("the session of %s stays until it expires: %s", reply_channel, error)
+
     def _hear(self, delivery: Delivery) -> None:
         content = delivery.content
         running = content.get("running")
@@ -289,10 +301,7 @@ class LayerConsumers:
             content: Content = {"reply_channel": self.reply_channel, "path": turn.path, "order": 1, "code": ABNORMAL}
             self._dispatch.postponed.add(content, turn, only_after=RAN)
         elif self.saved:
-            try:
-                self._dispatch.layer.session_delete(self.reply_channel)
-            except LayerUnavailable as error:
-                log.warning("the session of %s stays until it expires: %s", self.reply_channel, error)
+            self._dispatch.drop_session(self.reply_channel)
 
     def _run(self, channel: str, content: Content) -> str:
         """Give a message to the workers, and wait for the outcome."""

@@ -63,6 +63,7 @@ class Postponed:
         wait: waits until a turn has ended, or deadline, or it is in vain; returns whether it has.
         forget: told of a turn that nothing waits for any more.
         lost: told of a message that is given up: its connection's path, why, and whether it may have been sent.
+        refused: told of a message that is not due: its content, and its connection's last turn.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Postponed:
         wait: Callable[[Turn, float], bool],
         forget: Callable[[Turn], None],
         lost: Callable[[str, str, bool], None],
+        refused: Callable[[Content, Turn], None],
     ) -> None:
         self._send = send
         self._is_settled = is_settled
         self._wait = wait
         self._forget = forget
         self._lost = lost
+        self._refused = refused
         self._waiting: deque[_Waiting] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -210,6 +213,8 @@ class Postponed:
         """Returns False where it is unknown whether it was sent."""
         if item.is_due:
             item.own = self._send(item.content, item.after)
+        elif item.after is not None:
+            self._refused(item.content, item.after)
         if item.after is not None:
             self._forget(item.after)
         return item.own is None

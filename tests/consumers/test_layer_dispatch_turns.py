@@ -272,6 +272,35 @@ def test_the_session_of_a_refused_handshake_is_dropped(pair: Pair) -> None:
     assert dict(ChannelSession(pair.worker, pair.name)) == {}
 
 
+@pytest.mark.parametrize("error", [DenyConnection, ValueError])
+def test_the_session_of_a_connect_consumer_that_refuses_too_late_is_dropped(pair: Pair, error: type[Exception]) -> None:
+    @channel_session
+    def keep_and_refuse(message: Message) -> None:
+        message.channel_session["kept"] = True
+        raise error
+
+    pair.act = keep_and_refuse
+    with pytest.raises(WorkersUnavailable):
+        pair.consumers.connect(pair.content())
+    pair.consumers.end()
+    pair.work(CONNECT)
+    until(pair.settled, "the end of the turn")
+    assert pair.owner.session_load(pair.name) is None
+    assert pair.worker.receive([DISCONNECT], 0) is None
+
+
+def test_the_session_of_a_connect_consumer_that_died_is_dropped() -> None:
+    configuration.reset()
+    pair = Pair(expiry=0.2)
+    with pytest.raises(WorkersUnavailable):
+        pair.consumers.connect(pair.content())
+    ChannelSession(pair.worker, pair.name).save()
+    pair.consumers.end()
+    until(pair.settled, "the message's expiry")
+    assert pair.owner.session_load(pair.name) is None
+    configuration.reset()
+
+
 def disconnect(pair: Pair) -> None:
     pair.consumers.disconnect(pair.content(code=1000))
     pair.work(DISCONNECT)
