@@ -70,8 +70,9 @@ class Server:
         self._lines: list[str] = []
         self._heard = threading.Condition()
         self.process = subprocess.Popen(
-            command, cwd=cwd, env=self.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            command, cwd=cwd, env=self.environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:

@@ -22,6 +22,8 @@ _IGNORED: Mapping[int, str] = {
 """What they do to gunicorn, offload does not do."""
 _FROM_TERMINALS = frozenset((signal.SIGWINCH,))
 """Sent whenever a window changes its size, and then no news."""
+_STOPPED_BY_TERMINALS = frozenset((signal.SIGTTIN, signal.SIGTTOU))
+"""Sent to a job in the background that uses its terminal. The use is begun again after a handler, and so for ever."""
 HANDLED = (*_STOP, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, *_IGNORED)
 
 
@@ -46,7 +48,10 @@ class Signals:
         for descriptor in (self._wake_reader, self._wake_writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        on_terminal = any(os.isatty(stream) for stream in (0, 1, 2))
         for number in HANDLED:
+            if number in _STOPPED_BY_TERMINALS and on_terminal:
+                continue
             signal.signal(number, self._signalled)
         selector.register(self._wake_reader, selectors.EVENT_READ, lambda: os.read(self._wake_reader, 4096))
 

@@ -49,6 +49,44 @@ def test_signals_that_mean_something_to_gunicorn_alone_do_no_harm_and_say_so(pro
         assert server.stop() == 0, server.log
 
 
+JOB = """
+import fcntl, os, signal, subprocess, sys, termios
+
+# A session with a terminal that stops jobs in the background when they write.
+os.setsid()
+master, terminal = os.openpty()
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+attributes = termios.tcgetattr(terminal)
+attributes[3] |= termios.TOSTOP
+termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+job = subprocess.Popen(
+    [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-b", "127.0.0.1:0"],
+    stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=os.setpgrp,
+)
+signal.signal(signal.SIGALRM, lambda *_: job.kill())
+signal.alarm(15)
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+print("stopped by", signal.Signals(os.WSTOPSIG(status)).name, flush=True)
+os.tcsetpgrp(terminal, job.pid)
+os.killpg(job.pid, signal.SIGCONT)
+said = b""
+while b"is ready" not in said:
+    said += os.read(master, 4096)
+job.terminate()
+print("then ended with", job.wait())
+"""
+
+
+def test_server_in_the_background_of_a_terminal_stops_when_it_writes_and_goes_on_in_the_foreground(
+    project: Path,
+) -> None:
+    leader = subprocess.run(
+        [sys.executable, "-c", JOB], cwd=project, env={**os.environ, "PYTHONPATH": f"{project}:{ROOT}"},
+        stdout=subprocess.PIPE, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert leader.stdout == "stopped by SIGTTOU\nthen ended with 0\n"
+
+
 def test_unix_socket_may_be_used_by_everybody_who_may_enter_its_directory(project: Path) -> None:
     path = project / "shop.sock"
     with serving("shop", "--layer", "memory://", "-b", f"unix:{path}", cwd=project, env={}):
