@@ -18,13 +18,13 @@ import threading
 import time
 import weakref
 from _thread import RLock
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
 from offload.layers import ipc_wire as wire
 from offload.layers.ipc_calls import Calls, Carry
 from offload.layers.ipc_hello import check_place, greet
+from offload.layers.ipc_owner import Owner
 from offload.layers.ipc_waiter import Waiter
 from offload.layers.ipc_writer import MAX_UNSENT_BYTES, Writer
 
@@ -33,26 +33,6 @@ logger = logging.getLogger("offload.layer")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 
 _READ_BYTES = 256 * 1024
-
-
-class Owner(Protocol):
-    """What a link calls, from the reader unless it says otherwise. None of it may wait or raise."""
-
-    def hello(self) -> tuple[Any, ...]:
-        """Prefix, process token and settings."""
-
-    def pushed(self, frame: list[Any], more: bool) -> None:
-        """A message has come; `more` when another follows at once."""
-
-    def called(self, add: bool, group: str, channel: str) -> None:
-        """Another process asks for a change of membership. In a thread of its own: it may wait and raise."""
-
-    def lost(self, groups: Iterable[str], reason: str) -> None:
-        """The hub may not know of these subscriptions until they are `restored`."""
-
-    def restored(self, groups: Iterable[str]) -> None: ...
-
-    def connected_again(self) -> None: ...
 
 
 class Link:
@@ -79,6 +59,7 @@ class Link:
         self._up = False
         self._was_up = False
         self._thread: threading.Thread | None = None
+        self._reader: threading.Thread | None = None  # the same, from when it runs
         self._pause: threading.Event | None = None
         self._reason = "not connected yet"
         self._socket: socket.socket | None = None
@@ -242,20 +223,15 @@ class Link:
 
     def _wait_until_up(self, deadline: float) -> None:
         while not self._up:
-            with self._lock:
-                if self._ended:
-                    raise self._unreachable("was closed")
-                if self._up:
-                    return
-                waiter = Waiter()
-                self._arrivals.append(waiter)
-                thread = None
-                if self._thread is None:
-                    self._pause = threading.Event()
-                    thread = self._thread = threading.Thread(target=self._run, name="offload-ipc", daemon=True)
+            waiter = Waiter()
             try:
-                if thread is not None:
-                    self._start(thread)
+                with self._lock:
+                    if self._ended:
+                        raise self._unreachable("was closed")
+                    if self._up:
+                        return
+                    self._arrivals.append(waiter)
+                self._ensure_thread()
                 waiter.wait(deadline - time.monotonic())
             finally:
                 with self._lock:
@@ -267,12 +243,21 @@ class Link:
             if not self._up and time.monotonic() >= deadline:
                 raise self._unreachable(self._reason)
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _ensure_thread(self) -> None:
+        thread = None
         try:
+            with self._lock:
+                if self._thread is not None or self._ended:
+                    return
+                self._pause = threading.Event()
+                thread = self._thread = threading.Thread(target=self._run, name="offload-ipc", daemon=True)
+            # Not under the lock: starting waits for the thread.
             thread.start()
         except BaseException:
             with self._lock:
-                self._thread = None
+                # It may run all the same, now or some time.
+                if thread is not None and self._reader is not thread:
+                    self._thread = None
             raise
 
     def _unavailable(self, reason: str) -> LayerUnavailable:
@@ -284,6 +269,10 @@ class Link:
     # The reader
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # who started it was interrupted, and has not seen it run
+            self._reader = self._thread
         try:
             self._keep_up()
         finally:

@@ -19,11 +19,12 @@ from offload.layers.codec import UndecodableMessage
 from offload.layers.redis_access import Access, verification
 from offload.layers.redis_address import RedisAddress, parse_hosts
 from offload.layers.redis_cluster import Cluster
+from offload.layers.redis_owner import Owner
 from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
 from offload.layers.redis_scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
 from offload.layers.redis_server import Server
 from offload.layers.redis_shards import Ring, Shard
-from offload.layers.redis_subscriber import Owner, Owners
+from offload.layers.redis_subscriber import Owners
 from offload.layers.redis_takes import Takes
 from offload.layers.seal import PROCESS
 

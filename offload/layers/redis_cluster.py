@@ -24,7 +24,8 @@ from redis.retry import Retry
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_access import Access
 from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_commands import Commands, Unclaimed
+from offload.layers.redis_calls import Unclaimed
+from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import PUSH_ACROSS, Script
 from offload.layers.redis_server import Refused, SlotMoved
 from offload.layers.redis_shards import Pushed, Ring, Shard

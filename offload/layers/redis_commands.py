@@ -18,70 +18,51 @@ The lock guards the list and is never held over the network (its kind: see ``off
 from __future__ import annotations
 
 import _thread
+import logging
 import threading
 import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
+from offload.layers.redis_calls import HELLO, Call, Look, Unclaimed, cut, fail
 from offload.layers.redis_scripts import Script
 from offload.layers.redis_server import UNKNOWN, Server, give_way
 from offload.layers.redis_wire import Argument, pack, threads_are_greenlets
 
-_BATCH_BYTES = 1024 * 1024
-_BATCH_COMMANDS = 1000
+logger = logging.getLogger("offload.layer")
+
 LATENESS = 60.0  # seconds that a reply may be late and still be of use to `unclaimed`
 _ALONE = 8  # most commands in a row that are sent without looking for company
 _NOT_SENT = "the command was not sent"
 # What else is raised is a signal's, and whoever it interrupted is to see it.
 _FAILURES = (RedisError, LayerUnavailable)
 _ASKING = pack(("ASKING",))
+_LOOK_EVERY = 2.0  # seconds for which a master is taken for one
 _CLOSED = f"layer 'redis' was closed meanwhile; {_NOT_SENT}"
 
 
-Unclaimed = Callable[[Any], None]
-
-
-class _Call:
-    """A command, and what became of it; and what whoever leads has under way."""
-
-    __slots__ = ("asking", "done", "error", "expected", "gate", "left", "packed", "reply", "taken", "unclaimed")
-
-    def __init__(self, packed: bytes, asking: bool = False, unclaimed: Unclaimed | None = None) -> None:
-        self.packed = packed
-        self.asking = asking
-        self.unclaimed = unclaimed
-        self.left = False  # whether who asked is gone, and the reply is for `unclaimed`
-        self.reply: Any = None
-        self.error: LayerUnavailable | None = None
-        self.done = False
-        self.gate: Any = None  # a taken lock, for who waits
-        # While it leads.
-        self.taken: Sequence[_Call] = ()  # not sent yet
-        self.expected: deque[_Call | None] | None = None  # whose replies have not been read
-
-    def end(self, reply: Any = None, error: LayerUnavailable | None = None) -> None:
-        self.reply = reply
-        self.error = error
-        self.done = True
-        if self.gate is not None:
-            self.gate.release()
-
-
 class Commands:
-    """Runs commands over one connection."""
+    """Runs commands over one connection.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        demoted: is called when the server is found to have become a replica while it was connected to. It must not
+            wait.
+    """
+
+    def __init__(self, server: Server, demoted: Callable[[], None]) -> None:
         self._server = server
+        self._demoted = demoted
+        self._is_replica = False  # the connection's server
+        self._next_look = 0.0
         self._lock = RLock()
-        self._pending: deque[_Call] = deque()
-        self._leader: _Call | None = None
+        self._pending: deque[Call] = deque()
+        self._leader: Call | None = None
         self._batches = 0
         self._alone = 0  # commands that were sent one at a time since others had their turn
         self._connection: Any = None
@@ -142,7 +123,7 @@ class Commands:
         return reply
 
     def _run(self, command: tuple[Argument, ...], asking: bool, unclaimed: Unclaimed | None = None) -> Any:
-        call = _Call(pack(command), asking, unclaimed)
+        call = Call(pack(command), asking, unclaimed)
         try:
             with self._lock:
                 if self._leader is None:
@@ -162,7 +143,7 @@ class Commands:
             raise call.error
         return call.reply
 
-    def _wait(self, call: _Call) -> None:
+    def _wait(self, call: Call) -> None:
         """Until it is done, or leads."""
         # Each step on the network is bounded, so it is only a lead that was lost that leaves all as it was for so long.
         patience = self._server.connect_timeout + 2 * self._server.timeout
@@ -183,7 +164,7 @@ class Commands:
                 else:
                     call.end(error=self._server.silence())
 
-    def _lead(self, call: _Call) -> None:
+    def _lead(self, call: Call) -> None:
         """In a caller's thread or greenlet: send until its own command is done, and leave the rest to the next."""
         self._alone += 1
         if self._alone > _ALONE:
@@ -194,7 +175,7 @@ class Commands:
             self._send_some(call)
         self._pass_on(call)
 
-    def _send_all(self, lead: _Call) -> None:
+    def _send_all(self, lead: Call) -> None:
         """In a greenlet or thread of its own, which may have replies to read first."""
         if self._leader is not lead:
             return  # who started it was interrupted, and started another one
@@ -214,10 +195,10 @@ class Commands:
                 late = list(self._pending)
                 self._pending.clear()
                 self._pass_on(lead)
-            _fail([*lead.taken, *late], LayerUnreachable, self._abandoned.replace(UNKNOWN, _NOT_SENT))
+            fail([*lead.taken, *late], LayerUnreachable, self._abandoned.replace(UNKNOWN, _NOT_SENT))
             raise
 
-    def _pass_on(self, lead: _Call) -> None:
+    def _pass_on(self, lead: Call) -> None:
         """To the first of those who wait, if it still leads."""
         with self._lock:
             if self._leader is not lead:
@@ -225,7 +206,7 @@ class Commands:
             if not self._pending and not lead.expected:
                 self._leader = None
             elif lead.expected or threads_are_greenlets():
-                heir = _Call(b"")
+                heir = Call(b"")
                 heir.expected = lead.expected
                 _thread.start_new_thread(self._send_all, (heir,))
                 self._leader = heir
@@ -233,7 +214,7 @@ class Commands:
                 self._leader = self._pending[0]
                 self._pending[0].gate.release()
 
-    def _break_off(self, call: _Call, error: BaseException) -> None:
+    def _break_off(self, call: Call, error: BaseException) -> None:
         """Whoever waits or leads is being killed, or interrupted; what others asked for is done all the same."""
         with self._lock:
             if not call.done and call in self._pending:
@@ -253,11 +234,11 @@ class Commands:
             self._abandon(call)
         self._pass_on(call)
 
-    def _send_some(self, lead: _Call) -> None:
+    def _send_some(self, lead: Call) -> None:
         with self._lock:
             if self._leader is not lead:
                 raise LayerUnreachable(self._abandoned.replace(UNKNOWN, _NOT_SENT))
-            lead.taken, self._pending = _cut(self._pending)
+            lead.taken, self._pending = cut(self._pending)
             self._batches += 1
         if len(lead.taken) > 1:
             self._alone = _ALONE
@@ -266,8 +247,12 @@ class Commands:
         except _FAILURES as error:
             self._give_up(lead, error)
             return
-        expected: deque[_Call | None] = deque()
+        expected: deque[Call | None] = deque()
         packed: list[bytes] = []
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + _LOOK_EVERY
+            packed.append(HELLO)
+            expected.append(Look(self._look_at))
         for call in lead.taken:
             if call.asking:
                 packed.append(_ASKING)
@@ -282,7 +267,7 @@ class Commands:
             return
         self._read(lead, connection)
 
-    def _read(self, lead: _Call, connection: Any) -> None:
+    def _read(self, lead: Call, connection: Any) -> None:
         """The replies to what has been sent."""
         expected = lead.expected
         assert expected is not None
@@ -294,6 +279,8 @@ class Commands:
                     call.end(reply)
                     if call.left:
                         self._leave(call, reply)
+                    if isinstance(reply, ResponseError) and _is_a_replicas(reply):
+                        self._leave_replica()
                 expected.popleft()
         except _FAILURES as error:
             if isinstance(error, RedisTimeoutError) and any(call and call.unclaimed for call in expected):
@@ -304,14 +291,27 @@ class Commands:
                 connection.disconnect()
             self._give_up(lead, error)
 
-    def _leave(self, call: _Call, reply: Any) -> None:
+    def _look_at(self, hello: Any) -> None:
+        try:
+            self._server.check(hello)
+        except LayerUnreachable:
+            self._leave_replica()
+
+    def _leave_replica(self) -> None:
+        """Have the next commands connect anew, which finds the master, or says that this is none."""
+        if not self._is_replica:
+            self._is_replica = True
+            logger.warning("layer 'redis': %s has become a replica; connecting anew", self._server.shown)
+            self._demoted()
+
+    def _leave(self, call: Call, reply: Any) -> None:
         """Let a reply go to whom it is of use, once."""
         with self._lock:
             unclaimed, call.unclaimed = call.unclaimed, None
         if unclaimed is not None and call.error is None:
             unclaimed(reply)
 
-    def _hold(self, connection: Any, expected: Iterable[_Call | None]) -> None:
+    def _hold(self, connection: Any, expected: Iterable[Call | None]) -> None:
         """Leave a connection to a thread that waits longer for replies than those who asked."""
         unclaimed: list[Unclaimed | None] = []
         with self._lock:
@@ -342,26 +342,26 @@ class Commands:
             with self._lock:
                 self._held.remove(connection)
 
-    def _give_up(self, lead: _Call, error: Exception) -> None:
+    def _give_up(self, lead: Call, error: Exception) -> None:
         """Let a batch fail, and who came meanwhile: one bounded wait for all, not one after the other."""
         failure = self._server.failure(error)
         with self._lock:
             late = list(self._pending) if self._leader is lead else []
             if late:
                 self._pending.clear()
-        _fail(lead.taken, type(failure), str(failure))
-        _fail(lead.expected or (), type(failure), str(failure))
-        _fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
+        fail(lead.taken, type(failure), str(failure))
+        fail(lead.expected or (), type(failure), str(failure))
+        fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
         expected, lead.taken, lead.expected = lead.expected or (), (), None
         for call in expected:
             if call is not None and call.left and call.unclaimed is not None:
                 call.unclaimed(None)
 
-    def _abandon(self, lead: _Call) -> None:
+    def _abandon(self, lead: Call) -> None:
         if self._connection is not None:
             self._connection.disconnect()
         expected, lead.expected = lead.expected or (), None
-        _fail(expected, LayerUnavailable, self._abandoned)
+        fail(expected, LayerUnavailable, self._abandoned)
         for call in expected:
             if call is not None and call.unclaimed is not None:
                 call.unclaimed(None)
@@ -377,30 +377,18 @@ class Commands:
             if self._connection is None:
                 self._connection = self._server.pool("commands", self._server.timeout).make_connection()
             connection = self._connection
-        if connection.is_open and connection.is_stale():
+        if connection.is_open and (self._is_replica or connection.is_stale()):
             connection.disconnect()
         if not connection.is_open:
+            self._is_replica = False
             connection.connect()
+            self._next_look = time.monotonic() + _LOOK_EVERY
             if self._closed:
                 connection.disconnect()
                 raise LayerUnreachable(_CLOSED)
         return connection
 
 
-def _cut(pending: deque[_Call]) -> tuple[Sequence[_Call], deque[_Call]]:
-    """What goes out together, and the rest. Changes neither, for whoever calls may be interrupted."""
-    if len(pending) == 1:
-        return pending, deque()
-    size = 0
-    for number, call in enumerate(pending):
-        size += len(call.packed)
-        if number and (number == _BATCH_COMMANDS or size > _BATCH_BYTES):
-            return list(islice(pending, number)), deque(islice(pending, number, None))
-    return pending, deque()
-
-
-def _fail(calls: Iterable[_Call | None], kind: type[LayerUnavailable], reason: str) -> None:
-    for call in calls:
-        if call is not None and not call.done:
-            # Each its own: one object for all would collect the tracebacks of all.
-            call.end(error=kind(reason))
+def _is_a_replicas(error: ResponseError) -> bool:
+    # A script's says so further behind, before Redis 7.
+    return isinstance(error, ReadOnlyError) or "READONLY " in str(error)

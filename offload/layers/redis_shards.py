@@ -13,10 +13,12 @@ from hashlib import blake2b
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_commands import Commands, Unclaimed
+from offload.layers.redis_calls import Unclaimed
+from offload.layers.redis_commands import Commands
+from offload.layers.redis_owner import Owner
 from offload.layers.redis_scripts import PUSH, Script
 from offload.layers.redis_server import Refused, Server
-from offload.layers.redis_subscriber import Owner, Owners, Subscriber
+from offload.layers.redis_subscriber import Owners, Subscriber
 from offload.layers.redis_waits import Waits
 from offload.layers.redis_wire import Argument
 
@@ -36,7 +38,7 @@ class Shard:
         sharded: bool = False,
     ) -> None:
         self.shown = server.shown
-        self.commands = Commands(server)
+        self.commands = Commands(server, lambda: self.subscriber.renew())
         self.waits = Waits(server, self.commands)
         self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, owners, sharded)
         self._server = server

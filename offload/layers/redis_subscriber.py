@@ -17,7 +17,7 @@ import time
 import weakref
 from _thread import RLock
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_dialogue import ALL_BACK, PING, SUBSCRIBE, UNSUBSCRIBE, Dialogue, Request
 from offload.layers.redis_gathering import gather, is_worth_waiting
+from offload.layers.redis_owner import Owner
 from offload.layers.redis_server import Refused, Server, give_way
 from offload.layers.upstream import again
 
@@ -37,24 +38,6 @@ _LONGEST_DELAY = 0.5
 
 _MESSAGES = (b"message", b"smessage")
 _CLOSED = "layer 'redis' was closed meanwhile"
-
-
-class Owner(Protocol):
-    """What a subscriber calls, from its thread. None of it may wait or raise."""
-
-    def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
-        """Pairs of pub/sub channel and payload, which came together."""
-
-    def lost(self, names: Iterable[str], reason: str) -> None:
-        """These are not subscribed to until each is `restored`."""
-
-    def restored(self, name: str) -> None: ...
-
-    def refused(self, name: str) -> None:
-        """One that was lost may not be subscribed to any more, and is given up."""
-
-    def returned(self) -> None:
-        """A connection that was lost is back, with all that was subscribed to."""
 
 
 class Subscriber:
@@ -88,6 +71,7 @@ class Subscriber:
         self._writer: object = None  # who is writing
         self._connection: Any = None
         self._thread: threading.Thread | None = None
+        self._reader: threading.Thread | None = None  # the same, from when it runs
         self._stop: threading.Event | None = None
         self._closed = False
         self._lost: float | None = None  # when the connection was lost that is not back yet
@@ -144,6 +128,11 @@ class Subscriber:
         self._ensure_thread()
         self._write()
 
+    def renew(self) -> None:
+        """Connect anew. Does not wait."""
+        if (connection := self._connection) is not None:
+            connection.disconnect()
+
     def close(self, *, wait: bool = True) -> None:
         """For good.
 
@@ -168,18 +157,22 @@ class Subscriber:
         self._connection = None
 
     def _ensure_thread(self) -> None:
-        with self._lock:
-            if self._thread is not None:
-                return
-            self._stop = threading.Event()
-            thread = self._thread = threading.Thread(
-                target=self._run, args=(self._stop,), name="offload-redis-subscriber", daemon=True
-            )
-        # Not under the lock: starting waits for the thread.
+        thread = None
         try:
+            with self._lock:
+                if self._thread is not None:
+                    return
+                self._stop = threading.Event()
+                thread = self._thread = threading.Thread(
+                    target=self._run, args=(self._stop,), name="offload-redis-subscriber", daemon=True
+                )
+            # Not under the lock: starting waits for the thread.
             thread.start()
         except BaseException:
-            self._thread = None
+            with self._lock:
+                # It may run all the same, now or some time.
+                if thread is not None and self._reader is not thread:
+                    self._thread = None
             raise
 
     def _give_up(self, request: Request) -> bool:
@@ -224,6 +217,10 @@ class Subscriber:
     # Reading: the thread
 
     def _run(self, stop: threading.Event) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # who started it was interrupted, and has not seen it run
+            self._reader = self._thread
         try:
             # Reads return now and then, to look after silence and notes.
             pool = self._server.pool("subscriber", min(_SLOWEST_TICK, self._timeout / 4))
@@ -236,8 +233,7 @@ class Subscriber:
         finally:
             with self._lock:
                 # Otherwise it has ended by itself, and another may have been started.
-                ended = self._thread is threading.current_thread()
-                if ended:
+                if ended := self._thread is threading.current_thread():
                     self._thread = None
             if ended:
                 self._fail(LayerUnavailable(f"layer 'redis' gave up its connection to {self._server.shown}"))

@@ -22,9 +22,8 @@ from typing import Any
 import hiredis
 from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.sentinel import SentinelManagedConnection
 
 _READ_SIZE = 64 * 1024
 _MOST_OF = 0.9  # a timeout: what ends a wait before is none
@@ -120,9 +119,6 @@ class Wire:
         """The next reply. Waits for it as long as the connection's timeout allows."""
         while (reply := self._reader.gets()) is _NOTHING:
             self._read()
-        if type(reply) is ReadOnlyError and isinstance(self, SentinelManagedConnection):
-            self.disconnect()
-            raise RedisConnectionError("the previous master is now a replica")
         return reply
 
     def late_reply(self, deadline: float) -> Any:

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_commands import _Call
-from tests.layers.redis_receiver import redis_layers  # noqa: F401  # a fixture
+from offload.layers.ipc import IPCLayer
+from offload.layers.redis import RedisLayer
+from offload.layers.redis_calls import Call
+from tests.layers.hubs import HubProcess
+from tests.layers.redis_receiver import Receiver, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import RedisCluster, shared_redis_server, until  # noqa: F401  # a fixture
 
 PATIENCE = 10.0
@@ -28,7 +32,18 @@ class Stop(BaseException):
     """As Ctrl-C's."""
 
 
-def interrupted_at(place, kind, call, meanwhile):
+def in_the_layer(code):
+    return "layers/redis_" in code.co_filename
+
+
+def where_a_reader_starts(code):
+    # Not in what the interpreter's own locks are made of, which would be left in pieces.
+    return "offload/layers/" in code.co_filename or (
+        code.co_filename == threading.__file__ and code.co_name in ("start", "wait")
+    )
+
+
+def interrupted_at(place, kind, call, meanwhile, counts=in_the_layer):
     """Make a call and raise in it at the n-th place. Returns whether that was reached; `meanwhile` runs in it."""
     left = place
     reached = []
@@ -36,7 +51,7 @@ def interrupted_at(place, kind, call, meanwhile):
     def step(frame, event, argument):
         nonlocal left
         code = frame.f_code
-        if event not in ("call", "c_return") or "layers/redis_" not in code.co_filename:
+        if event not in ("call", "c_return") or not counts(code):
             return
         if event == "call" and code.co_name == "_lead":
             meanwhile()
@@ -83,6 +98,36 @@ def test_interrupted_question_for_a_clusters_slots_can_be_asked_again(
         assert place > 3
     finally:
         cluster.kill()
+
+
+@pytest.mark.parametrize("kind", ["redis", "ipc"])
+def test_interrupted_start_of_a_reader_leaves_one_or_none(shared_redis_server, tmp_path, kind):  # noqa: F811
+    name = {"redis": "offload-redis-subscriber", "ipc": "offload-ipc"}[kind]
+    hub = HubProcess(tmp_path / "hub.sock").started() if kind == "ipc" else None
+    place = 0
+    reached = True
+    try:
+        while reached:
+            place += 1
+            layer = RedisLayer(shared_redis_server.url) if kind == "redis" else IPCLayer(hub.path)
+            reached = interrupted_at(
+                place, Stop, partial(layer.new_channel, "reply"), lambda: None, where_a_reader_starts
+            )
+            receiver = in_time(Receiver, layer)
+            in_time(layer.group_add, "group", receiver.channel)
+            in_time(layer.group_send, "group", {"place": place})
+            assert receiver.next() == {"place": place}
+            # Not those that the interpreter itself was interrupted in making, which never run.
+            until(
+                lambda: sum(thread.name == name and thread.is_alive() for thread in threading.enumerate()) == 1,
+                "one reader",
+            )
+            layer.close()
+        assert place > 20
+    finally:
+        threading._limbo.clear()  # what the interpreter was interrupted in making is shown as threads for ever
+        if hub is not None:
+            hub.close()
 
 
 def in_time(call, *arguments):
@@ -196,7 +241,7 @@ def test_lead_that_was_lost_is_taken_by_those_who_wait(shared_redis_server, redi
     layer = redis_layers(shared_redis_server.url, timeout=0.1, connect_timeout=0.1)
     layer.check()
     commands = layer._ring.shards()[0].commands
-    commands._leader = _Call(b"", False)
+    commands._leader = Call(b"", False)
     threads = [threading.Thread(target=layer.send, args=("queue", {}), daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -99,6 +99,34 @@ def test_replica_is_no_server_for_a_layer(tmp_path, redis_server, redis_layers):
         layer.check()
 
 
+@pytest.mark.parametrize("what", ["send", "group_send"])
+def test_master_that_becomes_a_replica_is_left_though_it_keeps_its_connections(
+    tmp_path,
+    redis_server,  # noqa: F811
+    redis_layers,  # noqa: F811
+    what,
+):
+    with running_redis(tmp_path, repl_diskless_sync_delay="0") as master:
+        layer = redis_layers(redis_server.url)
+        receiver = joined(layer, "news")
+        layer.send("queue", {})
+        redis_server.run("REPLICAOF", "127.0.0.1", str(master.port))
+
+        def is_left():
+            try:
+                getattr(layer, what)("news", {"n": 1})
+            except LayerUnreachable as error:
+                return "it is a replica" in str(error)
+            return False
+
+        until(is_left, "the connection to be given up")
+        redis_server.run("REPLICAOF", "NO", "ONE")
+        until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to connect anew")
+        layer.send("queue", {})
+        layer.group_send("news", {"n": 2})
+        receiver.until({"n": 2})
+
+
 def test_text_that_is_none_is_its_senders_error_alone(redis_server, redis_layers):  # noqa: F811
     layer = redis_layers(redis_server.url, timeout=10)
     layer.check()
