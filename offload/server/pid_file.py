@@ -1,4 +1,7 @@
-"""The file that ``--pid`` names, with the supervisor's process id in it."""
+"""The file that ``--pid`` names, with the supervisor's process id in it.
+
+What is no file (``/dev/null``, a pipe) gets the number as well, and nothing else: it is nobody's own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 from typing import IO
 
 from offload.exceptions import ConfigurationError
@@ -34,10 +38,16 @@ class PidFile:
         """
         if self._path is None:
             return
+        number = f"{os.getpid()}\n"
         try:
+            if not _may_be_ours(self._path):
+                # Without waiting for somebody to read it.
+                with open(self._path, "w", opener=lambda path, how: os.open(path, how | os.O_NONBLOCK)) as device:
+                    device.write(number)
+                return
             file = self._locked(self._path)
             file.truncate(0)
-            file.write(f"{os.getpid()}\n")
+            file.write(number)
             file.flush()
         except OSError as error:
             raise ConfigurationError(f"cannot write the pid file {self._path!r}: {error.strerror}") from error
@@ -103,3 +113,10 @@ class PidFile:
             log.debug("the pid file %r was left alone: %s", place, error)
         # Only now may another server have it.
         file.close()
+
+
+def _may_be_ours(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ def application(environ, start_response):
 def project(tmp_path: Path) -> Path:
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
+
+
+def running(project: Path, *arguments: str) -> AbstractContextManager[Server]:
+    return serving("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
 
 
 def start(project: Path, *arguments: str) -> Server:
@@ -140,6 +145,30 @@ def test_pid_file_that_a_killed_server_left_is_taken_over(project: Path) -> None
     finally:
         first.stop()
     assert not (project / "offload.pid").exists()
+
+
+def test_pid_file_may_be_a_device_or_a_pipe_which_two_servers_may_have(project: Path) -> None:
+    os.mkfifo(project / "pids")
+    reader = os.open(project / "pids", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in ("/dev/null", "pids"):
+            with running(project, "--pid", path) as first, running(project, "--pid", path) as second:
+                for server in (first, second):
+                    server.signal(signal.SIGHUP)
+                    server.wait_for("was replaced and ended with status 0")
+                if path == "pids":
+                    assert os.read(reader, 100) == f"{first.process.pid}\n{second.process.pid}\n".encode()
+    finally:
+        os.close(reader)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert (project / "pids").is_fifo()
+
+
+def test_pid_file_that_cannot_be_written_is_told(project: Path) -> None:
+    os.mkfifo(project / "unread")
+    for path, why in (("unread", "No such device or address"), (".", "Is a directory"), ("none/pid", "No such file")):
+        with pytest.raises(AssertionError, match=f"offload: error: cannot write the pid file '{path}': {why}"):
+            start(project, "--pid", path)
 
 
 def test_stop_while_the_server_binds_leaves_nothing_behind(project: Path) -> None:
