@@ -79,10 +79,17 @@ class Signals:
         signal.set_wakeup_fd(-1)
         for number in (*_STOP, signal.SIGCHLD, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Ctrl-C, or a terminal's end, reaches the whole foreground group; the supervisor is the one to act on it. Not
+        # ignored, which programs that the application starts would inherit.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _do_nothing)
+            # Nor noticed by what waits in C.
+            signal.siginterrupt(number, False)
         # It may come at any time, and would end a process that does nothing about it.
         signal.signal(signal.SIGUSR1, lambda *_: logs.reopen_later())
         os.close(self._wake_reader)
         os.close(self._wake_writer)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """A signal's handler."""

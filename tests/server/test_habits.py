@@ -82,6 +82,31 @@ print("then ended with", job.wait())
 """
 
 
+STARTS_PROGRAMS = """
+import os, signal, subprocess
+
+def application(environ, start_response):
+    start_response("200 OK", [("Connection", "close")])
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # Meant for the whole group of a terminal.
+        os.kill(os.getpid(), number)
+        program = subprocess.Popen(["sleep", "60"])
+        program.send_signal(number)
+        try:
+            yield f"{program.wait(5)} ".encode()
+        finally:
+            program.kill()
+"""
+
+
+def test_programs_that_the_application_starts_have_the_usual_signals(project: Path) -> None:
+    (project / "shop.py").write_text(STARTS_PROGRAMS)
+    with running(project) as server:
+        answer = server.ask(b"GET / HTTP/1.0\r\n\r\n")
+        assert answer.endswith(b"\r\n\r\n-2 -1 ")
+        assert len(server.pids) == 1
+
+
 def test_server_in_the_background_of_a_terminal_stops_when_it_writes_and_goes_on_in_the_foreground(
     project: Path,
 ) -> None:
