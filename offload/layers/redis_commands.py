@@ -350,21 +350,25 @@ class Commands:
             if late:
                 self._pending.clear()
         fail(lead.taken, type(failure), str(failure))
-        fail(lead.expected or (), type(failure), str(failure))
+        self._fail_unknown(lead, type(failure), str(failure))
         fail(late, LayerUnreachable, str(failure).replace(UNKNOWN, _NOT_SENT))
-        expected, lead.taken, lead.expected = lead.expected or (), (), None
-        for call in expected:
-            if call is not None and call.left and call.unclaimed is not None:
-                call.unclaimed(None)
+        lead.taken = ()
 
     def _abandon(self, lead: Call) -> None:
         if self._connection is not None:
             self._connection.disconnect()
+        self._fail_unknown(lead, LayerUnavailable, self._abandoned)
+
+    def _fail_unknown(self, lead: Call, kind: type[LayerUnavailable], reason: str) -> None:
+        """Of what was sent, what has no reply yet will get none."""
         expected, lead.expected = lead.expected or (), None
-        fail(expected, LayerUnavailable, self._abandoned)
-        for call in expected:
-            if call is not None and call.unclaimed is not None:
-                call.unclaimed(None)
+        unanswered = [call for call in expected if call is not None and not call.done]
+        fail(expected, kind, reason)
+        for call in unanswered:
+            with self._lock:
+                unclaimed, call.unclaimed = call.unclaimed, None
+            if unclaimed is not None and not self._closed:
+                unclaimed(None)
 
     @property
     def _abandoned(self) -> str:

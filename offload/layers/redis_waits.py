@@ -58,7 +58,7 @@ class Waits:
 
         Args:
             unclaimed: is called, from another thread, with an item that came after an exception from here, and with
-                None when it is never known whether one did.
+                None, also before that exception, when it is never known whether one did. With None it must not wait.
             goes_on: is asked before each round, and given what ends the waiting from another thread.
 
         Raises:
@@ -75,6 +75,8 @@ class Waits:
                     _thread.start_new_thread(self._leave, (place, unclaimed))
                 else:
                     self._give_up(place)
+                    if place.asked and not self._closed:
+                        unclaimed(None)
             if isinstance(error, _FAILURES):
                 raise self._server.failure(error) from None
             raise
@@ -109,7 +111,9 @@ class Waits:
             command = pack(("BLPOP", *keys, f"{max(0.001, left):.3f}"))
             place.asked = True
             place.wire.send([command])
-            found = _item(place.wire.reply())
+            reply = place.wire.reply()
+            place.asked = not isinstance(reply, RedisError)
+            found = _item(reply)
             place.asked = False
             if found is not None:
                 return found

@@ -1,9 +1,13 @@
 """The Redis layer when one of those who use it is killed, or interrupted, while others use it."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -357,6 +361,77 @@ def test_message_that_may_have_been_taken_is_counted_when_nobody_ever_knows(tmp_
             layer.receive(["queue"], 0)
         assert layer.statistics()["lost"] == 0
     until(lambda: layer.statistics()["lost"] == 1, "the message to be counted")
+
+
+@pytest.mark.parametrize("command", [b"EVALSHA", b"BLPOP"])
+def test_message_whose_answer_is_cut_off_is_counted(redis_server, redis_layers, command):  # noqa: F811
+    sender = redis_layers(redis_server.url)
+    with Cutter(redis_server.port) as cutter:
+        layer = redis_layers(f"redis://127.0.0.1:{cutter.port}")
+        assert layer.receive(["queue"], 0) is None
+        cutter.cut_after(command)
+        if command == b"EVALSHA":
+            sender.send("queue", {})
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(layer.receive, ["queue"], 20)
+            assert cutter.came.wait(10)
+            if command == b"BLPOP":
+                sender.send("queue", {})
+            until(lambda: redis_server.run("LLEN", "channel:queue") == 0, "the message to be taken")
+            cutter.close()
+            with pytest.raises(LayerUnavailable):
+                waiting.result(10)
+    assert layer.statistics()["lost"] == 1
+
+
+class Cutter:
+    """Stands between a layer and its server, and keeps the answers from a command on until it is closed."""
+
+    def __init__(self, port):
+        self.came = threading.Event()
+        self._server_port = port
+        self._word = None
+        self._sockets = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def cut_after(self, word):
+        self._word = word
+
+    def close(self):
+        self._listener.close()
+        for end in self._sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += near, far
+                threading.Thread(target=self._forth, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._back, args=(far, near), daemon=True).start()
+
+    def _forth(self, near, far):
+        with near, contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                if self._word is not None and self._word in data:
+                    self.came.set()
+                far.sendall(data)
+
+    def _back(self, far, near):
+        with far, contextlib.suppress(OSError):
+            while data := far.recv(65536):
+                if not self.came.is_set():
+                    near.sendall(data)
 
 
 def test_message_for_a_killed_receiver_of_several_shards_goes_to_the_next(redis_server, tmp_path):  # noqa: F811
