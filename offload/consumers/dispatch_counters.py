@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 log = logging.getLogger("offload.consumer")
 
 TELL_SECONDS = 60.0
-"""What was given up is summed up once in this time, at most."""
+"""What was given up or postponed is summed up once in this time, at most."""
 
-_GIVEN_UP = ("too_busy", "silent", "unavailable", "lost")
+_TOLD = ("too_busy", "silent", "unavailable", "postponed", "lost")
 
 
 @dataclass
@@ -43,12 +43,28 @@ class DispatchCounters:
     lost: int = 0
 
     def __post_init__(self) -> None:
-        self._told = dict.fromkeys(_GIVEN_UP, 0)
+        self._told = dict.fromkeys(_TOLD, 0)
         self._timer: threading.Timer | None = None
 
     def give_up(self, counter: str) -> None:
         """Count a message that was given up. Each has its own line in the log; those of a minute have their sum."""
         setattr(self, counter, getattr(self, counter) + 1)
+        self._tell_later()
+
+    def postpone(self, path: str, why: object) -> None:
+        """Count a disconnect message that could not be sent at once. The first has its own line in the log; it is often
+        so for all clients at the same time, so that the others of that minute have their sum alone.
+
+        Args:
+            path: its connection's.
+            why: it could not.
+        """
+        if self.postponed == self._told["postponed"]:
+            log.warning("the disconnect message for %s waits, as others may: %s", path, why)
+        self.postponed += 1
+        self._tell_later()
+
+    def _tell_later(self) -> None:
         if self._timer is None:
             self._timer = timer = threading.Timer(TELL_SECONDS, self._tell)
             timer.daemon = True
@@ -64,9 +80,9 @@ class DispatchCounters:
         self._timer = None
         counts = self._all()
         grown = {name: counts[name] - told for name, told in self._told.items() if counts[name] > told}
-        self._told = {name: counts[name] for name in _GIVEN_UP}
+        self._told = {name: counts[name] for name in _TOLD}
         log.warning(
-            "messages for workers given up within %g s: %s",
+            "messages for workers given up, or postponed, within %g s: %s",
             TELL_SECONDS,
             ", ".join(f"{name} {count}" for name, count in grown.items()),
         )

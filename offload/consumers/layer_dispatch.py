@@ -144,6 +144,10 @@ class LayerDispatch:
         turn = self.begin(content, after is not None and (after.saved or after.outcome is None), None)
         try:
             self.layer.send(DISCONNECT, content)
+        except ChannelFull:
+            self.counters.full += 1
+            self.forget(turn)
+            raise
         except LayerUnreachable:
             self.counters.unreachable += 1
             self.forget(turn)
@@ -283,15 +287,17 @@ class LayerConsumers:
     def disconnect(self, content: Content) -> None:
         """Have the disconnect consumer run, and the connection's session dropped; nothing waits for that."""
         dispatch, after, own = self._dispatch, self._open_turn, None
+        why: object = "it is unknown how its last consumer has ended"
         if after is None:
             Note(saved=self.saved).put_into(content)
             try:
                 own = dispatch.send_disconnect(content, None)
                 if own is None:
                     return
+                why = "it is unknown whether it was sent"
             except (ChannelFull, LayerUnreachable) as error:
-                log.warning("the disconnect message for %s waits: %s", content["path"], error)
-        dispatch.counters.postponed += 1
+                why = error
+        dispatch.counters.postpone(content["path"], why)
         dispatch.postponed.add(content, after, own=own)
 
     def end(self) -> None:

@@ -319,18 +319,25 @@ def test_what_was_given_up_is_summed_up_once_in_a_while(
     counters = pair.dispatch.counters
 
     def sums() -> list[str]:
-        said = "messages for workers given up within 0.3 s: "
+        said = "messages for workers given up, or postponed, within 0.3 s: "
         return [text.partition(said)[2] for text in caplog.messages if said in text]
 
     for _ in range(3):
         counters.give_up("silent")
     counters.give_up("lost")
-    until(lambda: sums() == ["silent 3, lost 1"], "the first sum")
+    for _ in range(3):
+        counters.postpone("/", "it is full")
+    until(lambda: sums() == ["silent 3, postponed 3, lost 1"], "the first sum")
+    counters.postpone("/other", "it is away")
     counters.give_up("too_busy")
-    until(lambda: sums() == ["silent 3, lost 1", "too_busy 1"], "the second sum")
+    until(lambda: sums() == ["silent 3, postponed 3, lost 1", "too_busy 1, postponed 1"], "the second sum")
+    assert [text for text in caplog.messages if "waits" in text] == [
+        "the disconnect message for / waits, as others may: it is full",
+        "the disconnect message for /other waits, as others may: it is away",
+    ]
     counters.give_up("unavailable")
     pair.dispatch.stop(time.monotonic())
     assert caplog.messages[-1] == (
         "messages for workers: turns 0, full 0, unreachable 0, in_doubt 0, too_busy 1, silent 3, unavailable 1, "
-        "dropped 0, postponed 0, lost 1"
+        "dropped 0, postponed 4, lost 1"
     )
