@@ -74,7 +74,8 @@ def configure(
     Args:
         layer: an address such as ``redis://127.0.0.1:6379/0`` (or several, for shards), a layer object, or a
             callable that makes one. It connects when it is first used. ``ipc:`` means the directory of this call.
-        alias: the name under which ``Channel(name, alias=...)`` finds it. Configuring an alias again replaces it.
+        alias: the name under which ``Channel(name, alias=...)`` finds it. Configuring an alias again replaces it, and
+            closes its layer, unless another alias has it or a callable made it.
         routing: a list of routes, or its dotted path, for the consumers of this alias.
         origins: ``policy(origin, host) -> bool`` decides which pages may open WebSockets; both as the handshake's
             header fields say, without one "" is given for the host.
@@ -89,8 +90,8 @@ def configure(
             # Not the one in which the process happens to be when the layer is first used.
             directory = os.getcwd() if isinstance(layer, str) and layer.lstrip().lower().startswith("ipc:") else None
             _state.aliases[alias] = _Alias(layer, routing, directory)
-            if previous is not None and previous.layer is not None and not _is_used(previous.layer):
-                previous.layer.close()
+            if previous is not None:
+                _close_unless_used(previous)
         elif routing is not None:
             if alias not in _state.aliases:
                 raise ConfigurationError(f"alias {alias!r} has routing but no layer; give configure() its address, too")
@@ -108,8 +109,12 @@ def configure(
             _state.decorators.update(decorators)
 
 
-def _is_used(layer: Layer) -> bool:
-    return any(layer is entry.source or layer is entry.layer for entry in _state.aliases.values())
+def _close_unless_used(previous: _Alias) -> None:
+    layer = previous.layer
+    if layer is None or callable(previous.source):
+        return  # what a callable has made may be what it, or another one, makes next time; dropped, it ends by itself
+    if not any(layer is entry.source or layer is entry.layer for entry in _state.aliases.values()):
+        layer.close()
 
 
 def is_configured(alias: str = DEFAULT) -> bool:

@@ -273,6 +273,20 @@ def test_configuring_a_layer_that_is_in_use_does_not_close_it(layer: MemoryLayer
     assert received == [{"n": 1}, {"n": 2}, {"n": 3}], "a layer that no alias has any more is closed"
 
 
+def test_configuring_another_layer_does_not_close_what_a_callable_made(layer: MemoryLayer) -> None:
+    received: list[Any] = []
+    name = layer.new_channel("reply")
+    layer.attach(name, lambda delivery: received.append(delivery.content))
+    configuration.configure(lambda: layer)
+    Channel(name).send({"n": 1})
+    configuration.configure(lambda: layer, routing=[])
+    Channel(name).send({"n": 2})
+    configuration.configure(lambda: layer, alias="second")
+    configuration.configure(MemoryLayer())
+    Channel(name, alias="second").send({"n": 3})
+    assert received == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
 def test_ipc_means_the_directory_in_which_it_was_configured(
     layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
