@@ -60,6 +60,8 @@ class Commands:
         self._demoted = demoted
         self._is_replica = False  # the connection's server
         self._next_look = 0.0
+        self._patience = server.connect_timeout + 2 * server.timeout
+        self._is_watched = False
         self._lock = RLock()
         self._pending: deque[Call] = deque()
         self._leader: Call | None = None
@@ -145,17 +147,16 @@ class Commands:
 
     def _wait(self, call: Call) -> None:
         """Until it is done, or leads."""
-        # Each step on the network is bounded, so it is only a lead that was lost that leaves all as it was for so long.
-        patience = self._server.connect_timeout + 2 * self._server.timeout
+        if self._is_watched or self._watch_greenlets():
+            call.gate.acquire()
+            return
         seen: object = None
-        while not call.gate.acquire(True, patience):
+        while not call.gate.acquire(True, self._patience):
             with self._lock:
-                leader = self._leader
-                if call.done or leader is call:
+                if call.done or self._leader is call:
                     call.gate.acquire(False)
                     return
-                state = (self._batches, leader, leader and leader.expected and len(leader.expected))
-                if state != seen:
+                if (state := self._state()) != seen:
                     seen = state
                 elif call in self._pending:
                     # Should whoever led still be there, it has the connection for itself.
@@ -163,6 +164,40 @@ class Commands:
                     return
                 else:
                     call.end(error=self._server.silence())
+
+    def _state(self) -> object:
+        """Each step on the network is bounded, so it is only a lead that was lost that leaves this as it was for
+        longer than their patience."""
+        leader = self._leader
+        return self._batches, leader, leader and leader.expected and len(leader.expected)
+
+    def _watch_greenlets(self) -> bool:
+        """Have one greenlet look after the lead for all that wait: with a timer for each, a crowd's commands cost a
+        third more. Returns False where threads are threads."""
+        if threads_are_greenlets():
+            _thread.start_new_thread(self._watch, ())
+            self._is_watched = True
+        return self._is_watched
+
+    def _watch(self) -> None:
+        seen: object = None
+        try:
+            while True:
+                time.sleep(self._patience)
+                with self._lock:
+                    lost = self._leader
+                    if lost is None:
+                        return
+                    if (state := self._state()) != seen:
+                        seen = state
+                        continue
+                    unsent = [call for call in lost.taken if call not in self._pending]
+                    self._pending, lost.taken = deque([*unsent, *self._pending]), ()
+                    self._connection = None
+                    self._fail_unknown(lost, LayerUnavailable, str(self._server.silence()))
+                    self._pass_on(lost)
+        finally:
+            self._is_watched = False
 
     def _lead(self, call: Call) -> None:
         """In a caller's thread or greenlet: send until its own command is done, and leave the rest to the next."""

@@ -117,6 +117,33 @@ layer.close()
     run_beside(redis_server, program, kind)
 
 
+def test_lead_that_was_lost_among_greenlets_is_found_again(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from collections import deque
+from offload.exceptions import LayerUnavailable
+from offload.layers.redis import RedisLayer
+from offload.layers.redis_calls import Call
+layer = RedisLayer(sys.argv[1], timeout=0.1, connect_timeout=0.1)
+layer.check()
+commands = layer._ring.shards()[0].commands
+with gevent.Timeout(20):
+    lost = commands._leader = Call(b"")
+    on_its_way = gevent.spawn(layer.send, "queue", {"n": 0})
+    gevent.sleep(0)
+    lost.expected = deque([commands._pending.popleft()])
+    waiting = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(1, 4)]
+    gevent.joinall([on_its_way, *waiting])
+    assert isinstance(on_its_way.exception, LayerUnavailable), on_its_way
+    assert all(greenlet.successful() for greenlet in waiting), waiting
+    while commands.is_busy or commands._is_watched:
+        gevent.sleep(0.01)
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
 def test_killed_writer_on_the_subscribers_connection_leaves_no_half_command(tmp_path):
     program = """
 from gevent import monkey; monkey.patch_all()
