@@ -31,11 +31,18 @@ class Directory:
 
     def __init__(self, chdir: str | None, pythonpath: str | None) -> None:
         self._chdir = chdir
-        self._name = chdir if chdir is not None and os.path.isabs(chdir) else os.path.join(_current(), chdir or "")
+        if chdir is None:
+            self._name = _current()
+        else:
+            self._name = chdir if os.path.isabs(chdir) else os.path.join(_current(), chdir)
         self._pythonpath = [place for place in (pythonpath or "").split(",") if place]
         self._on_path: list[str] = []
+        # Where there is code that runs.
+        self._settled: str | None = None
         # By name, where what is importable was at the start.
         self._at_the_start: dict[str, str] = {}
+        # From where it was at any time since.
+        self._moved: dict[str, str] = {}
 
     def enter(self) -> None:
         """Go where the name leads now, and make that importable in place of where it led before.
@@ -46,11 +53,36 @@ class Directory:
         try:
             if self._chdir is not None or self._on_path:
                 os.chdir(self._name)
+            self._take_over()
         except OSError as error:
-            # Whoever was started where it may not go by itself stays there.
-            if self._chdir is not None or not isinstance(error, PermissionError):
-                name = self._name if self._chdir is None else self._chdir
-                raise ConfigurationError(f"cannot change to the directory {name!r}: {error.strerror}") from error
+            if self._chdir is None and isinstance(error, PermissionError):
+                # It was started where it may not go by itself, and stays there.
+                return
+            name = self._name if self._chdir is None else self._chdir
+            raise ConfigurationError(f"cannot change to the directory {name!r}: {error.strerror}") from error
+
+    def settle(self) -> None:
+        """What was entered last is of use."""
+        self._settled = self._on_path[-1]
+
+    def go_back(self) -> bool:
+        """Return to what was of use, from what is not.
+
+        Returns:
+            Whether it has left for another directory.
+        """
+        if self._settled is None or self._settled == self._on_path[-1]:
+            return False
+        try:
+            os.chdir(self._settled)
+            self._take_over()
+        except OSError:
+            # Taken away meanwhile: there is nothing to go back to.
+            return False
+        return True
+
+    def _take_over(self) -> None:
+        """Make the current directory importable in place of the last one."""
         places = [*(os.path.abspath(place) for place in reversed(self._pythonpath)), os.getcwd()]
         moved = dict(zip(self._on_path, places, strict=False))
         sys.path[:] = [moved.get(place, place) for place in sys.path]
@@ -71,12 +103,12 @@ class Directory:
             names = (self._name, *sys.path)
             self._at_the_start = {name: as_at_the_start(os.path.realpath(name)) for name in names}
             return
-        moved = {os.path.realpath(name): start for name, start in self._at_the_start.items()}
-        moved = {now: start for now, start in moved.items() if now != start}
-        if moved:
-            os.environ[MOVED_VARIABLE] = json.dumps(moved)
-        else:
-            os.environ.pop(MOVED_VARIABLE, None)
+        for name, start in self._at_the_start.items():
+            now = os.path.realpath(name)
+            if now != start:
+                self._moved[now] = start
+        if self._moved:
+            os.environ[MOVED_VARIABLE] = json.dumps(self._moved)
 
 
 def _current() -> str:

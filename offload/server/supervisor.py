@@ -187,11 +187,17 @@ class Supervisor:
         child.kill_at = time.monotonic() + self._seconds_to_leave
 
     def _not_replaced(self, child: Child, old: Child, how: str) -> None:
-        self._to_replace.clear()
         log.error("not reloaded, the old %ses go on: %d %s", self.what, child.pid, child.failure or how)
+        self._give_up_reload()
         if old.pid not in self._children and old.slot is not None:
             # It died meanwhile, and its place was left to the replacement.
             self._restart_later(old, 0.0)
+
+    def _give_up_reload(self) -> None:
+        """No process is replaced any more; one that has to be started again gets the code of those that run."""
+        self._to_replace.clear()
+        if self.directory.go_back():
+            self._pid_file.renew()
 
     def _patience(self) -> float | None:
         moments = self._restarts.moments()
@@ -272,8 +278,8 @@ class Supervisor:
         if not self._served:
             self._error = BootError(f"the {self.what} cannot be started: {error.strerror}")
         elif replaces is not None:
-            self._to_replace.clear()
             log.error("not reloaded, the old %ses go on: no other can be started: %s", self.what, error.strerror)
+            self._give_up_reload()
         else:
             self._try_again(slot, self.what, error, partial(self._fork_server, slot))
 
@@ -341,6 +347,7 @@ class Supervisor:
             # It was too late, and is on its way out.
             return
         child.ready = True
+        self.directory.settle()
         log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
             self._served = True

@@ -170,3 +170,45 @@ def test_a_link_that_leads_nowhere_leaves_the_old_processes_serving(releases: Re
         wait_gone(server.pids[0])
         server.wait_for("is ready", times=2)
         assert ask(server) == "r1 in r1"
+
+
+def test_a_release_that_does_not_boot_is_left_again(releases: Releases) -> None:
+    (releases.r2 / "shop.py").write_text("raise RuntimeError('not yet')")
+    arguments = ("--chdir", str(releases.current), "--pid", "shop.pid")
+    with serving("shop", "--layer", "memory://", *arguments, cwd="/", workers=2) as server:
+        releases.switch(releases.r2)
+        for attempt in (1, 2):
+            server.signal(signal.SIGHUP)
+            server.wait_for("not reloaded, the old server processes go on: .*not yet", times=attempt)
+        for pid in server.pids:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_for("is ready", times=4)
+        assert ask(server) == "r1 in r1"
+        assert (releases.r1 / "shop.pid").read_text() == f"{server.process.pid}\n"
+        shutil.copy(releases.r1 / "shop.py", releases.r2)
+        server.signal(signal.SIGHUP)
+        server.wait_for("was replaced and ended with status 0", times=2)
+        assert ask(server) == "r2 in r2"
+        assert (releases.r2 / "shop.pid").read_text() == f"{server.process.pid}\n"
+
+
+def test_a_directory_that_is_taken_away_from_a_server_ends_nothing(releases: Releases, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    environ = {"PYTHONPATH": f"{releases.r1}:{ROOT}"}
+    app = APP.replace("{Path.cwd().name}", "nothing")
+    (releases.r1 / "shop.py").write_text(app)
+    with serving("shop", "--layer", "memory://", "--pid", "shop.pid", cwd=place, env=environ) as server:
+        shutil.rmtree(place)
+        os.kill(server.pids[0], signal.SIGKILL)
+        server.wait_for("is ready", times=2)
+        server.signal(signal.SIGHUP)
+        server.wait_for(f"not reloaded, .*: cannot change to the directory '{place}': No such file or directory")
+        assert ask(server) == "r1 in nothing"
+        # As good as new.
+        place.mkdir()
+        reload(server)
+        assert (place / "shop.pid").read_text() == f"{server.process.pid}\n"
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert list(place.iterdir()) == []
