@@ -114,6 +114,10 @@ class Supervisor:
         # Workers listen to the layer alone.
         return self.settings.bind if self.entry == Supervisor.entry else ()
 
+    @property
+    def _what_several(self) -> str:
+        return f"{self.what}es" if self.what.endswith("s") else f"{self.what}s"
+
     # The loop.
 
     def _watch(self) -> None:
@@ -147,7 +151,7 @@ class Supervisor:
             try:
                 self.directory.enter()
             except ConfigurationError as error:
-                log.error("not reloaded, the old %ses go on: %s", self.what, error)
+                log.error("not reloaded, the old %s go on: %s", self._what_several, error)
                 return
             self._pid_file.renew()
             self._begin_reload()
@@ -187,7 +191,7 @@ class Supervisor:
         child.kill_at = time.monotonic() + self._seconds_to_leave
 
     def _not_replaced(self, child: Child, old: Child, how: str) -> None:
-        log.error("not reloaded, the old %ses go on: %d %s", self.what, child.pid, child.failure or how)
+        log.error("not reloaded, the old %s go on: %d %s", self._what_several, child.pid, child.failure or how)
         self._give_up_reload()
         if old.pid not in self._children and old.slot is not None:
             # It died meanwhile, and its place was left to the replacement.
@@ -278,7 +282,7 @@ class Supervisor:
         if not self._served:
             self._error = BootError(f"the {self.what} cannot be started: {error.strerror}")
         elif replaces is not None:
-            log.error("not reloaded, the old %ses go on: no other can be started: %s", self.what, error.strerror)
+            log.error("not reloaded, the old %s go on: no other can be started: %s", self._what_several, error.strerror)
             self._give_up_reload()
         else:
             self._try_again(slot, self.what, error, partial(self._fork_server, slot))

@@ -192,6 +192,14 @@ def test_a_release_that_does_not_boot_is_left_again(releases: Releases) -> None:
         assert (releases.r2 / "shop.pid").read_text() == f"{server.process.pid}\n"
 
 
+def test_a_worker_tells_of_a_release_that_does_not_boot(releases: Releases) -> None:
+    (releases.r2 / "shop.py").write_text("raise RuntimeError('not yet')")
+    with serving("worker", "shop", "--chdir", str(releases.current), cwd="/") as worker:
+        releases.switch(releases.r2)
+        worker.signal(signal.SIGHUP)
+        worker.wait_for("not reloaded, the old workers go on: .*not yet")
+
+
 def test_a_directory_that_is_taken_away_from_a_server_ends_nothing(releases: Releases, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
