@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import sys
 import threading
 import time
 from _thread import RLock
@@ -26,13 +27,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.redis_calls import HELLO, Call, Look, Unclaimed, cut, fail
 from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import UNKNOWN, Server, give_way
+from offload.layers.redis_server import UNKNOWN, Server, give_way, is_a_replicas
 from offload.layers.redis_wire import Argument, pack, threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
@@ -125,6 +126,12 @@ class Commands:
         return reply
 
     def _run(self, command: tuple[Argument, ...], asking: bool, unclaimed: Unclaimed | None = None) -> Any:
+        if self._leader is not None and self._is_nested():
+            apart = Commands(self._server, self._demoted)
+            try:
+                return apart._run(command, asking, unclaimed)
+            finally:
+                apart.close()
         call = Call(pack(command), asking, unclaimed)
         try:
             with self._lock:
@@ -144,6 +151,18 @@ class Commands:
         if call.error is not None:
             raise call.error
         return call.reply
+
+    def _is_nested(self) -> bool:
+        """Whether a signal's handler, or another that runs when it likes, sends in the middle of its own thread's send,
+        which cannot go on before. Greenlets are not asked, of which a crowd is to be fast."""
+        if self._is_watched or threads_are_greenlets():
+            return False
+        frame = sys._getframe(1).f_back  # of who runs this command
+        while frame is not None:
+            if frame.f_code is Commands._run.__code__ and frame.f_locals["self"] is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def _wait(self, call: Call) -> None:
         """Until it is done, or leads."""
@@ -314,7 +333,7 @@ class Commands:
                     call.end(reply)
                     if call.left:
                         self._leave(call, reply)
-                    if isinstance(reply, ResponseError) and _is_a_replicas(reply):
+                    if isinstance(reply, ResponseError) and is_a_replicas(reply):
                         self._leave_replica()
                 expected.popleft()
         except _FAILURES as error:
@@ -426,8 +445,3 @@ class Commands:
                 connection.disconnect()
                 raise LayerUnreachable(_CLOSED)
         return connection
-
-
-def _is_a_replicas(error: ResponseError) -> bool:
-    # A script's says so further behind, before Redis 7.
-    return isinstance(error, ReadOnlyError) or "READONLY " in str(error)

@@ -26,6 +26,7 @@ from redis.exceptions import (
     InvalidResponse,
     MasterDownError,
     MovedError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -284,6 +285,12 @@ def _is_replica(hello: object) -> bool:
         return False
     fields = dict(zip(hello[::2], hello[1::2], strict=False))
     return fields.get(b"role") == b"replica" and fields.get(b"mode") != b"cluster"
+
+
+def is_a_replicas(error: ResponseError) -> bool:
+    """Whether this is how a replica refuses to write."""
+    # A script's error says so further behind, before Redis 7.
+    return isinstance(error, ReadOnlyError) or "READONLY " in str(error)
 
 
 def _greeting(name: str, to_master: bool = False) -> Callable[[Any], None]:

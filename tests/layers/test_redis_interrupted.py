@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -191,6 +192,48 @@ def test_interrupted_send_is_raised_as_it_is_and_harms_nobody(
             break
         place += 1
     assert place > 10
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_handler_that_sends_in_the_middle_of_its_threads_send_is_not_held_up(
+    shared_redis_server,  # noqa: F811
+    redis_layers,  # noqa: F811
+    crowd,
+):
+    layer = redis_layers(shared_redis_server.url, timeout=PATIENCE, capacity=1000)
+    layer.session_save("mine", {"n": 1}, 60)
+    commands = layer._ring.shards()[0].commands
+    others = []
+
+    def step(frame, event, argument):
+        nonlocal left
+        if event not in ("call", "c_return") or not in_the_layer(frame.f_code):
+            return
+        left -= 1
+        if not left:
+            if crowd:
+                others.append(threading.Thread(target=layer.session_load, args=("mine",), daemon=True))
+                others[-1].start()
+            layer.send("audit", {"place": place})
+
+    place = 0
+    left = 0
+    while left <= 0:
+        place += 1
+        left = place
+        started = time.monotonic()
+        sys.setprofile(step)
+        try:
+            found = layer.session_load("mine")
+        finally:
+            sys.setprofile(None)
+        assert found == {"n": 1}
+        assert time.monotonic() - started < PATIENCE, place
+        for other in others:
+            other.join(PATIENCE)
+    assert place > 20
+    assert not commands.is_busy
+    assert {layer.receive(["audit"], 0)[1]["place"] for _ in range(1, place)} == set(range(1, place))
 
 
 @pytest.mark.parametrize("connected", [True, False])
