@@ -55,6 +55,8 @@ class LayerDispatch:
         self._turns: dict[int, Turn] = {}
         # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
         self._left: dict[int, Turn] = {}
+        # The messages that are waited for: whose they are, their channels, and their places in their connection.
+        self.in_hand: dict[int, tuple[LayerConsumers, str, int]] = {}
         self._absence = Absence(layer, self._look)
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
@@ -68,6 +70,8 @@ class LayerDispatch:
 
     def stop(self, deadline: float) -> None:
         """Send what was postponed until then (on the monotonic clock), or never."""
+        for consumers, channel, order in [*self.in_hand.values()]:
+            consumers.hand_over(channel, order + 1)
         waiting = len(self.postponed)
         if waiting:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
@@ -232,13 +236,15 @@ class LayerDispatch:
 class LayerConsumers:
     """One WebSocket's consumers, run by workers. The gateway calls one method at a time, in order."""
 
-    __slots__ = ("_dispatch", "_gave_up", "_open_turn", "latency", "reply_channel", "saved")
+    __slots__ = ("_dispatch", "_gave_up", "_is_over", "_open_turn", "latency", "reply_channel", "saved")
 
     def __init__(self, dispatch: LayerDispatch, reply_channel: str) -> None:
         self._dispatch = dispatch
         # A turn of which nobody knows yet how it ended; nothing may follow it before that is known.
         self._open_turn: Turn | None = None
         self._gave_up = False
+        # Whether its disconnect message is with those that go out as the process ends.
+        self._is_over = False
         self.reply_channel = reply_channel
         self.saved = False
         self.latency: float | None = None
@@ -267,7 +273,7 @@ class LayerConsumers:
 
     def receive(self, content: Content) -> None:
         """Have the receive consumer run. Where that cannot be, the connection closes."""
-        if self._gave_up or self._open_turn is not None:
+        if self._gave_up or self._is_over or self._open_turn is not None:
             # Open, where the consumer accepted by hand and was not heard of again: the gateway is closing then.
             self._dispatch.counters.dropped += 1
             return
@@ -286,6 +292,8 @@ class LayerConsumers:
 
     def disconnect(self, content: Content) -> None:
         """Have the disconnect consumer run, and the connection's session dropped; nothing waits for that."""
+        if self._is_over:
+            return
         dispatch, after, own = self._dispatch, self._open_turn, None
         why: object = "it is unknown how its last consumer has ended"
         if after is None:
@@ -302,12 +310,31 @@ class LayerConsumers:
 
     def end(self) -> None:
         """The handshake was refused. A connect consumer that runs all the same is followed by its disconnect."""
-        turn = self._open_turn
-        if turn is not None:
-            content: Content = {"reply_channel": self.reply_channel, "path": turn.path, "order": 1, "code": ABNORMAL}
-            self._dispatch.postponed.add(content, turn, only_after=RAN)
+        if self._is_over:
+            return
+        if self._open_turn is not None:
+            self._follow(self._open_turn, CONNECT, 1)
         elif self.saved:
             self._dispatch.drop_session(self.reply_channel)
+
+    def hand_over(self, channel: str, order: int) -> None:
+        """The process ends while this connection's message is with the workers: nobody will be there to send its
+        disconnect message when that one has ended.
+
+        Args:
+            channel: that message's.
+            order: the disconnect message's place in the connection.
+        """
+        self._is_over = True
+        if self._open_turn is not None:
+            self._dispatch.counters.postponed += 1
+            self._follow(self._open_turn, channel, order)
+
+    def _follow(self, turn: Turn, channel: str, order: int) -> None:
+        """A message of which nobody knows yet how it ends is followed by a disconnect message."""
+        content: Content = {"reply_channel": self.reply_channel, "path": turn.path, "order": order, "code": ABNORMAL}
+        # A connect consumer may refuse, and is followed by nothing then.
+        self._dispatch.postponed.add(content, turn, only_after=RAN if channel == CONNECT else None)
 
     def _run(self, channel: str, content: Content) -> str:
         """Give a message to the workers, and wait for the outcome."""
@@ -315,6 +342,14 @@ class LayerConsumers:
         dispatch.counters.turns += 1
         # Before it is sent, and until more is known: this greenlet may be killed in between.
         self._open_turn = turn = dispatch.begin(content, self.saved, self.latency)
+        dispatch.in_hand[turn.number] = (self, channel, content["order"])
+        try:
+            return self._wait_for(turn, channel, content)
+        finally:
+            del dispatch.in_hand[turn.number]
+
+    def _wait_for(self, turn: Turn, channel: str, content: Content) -> str:
+        dispatch = self._dispatch
         try:
             doubt = dispatch.send_patiently(channel, content)
         except OffloadError:

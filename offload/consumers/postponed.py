@@ -52,6 +52,11 @@ class _Waiting:
     def is_due(self) -> bool:
         return self.only_after is None or (self.after is not None and self.after.outcome == self.only_after)
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it may become due yet."""
+        return self.only_after is not None and self.after is not None and self.after.outcome is None
+
 
 class Postponed:
     """What waits to be sent.
@@ -128,17 +133,40 @@ class Postponed:
         if thread is not None and thread.is_alive():
             why: str | None = "the process ends before the layer has answered"
         else:
-            why = self._send_all(deadline, min(deadline, time.monotonic() + patience))
+            why = self._send_all(deadline, patience)
         with self._lock:
             self._has_ended = True
             rest = [*self._waiting] if self._in_hand is None else [self._in_hand, *self._waiting]
             self._waiting.clear()
         for item in rest:
-            self._lose(item, why or "the process ends")
+            self._lose(item, why or "the process ends before the message ahead of it is known to have ended")
 
-    def _send_all(self, deadline: float, return_deadline: float) -> str | None:
+    def _send_all(self, deadline: float, patience: float) -> str | None:
         """Returns why the rest cannot be sent, or None when all is done."""
         in_doubt: list[_Waiting] = []
+        with self._lock:
+            undecided = [item for item in self._waiting if item.is_undecided]
+            self._waiting = deque(item for item in self._waiting if not item.is_undecided)
+        return_deadline = min(deadline, time.monotonic() + patience)
+        why = self._send_waiting(deadline, return_deadline, in_doubt)
+        for item in undecided:
+            turn = item.after
+            # Not for one of which nothing has been heard for so long.
+            if why is None and turn is not None and (turn.heard or turn.sent) + patience > time.monotonic():
+                self._wait(turn, deadline)
+        self._waiting.extend(item for item in undecided if not item.is_undecided)
+        why = why or self._send_waiting(deadline, return_deadline, in_doubt)
+        for item in in_doubt:
+            assert item.own is not None
+            if self._wait(item.own, deadline):
+                self._forget(item.own)
+            else:
+                self._lose(item, "the process ends before anything was heard of it")
+        self._waiting.extend(item for item in undecided if item.is_undecided)
+        return why
+
+    def _send_waiting(self, deadline: float, return_deadline: float, in_doubt: list[_Waiting]) -> str | None:
+        """The same for those that are decided; what may have been sent is added to `in_doubt`."""
         why: str | None = None
         while self._waiting and why is None:
             item = self._waiting.popleft()
@@ -154,12 +182,6 @@ class Postponed:
                     time.sleep(LAST_PAUSE_SECONDS)
             except OffloadError as error:
                 self._lose(item, str(error))
-        for item in in_doubt:
-            assert item.own is not None
-            if self._wait(item.own, deadline):
-                self._forget(item.own)
-            else:
-                self._lose(item, "the process ends before anything was heard of it")
         return why
 
     def _serve(self) -> None:
@@ -223,5 +245,5 @@ class Postponed:
         for turn in (item.after, item.own):
             if turn is not None:
                 self._forget(turn)
-        if item.is_due:
-            self._lost(item.content["path"], why, item.own is not None)
+        if item.is_due or item.is_undecided:
+            self._lost(item.content["path"], why, item.own is not None or item.is_undecided)

@@ -12,7 +12,7 @@ from offload.consumers import configuration
 from offload.consumers.postponed import LOOK_SECONDS
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.consumers.turns import Turn
-from offload.exceptions import WorkersUnavailable
+from offload.exceptions import DenyConnection, OffloadError, WorkersUnavailable
 from tests.consumers.pair import Pair, connect
 from tests.redis_server import until
 from tests.serving import DEADLINE
@@ -221,3 +221,82 @@ def test_a_message_that_is_being_sent_when_the_process_ends_is_waited_for(
     assert caplog.text.count(lost) == pair.dispatch.counters.lost == (0 if answers else 1)
     gate.set()
     pair.work(DISCONNECT)
+
+
+class InHand:
+    """A message whose consumer runs, for as long as the test likes, as the process ends."""
+
+    def __init__(self, pair: Pair, channel: str, error: Exception | None = None) -> None:
+        self.pair = pair
+        self._began, self._gate = threading.Event(), threading.Event()
+        self._error = error
+        pair.act = self._act
+        self.worker = pair.beside(lambda: pair.work(channel))
+        self.owner = pair.beside(self._connect if channel == CONNECT else self._receive)
+        assert self._began.wait(DEADLINE)
+
+    def _act(self, message: Message) -> None:
+        if message.channel_name != DISCONNECT:
+            self._began.set()
+            self._gate.wait(DEADLINE)
+            if self._error is not None:
+                raise self._error
+
+    def _connect(self) -> None:
+        # As the gateway does.
+        try:
+            self.pair.consumers.connect(self.pair.content())
+        except OffloadError:
+            self.pair.consumers.end()
+        else:
+            self.pair.consumers.disconnect(self.pair.content(code=1006))
+
+    def _receive(self) -> None:
+        self.pair.consumers.receive(self.pair.content(text="one", order=4))
+        self.pair.consumers.disconnect(self.pair.content(code=1006, order=5))
+
+    def end(self) -> None:
+        self._gate.set()
+        for thread in (self.worker, self.owner):
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
+
+def test_a_process_that_ends_sends_the_disconnect_of_a_connection_whose_consumer_runs(pair: Pair) -> None:
+    connect(pair)
+    in_hand = InHand(pair, RECEIVE)
+    pair.dispatch.stop(soon())
+    taken = pair.worker.receive([DISCONNECT], DEADLINE)
+    assert taken is not None
+    assert (taken[1]["order"], taken[1]["code"]) == (5, 1006)
+    in_hand.end()
+    # Not once more, by the one who waited for that consumer.
+    assert pair.worker.receive([DISCONNECT], 0) is None
+    assert pair.dispatch.counters.lost == 0
+
+
+@pytest.mark.parametrize(("error", "disconnects"), [(None, 1), (DenyConnection(), 0), (ValueError(), 0)])
+def test_a_process_that_ends_waits_for_what_a_connect_consumer_decides(
+    pair: Pair, error: Exception | None, disconnects: int
+) -> None:
+    pair.dispatch.patience = DEADLINE
+    in_hand = InHand(pair, CONNECT, error)
+    stopping = pair.beside(lambda: pair.dispatch.stop(soon()))
+    until(lambda: pair.dispatch.counters.postponed == 1, "the end's beginning")
+    assert pair.worker.receive([DISCONNECT], 0) is None
+    in_hand.end()
+    stopping.join(DEADLINE)
+    for _ in range(disconnects):
+        pair.work(DISCONNECT)
+    assert pair.worker.receive([DISCONNECT], 0) is None
+    assert pair.dispatch.counters.lost == 0
+    assert pair.settled()
+
+
+def test_a_process_that_ends_says_which_connect_consumer_has_not(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    in_hand = InHand(pair, CONNECT)
+    pair.dispatch.stop(time.monotonic() + 0.1)
+    assert pair.dispatch.counters.lost == 1
+    why = "the process ends before the message ahead of it is known to have ended"
+    assert f"the disconnect consumer for / may not have run: {why}" in caplog.text
+    in_hand.end()
