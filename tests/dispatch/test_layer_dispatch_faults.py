@@ -16,9 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.dispatch.site import Site, take, text
-from tests.redis_server import RedisServer, redis_server  # noqa: F401  # a fixture
+from tests.protocol.frames import close
+from tests.redis_server import RedisServer, redis_server, until  # noqa: F401  # a fixture
 from tests.serving import DEADLINE, ROOT
-from tests.websocket.sockets import is_silent, upgrade
+from tests.websocket.sockets import is_silent, receive_until, upgrade
 
 SOON = ("--dispatch-timeout", "3")
 
@@ -70,6 +71,32 @@ def test_messages_that_wait_for_workers_keep_no_request_waiting(site: Site) -> N
         # Its greenlet waits for us now, and the next handshake for that greenlet.
         assert server.ask(b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").endswith(b"/page")
         assert is_silent(client)
+
+
+@pytest.mark.parametrize("outlasts", [False, True])
+def test_a_connect_consumer_that_runs_during_a_reload_is_followed_by_its_disconnect(site: Site, outlasts: bool) -> None:
+    server = site.serve("--graceful-timeout", "2" if outlasts else "20")
+    site.work()
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as client:
+        client.sendall(upgrade("/slow"))
+        until((site.directory / "held").exists, "the connect consumer", DEADLINE)
+        server.signal(signal.SIGHUP)
+        if outlasts:
+            assert receive_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+            (site.directory / "released").touch()
+        else:
+            server.wait_for(r"server process \d+ is ready", times=2)
+            (site.directory / "released").touch()
+            head, _, frame = receive_until(client, (1012).to_bytes(2, "big")).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert frame == b"\x88\x02\x03\xf4"
+            client.sendall(close(1012))
+    server.wait_for(r"server process \d+ was replaced and ended with status 0")
+    until(lambda: (site.directory / "notes").read_text().count("\n") == 2, "both consumers", DEADLINE)
+    assert [line.split()[1] for line in (site.directory / "notes").read_text().splitlines()] == [
+        "connect",
+        "disconnect",
+    ]
 
 
 def test_a_long_consumer_is_waited_for_until_its_worker_is_killed_and_then_closes_with_1011(site: Site) -> None:
