@@ -27,7 +27,7 @@ from offload.layers.redis_address import RedisAddress
 from offload.layers.redis_calls import Unclaimed
 from offload.layers.redis_commands import Commands
 from offload.layers.redis_scripts import PUSH_ACROSS, Script
-from offload.layers.redis_server import Refused, SlotMoved
+from offload.layers.redis_server import Refused, SlotMoved, refuse_real_thread
 from offload.layers.redis_shards import Pushed, Ring, Shard
 from offload.layers.redis_subscriber import Subscriber
 from offload.layers.redis_wire import Argument
@@ -201,6 +201,7 @@ class Cluster(Ring):
         """Ask for the slots, unless they are known."""
         if self._client is not None and not self._stale:
             return
+        refuse_real_thread()
         # A signal may raise anywhere in here, and the next must be able to ask all the same.
         if self._client is None:
             started = time.monotonic()

@@ -52,8 +52,7 @@ class Commands:
     """Runs commands over one connection.
 
     Args:
-        demoted: is called when the server is found to have become a replica while it was connected to. It must not
-            wait.
+        demoted: is called, and may not wait, when the server is found to have become a replica meanwhile.
     """
 
     def __init__(self, server: Server, demoted: Callable[[], None]) -> None:
@@ -61,6 +60,7 @@ class Commands:
         self._demoted = demoted
         self._is_replica = False  # the connection's server
         self._next_look = 0.0
+        self._thread_of = server.thread_of
         self._patience = server.connect_timeout + 2 * server.timeout
         self._is_watched = False
         self._lock = RLock()
@@ -112,8 +112,8 @@ class Commands:
         """For good. Whoever waits for a reply gets ``LayerUnavailable``."""
         with self._lock:
             self._closed = True
-            connections = [*self._held, *([] if self._connection is None else [self._connection])]
-        for connection in connections:
+            connections = [*self._held, self._connection]
+        for connection in filter(None, connections):
             connection.disconnect()
 
     def drop(self) -> None:
@@ -126,6 +126,8 @@ class Commands:
         return reply
 
     def _run(self, command: tuple[Argument, ...], asking: bool, unclaimed: Unclaimed | None = None) -> Any:
+        if self._thread_of is not None and self._thread_of() != self._server.home:
+            self._server.check_thread()
         if self._leader is not None and self._is_nested():
             apart = Commands(self._server, self._demoted)
             try:
@@ -153,8 +155,8 @@ class Commands:
         return call.reply
 
     def _is_nested(self) -> bool:
-        """Whether a signal's handler, or another that runs when it likes, sends in the middle of its own thread's send,
-        which cannot go on before. Greenlets are not asked, of which a crowd is to be fast."""
+        """Whether a signal's handler or the like sends in the middle of its own thread's send. Greenlets are not asked,
+        of which a crowd is to be fast."""
         if self._is_watched or threads_are_greenlets():
             return False
         frame = sys._getframe(1).f_back  # of who runs this command

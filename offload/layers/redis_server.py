@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -58,6 +59,15 @@ def give_way() -> None:
         time.sleep(0)
 
 
+def refuse_real_thread() -> None:
+    """Raises ``LayerUnreachable`` in a real thread among greenlets."""
+    if threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub:
+        raise LayerUnreachable(
+            "layer 'redis' cannot be used by a real thread of a process that gevent has patched; have a greenlet of the"
+            " main thread do it"
+        )
+
+
 class Refused(LayerUnreachable):
     """The server has answered with an error, and executed nothing."""
 
@@ -99,6 +109,12 @@ class Server:
         self.shown = address.shown
         self.timeout = timeout
         self.connect_timeout = connect_timeout
+        self.thread_of: Callable[[], int] | None = None
+        """What tells in which thread of the system a greenlet runs, where gevent has patched this process."""
+        if threads_are_greenlets():
+            self.thread_of = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")
+        self.home = 0
+        """The thread of the greenlets, once it is known: connections are of use to its event loop alone."""
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
         self._address = address
@@ -157,6 +173,12 @@ class Server:
         """
         for connection in list(self._made):
             connection.disconnect()
+
+    def check_thread(self) -> None:
+        """As `refuse_real_thread`, and quick."""
+        if self.thread_of is not None and self.thread_of() != self.home:
+            refuse_real_thread()
+            self.home = self.thread_of()
 
     def check(self, hello: object) -> None:
         """Raises ``LayerUnreachable`` where a server of that answer to ``HELLO`` is of no use."""

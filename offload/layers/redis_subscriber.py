@@ -84,6 +84,7 @@ class Subscriber:
         Raises:
             LayerUnavailable: messages may come all the same, for a while.
         """
+        self._server.check_thread()
         # This goes to the server and back even when an earlier `unsubscribe` has not been written yet: what was sent
         # before is then read before the answer, while nobody wants it.
         request = Request(SUBSCRIBE, name, threading.Event())

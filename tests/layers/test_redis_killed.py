@@ -144,6 +144,34 @@ layer.close()
     run_beside(redis_server, program)
 
 
+def test_real_thread_among_greenlets_is_refused(redis_server):  # noqa: F811
+    program = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys
+from offload.exceptions import LayerUnreachable
+from offload.layers.redis import RedisLayer
+layer = RedisLayer(sys.argv[1])
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except LayerUnreachable as error:
+        return str(error)
+pool = gevent.get_hub().threadpool
+calls = (layer.send, "queue", {}), (layer.new_channel, "reply"), (layer.receive, ["queue"], 0), (layer.check,)
+with gevent.Timeout(20):
+    for _ in range(2):
+        for call in calls:
+            assert pool.apply(refused, call) == (
+                "layer 'redis' cannot be used by a real thread of a process that gevent has patched; have a greenlet of"
+                " the main thread do it"
+            )
+        layer.send("queue", {})
+        assert gevent.spawn(layer.receive, ["queue"], 0).get() == ("queue", {})
+layer.close()
+"""
+    run_beside(redis_server, program)
+
+
 def test_killed_writer_on_the_subscribers_connection_leaves_no_half_command(tmp_path):
     program = """
 from gevent import monkey; monkey.patch_all()
