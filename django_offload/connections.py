@@ -29,10 +29,17 @@ def before_consumer() -> None:
 
 def give_back() -> None:
     """Give back the connections of databases and caches; each of them, also where another's end fails."""
-    with ExitStack() as stack:
-        stack.callback(close_caches)
-        for connection in connections.all(initialized_only=True):
-            # Only a test's transaction is open out here; closing its connection would lose it, which is why Django's
-            # test client keeps close_old_connections from running, too.
-            if not connection.in_atomic_block:
-                stack.callback(connection.close)
+    # Only a test's transaction is open out here; closing its connection would lose it, which is why Django's test
+    # client keeps close_old_connections from running, too.
+    open_ones = [
+        connection
+        for connection in connections.all(initialized_only=True)
+        if connection.connection is not None and not connection.in_atomic_block
+    ]
+    try:
+        if open_ones:
+            with ExitStack() as stack:
+                for connection in open_ones:
+                    stack.callback(connection.close)
+    finally:
+        close_caches()

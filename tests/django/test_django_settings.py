@@ -328,7 +328,7 @@ def test_connections_are_closed_after_a_consumer_whatever_their_age(
 def test_every_connection_is_given_back_where_the_end_of_one_fails(
     closings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = SimpleNamespace(in_atomic_block=False, close=lambda: 1 / 0)
+    broken = SimpleNamespace(connection=True, in_atomic_block=False, close=lambda: 1 / 0)
     monkeypatch.setattr(connections, "all", lambda **kwargs: [broken, connections["default"], broken])
     monkeypatch.setattr(caches["default"], "close", lambda **kwargs: closings.append("cache closed"))
 
