@@ -64,12 +64,10 @@ def check_result(consumer: Callable[..., Any], result: object) -> None:
 
 @functools.lru_cache(256)
 def _is_to_be_run(kind: type) -> bool:
+    # As the interpreter looks them up: whatever a metaclass answers to any name.
+    names = {name for base in kind.__mro__ for name in vars(base)}
     # A greenlet, too, has a method throw, and has been started.
-    return (
-        hasattr(kind, "__await__")
-        or hasattr(kind, "athrow")
-        or (hasattr(kind, "throw") and hasattr(kind, "__next__"))
-    )  # fmt: skip
+    return "__await__" in names or "athrow" in names or {"throw", "__next__"} <= names
 
 
 def run_plain(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -84,7 +84,18 @@ class Lazy:
         raise AssertionError("it was looked at")
 
 
-@pytest.mark.parametrize("make", [lambda: True, lambda: "text", lambda: gevent.spawn(int), Lazy])
+class Answering(type):
+    """A metaclass that has an answer to everything."""
+
+    def __getattr__(cls, name: str) -> str:
+        return name
+
+
+class Answered(metaclass=Answering):
+    pass
+
+
+@pytest.mark.parametrize("make", [lambda: True, lambda: "text", lambda: gevent.spawn(int), Lazy, Answered])
 def test_consumer_may_return_anything_else(layer: MemoryLayer, make: Callable[[], object]) -> None:
     client = Client(layer, route("websocket.connect", lambda message: make()))
     client.connect()
