@@ -317,7 +317,7 @@ class Commands:
             expected.append(call)
         lead.expected, lead.taken = expected, ()
         try:
-            connection.send(packed)
+            connection.send(packed, now)
         except _FAILURES as error:
             self._give_up(lead, error)
             return

@@ -42,6 +42,7 @@ class Wire:
     _turn: RLock | None = None
     _opened_by = 0  # a process
     _is_waiting = False  # or was interrupted while it waited
+    _began = 0.0  # when something was sent last, after which all waits begin
     _reads: Iterator[None]
 
     def connect(self) -> None:
@@ -94,10 +95,15 @@ class Wire:
         """Send commands, in one piece."""
         self.send([pack(command) for command in commands])
 
-    def send(self, packed: Iterable[bytes]) -> None:
-        """As `write`, for what `pack` has made of commands."""
+    def send(self, packed: Iterable[bytes], now: float | None = None) -> None:
+        """As `write`, for what `pack` has made of commands.
+
+        Args:
+            now: of the monotonic clock, where the caller has just looked.
+        """
         data = b"".join(packed)
         self._is_waiting = False
+        self._began = time.monotonic() if now is None else now
 
         def send(sock: Any) -> None:
             sent = sock.send(data)
@@ -212,13 +218,10 @@ class Wire:
             self._is_waiting = False
 
     def _through(self, act: Callable[[Any], Any]) -> Any:
-        sock = self._wired
-        started = time.monotonic()
         try:
-            return act(sock)
+            return act(self._wired)
         except OSError as error:
-            timeout = sock.gettimeout()
-            if not _is_of_a_socket(error, started, timeout):
+            if not _is_of_a_socket(error, self._began, self._wired.gettimeout()):
                 raise
             if isinstance(error, TimeoutError) and error.errno is None:
                 raise RedisTimeoutError(str(error)) from error
