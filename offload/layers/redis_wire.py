@@ -42,7 +42,6 @@ class Wire:
     _turn: RLock | None = None
     _opened_by = 0  # a process
     _is_waiting = False  # or was interrupted while it waited
-    _began = 0.0  # when something was sent last, after which all waits begin
     _reads: Iterator[None]
 
     def connect(self) -> None:
@@ -103,7 +102,7 @@ class Wire:
         """
         data = b"".join(packed)
         self._is_waiting = False
-        self._began = time.monotonic() if now is None else now
+        began = time.monotonic() if now is None else now
 
         def send(sock: Any) -> None:
             sent = sock.send(data)
@@ -112,10 +111,10 @@ class Wire:
 
         try:
             if self._turn is None:
-                self._through(send)
+                self._through(send, began)
             else:
                 with self._turn:
-                    self._through(send)
+                    self._through(send, began)
         except BaseException:
             # Half a command may be on its way, also when who sends it is being killed.
             self.disconnect()
@@ -185,7 +184,8 @@ class Wire:
 
     def _read(self) -> None:
         self._is_waiting = self._turn is None
-        if self._through(self._read_some) is _NOTHING:
+        # Its own time: another thread may write meanwhile.
+        if self._through(self._read_some, time.monotonic()) is _NOTHING:
             self.disconnect()
             raise RedisConnectionError("connection closed by the server")
         self._is_waiting = False
@@ -217,11 +217,11 @@ class Wire:
                 raise TimeoutError("timed out")
             self._is_waiting = False
 
-    def _through(self, act: Callable[[Any], Any]) -> Any:
+    def _through(self, act: Callable[[Any], Any], began: float) -> Any:
         try:
             return act(self._wired)
         except OSError as error:
-            if not _is_of_a_socket(error, self._began, self._wired.gettimeout()):
+            if not _is_of_a_socket(error, began, self._wired.gettimeout()):
                 raise
             if isinstance(error, TimeoutError) and error.errno is None:
                 raise RedisTimeoutError(str(error)) from error

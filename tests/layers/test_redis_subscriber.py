@@ -6,6 +6,8 @@ import time
 import weakref
 
 import pytest
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
@@ -200,3 +202,26 @@ def test_server_that_has_no_possible_name_is_unreachable_and_ends_no_thread_for_
             layer.open_inbox()
         assert str(caught.value).startswith("layer 'redis' cannot reach redis://a..b:6379/0: ")
         assert time.monotonic() - start < 2
+
+
+def test_read_keeps_its_own_time_while_another_thread_writes(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url)
+    connection = layer._ring.shards()[0]._server.pool("subscriber", 0.3).make_connection()
+    connection.connect()
+    raised = []
+
+    def read():
+        try:
+            connection.reply()
+        except (OSError, RedisError) as error:
+            raised.append(type(error))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        while reader.is_alive():
+            connection.send([b""])
+            reader.join(0.01)
+    finally:
+        connection.disconnect()
+    assert raised == [RedisTimeoutError]
