@@ -11,9 +11,9 @@ from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
 from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
 from offload.gateway.gevent_websocket import ApplicationSocket, Server
-from offload.gateway.handler import HttpHandler
 from offload.gateway.http import Application, Environ
 from offload.gateway.origins import Origins
+from offload.gateway.serving import RequestServer
 from offload.gateway.socket_handler import SocketHandler
 from offload.gateway.upgrade import UpgradeResponse
 from offload.protocol.request import Request
@@ -46,7 +46,7 @@ class ApplicationSockets(FrameGateway):
         self.hub = gevent.get_hub()
 
     def offer(
-        self, http: HttpHandler, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
+        self, http: RequestServer, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
         """See `offload.gateway.http.Sockets`."""
         handler = SocketHandler(self, http, connection, request, environ, response)

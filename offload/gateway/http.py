@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from offload.gateway.access import AccessLog
 from offload.gateway.environ import EnvironBuilder
 from offload.gateway.handler import HttpHandler
+from offload.gateway.serving import RequestServer
 from offload.gateway.upgrade import UpgradeResponse
 from offload.protocol.request import HttpError, HttpLimits, Request
 from offload.protocol.response import FieldNames
@@ -46,7 +47,7 @@ class Sockets(Protocol):
     """Offers the application the sockets of upgrade requests that nobody took."""
 
     def offer(
-        self, http: HttpHandler, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
+        self, http: RequestServer, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
         """Put a socket into the environ; the application may take it instead of answering."""
 

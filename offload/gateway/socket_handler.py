@@ -19,10 +19,10 @@ from greenlet import getcurrent
 
 from offload.gateway.frame_handler import FrameHandler, State
 from offload.gateway.gevent_websocket import ApplicationSocket
-from offload.gateway.handler import HttpHandler
 from offload.gateway.http import Environ
 from offload.gateway.mailbox import Overflow
 from offload.gateway.reply import message_frame
+from offload.gateway.serving import RequestServer
 from offload.gateway.upgrade import UpgradeResponse, checked_handshake, refusal_fields
 from offload.protocol.request import HttpError, Request
 from offload.protocol.websocket import INTERNAL_ERROR, NORMAL
@@ -65,7 +65,7 @@ class SocketHandler(FrameHandler):
     def __init__(
         self,
         gateway: ApplicationSockets,
-        http: HttpHandler,
+        http: RequestServer,
         connection: Connection,
         request: Request,
         environ: Environ,
