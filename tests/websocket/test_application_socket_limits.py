@@ -54,28 +54,30 @@ def test_client_that_pings_and_does_not_read_the_pongs_costs_a_bounded_amount(se
         receive_until(sock, b"\x8a\x04last")
 
 
-def test_application_that_does_not_receive_holds_its_client_back(server: Server) -> None:
-    ask(server, "/begin")
-    message = frame(Opcode.BINARY, b"x" * 65536)
-    with open_by_hand(server, "/later", until=b"begun") as sock:
-        before = resident_bytes(server.pids[0])
-        # A second without room means that nobody reads.
-        sock.settimeout(1)
-        sent = 0
-        with contextlib.suppress(TimeoutError):
-            while True:
-                sent += sock.send(message[sent % len(message) :])
-                assert sent < 64 * MIB, "the server reads all that comes"
-        assert resident_bytes(server.pids[0]) - before < 8 * MIB
-        ask(server, "/decide")
-        # Whole messages come back; the last one was cut off by the time-out.
-        sock.settimeout(DEADLINE)
-        expected = sent // len(message)
-        reader = sock.makefile("rb")
-        for _ in range(expected):
-            head = reader.read(10)
-            assert head == b"\x82\x7f" + (65536).to_bytes(8, "big")
-            assert len(reader.read(65536)) == 65536
+def test_application_that_does_not_receive_holds_its_client_back() -> None:
+    # Without pings, which would come between the messages.
+    with serving(APP, "--ws-queue", "4", "--ws-ping-interval", "0", cwd=ROOT) as server:
+        ask(server, "/begin")
+        message = frame(Opcode.BINARY, b"x" * 65536)
+        with open_by_hand(server, "/later", until=b"begun") as sock:
+            before = resident_bytes(server.pids[0])
+            # A second without room means that nobody reads.
+            sock.settimeout(1)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    sent += sock.send(message[sent % len(message) :])
+                    assert sent < 64 * MIB, "the server reads all that comes"
+            assert resident_bytes(server.pids[0]) - before < 8 * MIB
+            ask(server, "/decide")
+            # Whole messages come back; the last one was cut off by the time-out.
+            sock.settimeout(DEADLINE)
+            expected = sent // len(message)
+            reader = sock.makefile("rb")
+            for _ in range(expected):
+                head = reader.read(10)
+                assert head == b"\x82\x7f" + (65536).to_bytes(8, "big")
+                assert len(reader.read(65536)) == 65536
 
 
 def test_unread_client_is_not_taken_for_a_dead_one() -> None:
