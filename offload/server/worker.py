@@ -18,7 +18,8 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from offload.consumers import configuration
-from offload.consumers.dispatch import LATER_PAUSE, LATER_TRIES, Dispatch, name_of
+from offload.consumers.dispatch import LATER_PAUSE, LATER_TRIES, Dispatch
+from offload.consumers.plain import name_of
 from offload.consumers.routing import WEBSOCKET_CHANNELS
 from offload.consumers.turns import ANNOUNCE_SECONDS
 from offload.consumers.worker_turns import WorkerTurns

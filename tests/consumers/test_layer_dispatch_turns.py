@@ -21,6 +21,15 @@ from tests.redis_server import until
 from tests.serving import DEADLINE
 
 
+def connect_late(pair: Pair) -> None:
+    """The connect consumer runs when its client has been answered 503."""
+    with pytest.raises(WorkersUnavailable):
+        pair.consumers.connect(pair.content())
+    pair.consumers.end()
+    pair.work(CONNECT)
+    until(pair.settled, "the end of the turn")
+
+
 def test_one_message_is_with_the_workers_at_a_time(pair: Pair) -> None:
     connect(pair)
     owner = pair.beside(lambda: pair.consumers.receive(pair.content(text="one")))
@@ -58,11 +67,7 @@ def test_a_connect_consumer_that_refuses_too_late_is_followed_by_nothing(pair: P
         raise DenyConnection
 
     pair.act = deny
-    with pytest.raises(WorkersUnavailable):
-        pair.consumers.connect(pair.content())
-    pair.consumers.end()
-    pair.work(CONNECT)
-    until(pair.settled, "the end of the turn")
+    connect_late(pair)
     assert pair.worker.receive([DISCONNECT], 0) is None
 
 
@@ -280,11 +285,7 @@ def test_the_session_of_a_connect_consumer_that_refuses_too_late_is_dropped(pair
         raise error
 
     pair.act = keep_and_refuse
-    with pytest.raises(WorkersUnavailable):
-        pair.consumers.connect(pair.content())
-    pair.consumers.end()
-    pair.work(CONNECT)
-    until(pair.settled, "the end of the turn")
+    connect_late(pair)
     assert pair.owner.session_load(pair.name) is None
     assert pair.worker.receive([DISCONNECT], 0) is None
 
