@@ -26,8 +26,8 @@ from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
-from offload.layers.addresses import shown_value
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.schemes import shown_value
+from offload.layers.addresses.urls import layer_from_url
 
 KEYS = ("BACKEND", "CONFIG", "ROUTING", "URL")
 BACKENDS = ("offload.layers.ipc.IPCLayer", "offload.layers.redis.RedisLayer", "offload.layers.memory.MemoryLayer")

@@ -18,7 +18,7 @@ class MessageTooLarge(OffloadError):
 
 
 class InvalidChannelName(OffloadError, TypeError):
-    """A channel or group name breaks the rules for names (see ``offload.layers.names``)."""
+    """A channel or group name breaks the rules for names (see ``offload.layers.words.names``)."""
 
 
 class LayerUnavailable(OffloadError):

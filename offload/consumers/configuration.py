@@ -15,7 +15,7 @@ from typing import Any
 from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 
 LayerSource = str | Sequence[str] | Layer | Callable[[], Layer]
 RoutingSource = str | Sequence[Any]

@@ -16,7 +16,7 @@ from typing import Any
 from offload.consumers.plain import check_plain
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.interfaces import Content
-from offload.layers.names import check_channel
+from offload.layers.words.names import check_channel
 
 Consumer = Callable[..., Any]
 CONNECT, RECEIVE, DISCONNECT = WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")

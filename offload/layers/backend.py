@@ -1,4 +1,4 @@
-"""What a backend of a layer fills in; ``offload.layers.base`` calls it, with checked names and with bytes."""
+"""What a backend of a layer fills in; ``offload.layers.front`` calls it, with checked names and with bytes."""
 
 from __future__ import annotations
 

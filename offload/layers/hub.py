@@ -24,10 +24,11 @@ import time
 from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
-from offload.layers import hub_place, ipc_path
-from offload.layers import ipc_wire as wire
+from offload.layers import hub_place
+from offload.layers.ipc import path as ipc_path
+from offload.layers.ipc import wire
 from offload.layers.hub_exchange import Exchange, Peer
-from offload.layers.settings import LayerSettings
+from offload.layers.words.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")
 

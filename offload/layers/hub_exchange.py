@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from offload.exceptions import ChannelFull
-from offload.layers import ipc_wire as wire
-from offload.layers.broker import Broker, _Queue
-from offload.layers.settings import LayerSettings
+from offload.layers.ipc import wire
+from offload.layers.memory.broker import Broker, _Queue
+from offload.layers.words.settings import LayerSettings
 
 SLOWEST = 1.0
 """Longest time that a sender is held up because the process it sends to is slow."""

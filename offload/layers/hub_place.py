@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 
-from offload.layers import ipc_path
+from offload.layers.ipc import path as ipc_path
 
 _PAUSE = 1.0
 

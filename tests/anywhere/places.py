@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from offload.interfaces import Delivery, Layer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 from tests.layers.hubs import HubProcess
 from tests.redis_server import running_redis
 from tests.serving import ROOT

@@ -175,7 +175,7 @@ def test_children_forked_while_threads_send_are_not_held_up(meeting: Place) -> N
 
 FORK_WHILE_BUILDING = """
 import threading, traceback, warnings
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 warnings.simplefilter("ignore", DeprecationWarning)
 
 begun, go_on = threading.Event(), threading.Event()
@@ -353,7 +353,7 @@ def test_configuring_again_gives_the_earlier_connection_back(meeting: Place) -> 
 
 DROPPED = """
 import gc
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 
 layer = layer_from_url(url)
 layer.send("news.queue", {"number": 0})

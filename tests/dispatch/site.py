@@ -10,7 +10,7 @@ from websockets.sync.client import ClientConnection
 
 from offload.interfaces import Layer
 from offload.layers.ipc import IPCLayer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 from tests.serving import DEADLINE, ROOT, Server
 from tests.websocket.sockets import open_socket
 

@@ -6,12 +6,12 @@ import time
 import pytest
 
 from offload.exceptions import ChannelFull
-from offload.layers import names
-from offload.layers.base import LayerBase
-from offload.layers.broker import Broker
+from offload.layers.words import names
+from offload.layers.front import LayerBase
+from offload.layers.memory.broker import Broker
 from offload.layers.memory import MemoryLayer, MemoryServer
-from offload.layers.settings import LayerSettings
-from offload.layers.subscriptions import Subscriptions
+from offload.layers.words.settings import LayerSettings
+from offload.layers.local.subscriptions import Subscriptions
 from offload.testing.conformance import LayerConformance
 
 MANY = 10**9

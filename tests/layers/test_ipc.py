@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 from offload.exceptions import LayerUnavailable
-from offload.layers import ipc_wire as wire
+from offload.layers.ipc import wire
 from offload.layers.ipc import IPCLayer
 from tests.layers.hubs import PATIENCE, HubProcess, fork, run, succeeded
 
@@ -368,7 +368,7 @@ def test_frozen_hub_costs_bounded_errors_and_loses_nothing_that_was_there(hub, l
 
 
 def test_hub_that_does_not_read_bounds_what_waits_for_it(hub, layers, monkeypatch):
-    monkeypatch.setattr("offload.layers.ipc_link.MAX_UNSENT_BYTES", 1024 * 1024)
+    monkeypatch.setattr("offload.layers.ipc.link.MAX_UNSENT_BYTES", 1024 * 1024)
     layer = layers(timeout=0.5)
     layer.check()
     hub.process.send_signal(signal.SIGSTOP)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from offload.layers import ipc_wire as wire
+from offload.layers.ipc import wire
 from offload.layers.hub_exchange import MOST_LEFT, MOST_LEFT_FOR, Exchange, Peer
-from offload.layers.settings import LayerSettings
+from offload.layers.words.settings import LayerSettings
 
 
 def test_frames_come_out_whole_however_the_bytes_are_cut():

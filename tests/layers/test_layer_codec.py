@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.exceptions import MessageTooLarge
-from offload.layers.codec import ENVELOPE, MAX_DEPTH, Codec, UndecodableMessage, check_content, copy_content
+from offload.layers.words.codec import ENVELOPE, MAX_DEPTH, Codec, UndecodableMessage, check_content, copy_content
 
 CODEC = Codec(1_000_000)
 

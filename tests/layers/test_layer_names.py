@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from offload.exceptions import InvalidChannelName
-from offload.layers import names
+from offload.layers.words import names
 
 
 @pytest.mark.parametrize("name", ["a", "websocket.receive", "reply.Pq_-9!x", "single?x", "x" * 99])

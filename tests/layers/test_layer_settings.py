@@ -4,7 +4,7 @@ import pytest
 
 from offload.exceptions import ConfigurationError
 from offload.layers.memory import MemoryLayer
-from offload.layers.settings import LayerSettings
+from offload.layers.words.settings import LayerSettings
 
 
 def test_capacity_of_takes_the_first_glob_that_matches():

@@ -8,7 +8,7 @@ import pytest
 
 from offload.exceptions import ConfigurationError
 from offload.layers.memory import MemoryLayer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 
 
 class Recorded:
@@ -138,7 +138,7 @@ def test_redis_url_without_the_redis_package_names_the_remedy():
     program = (
         "import sys\n"
         "sys.modules['redis'] = None\n"  # as if it were not installed
-        "from offload.layers.urls import layer_from_url\n"
+        "from offload.layers.addresses.urls import layer_from_url\n"
         "layer_from_url('redis://h')\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

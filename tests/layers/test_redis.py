@@ -9,7 +9,7 @@ import pytest
 
 from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.redis import RedisLayer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import shared_redis_server, until  # noqa: F401  # a fixture
 
@@ -267,7 +267,7 @@ def test_close_ends_a_waiting_receive(server, make):
 
 
 def test_waiting_receive_passes_several_rounds(server, make, monkeypatch):
-    monkeypatch.setattr("offload.layers.redis_waits.ROUND", 0.01)
+    monkeypatch.setattr("offload.layers.redis.waits.ROUND", 0.01)
     layer, other = make(), make()
     found = []
     thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], PATIENCE)))
@@ -403,7 +403,7 @@ def test_child_of_a_gevent_process_says_nothing_of_the_parents_threads(server):
 def test_layer_is_used_from_a_program_that_never_heard_of_gevent(server):
     program = (
         "import sys\n"
-        "from offload.layers.urls import layer_from_url\n"
+        "from offload.layers.addresses.urls import layer_from_url\n"
         "layer = layer_from_url(sys.argv[1])\n"
         "layer.send('queue', {'n': 1})\n"
         "layer.group_send('group', {'n': 2})\n"

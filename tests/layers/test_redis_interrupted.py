@@ -17,7 +17,7 @@ import pytest
 from offload.exceptions import LayerUnavailable
 from offload.layers.ipc import IPCLayer
 from offload.layers.redis import RedisLayer
-from offload.layers.redis_calls import Call
+from offload.layers.redis.calls import Call
 from tests.layers.hubs import HubProcess
 from tests.layers.redis_receiver import Receiver, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import RedisCluster, shared_redis_server, until  # noqa: F401  # a fixture
@@ -267,7 +267,7 @@ def test_signal_ends_a_send_that_a_frozen_server_holds_up(
 def test_signal_while_a_number_is_written_down_does_not_end_the_process():
     # In a process of its own, since what this is about is one that the kernel ends.
     program = """if True:
-        from offload.layers.redis_wire import pack
+        from offload.layers.redis.wire import pack
 
         class Interrupted(int):
             def __str__(self):

@@ -15,7 +15,7 @@ from gevent import monkey; monkey.patch_all()
 import json, os, resource, sys, time
 import gevent
 from gevent.event import Event
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 
 # As many descriptors as a process has that holds as many WebSockets.
 descriptors = int(sys.argv[2])
@@ -91,8 +91,8 @@ from gevent import monkey; monkey.patch_all()
 import json, os, resource, sys
 import gevent, redis
 from gevent.event import Event
-from offload.layers import redis_subscriber
-from offload.layers.urls import layer_from_url
+from offload.layers.redis import subscriber as redis_subscriber
+from offload.layers.addresses.urls import layer_from_url
 
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))

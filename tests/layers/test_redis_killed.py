@@ -124,7 +124,7 @@ import gevent, sys
 from collections import deque
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
-from offload.layers.redis_calls import Call
+from offload.layers.redis.calls import Call
 layer = RedisLayer(sys.argv[1], timeout=0.1, connect_timeout=0.1)
 layer.check()
 commands = layer._ring.shards()[0].commands

@@ -7,7 +7,7 @@ import pytest
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
-from offload.layers.redis_gone import GoneProcesses
+from offload.layers.redis.gone import GoneProcesses
 from tests.layers.redis_receiver import PATIENCE, Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import running_redis, shared_redis_server, until  # noqa: F401  # a fixture
 

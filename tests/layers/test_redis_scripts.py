@@ -1,6 +1,6 @@
 """The small parts of the Redis layer's scripts."""
 
-from offload.layers.redis_scripts import STAMP_LENGTH, milliseconds, payload_of
+from offload.layers.redis.scripts import STAMP_LENGTH, milliseconds, payload_of
 
 
 def test_item_without_a_stamp_is_all_payload():

@@ -8,7 +8,7 @@ import pytest
 
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.layers.redis import RedisLayer
-from offload.layers.urls import layer_from_url
+from offload.layers.addresses.urls import layer_from_url
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import (
     RedisCluster,

@@ -16,9 +16,9 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_commands import LATENESS, Commands
-from offload.layers.redis_server import Server
-from offload.layers.redis_wire import pack
+from offload.layers.redis.commands import LATENESS, Commands
+from offload.layers.redis.server import Server
+from offload.layers.redis.wire import pack
 
 ROUND = 2.0  # seconds of one blocking command: how long a server that froze goes unnoticed, besides the timeout
 _SPARE = 4  # connections that stay open when nobody waits

@@ -11,8 +11,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from offload.layers.redis_server import give_way
-from offload.layers.redis_wire import threads_are_greenlets
+from offload.layers.redis.server import give_way
+from offload.layers.redis.wire import threads_are_greenlets
 
 # What a wait may cost and save is measured as it goes, so none of these needs to be set for a machine or a site.
 _WORTH_WAITING = 0.0005  # seconds that a delivery must take before others are awaited for its sake: some round trips

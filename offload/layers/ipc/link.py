@@ -3,7 +3,7 @@
 The thread ("reader") connects, reads, and when the connection is lost connects again and restores what was subscribed
 to. Callers write their requests themselves and wait for the answer. Knows the wire, and not what messages mean.
 
-The lock is the interpreter's own (see ``offload.layers.subscriptions``): nothing under it may wait. A link is used
+The lock is the interpreter's own (see ``offload.layers.local.subscriptions``): nothing under it may wait. A link is used
 once: `close` and `abandon` are final.
 """
 
@@ -21,12 +21,12 @@ from _thread import RLock
 from typing import Any
 
 from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
-from offload.layers import ipc_wire as wire
-from offload.layers.ipc_calls import Calls, Carry
-from offload.layers.ipc_hello import check_place, greet
-from offload.layers.ipc_owner import Owner
-from offload.layers.ipc_waiter import Waiter
-from offload.layers.ipc_writer import MAX_UNSENT_BYTES, Writer
+from offload.layers.ipc import wire
+from offload.layers.ipc.calls import Calls, Carry
+from offload.layers.ipc.hello import check_place, greet
+from offload.layers.ipc.owner import Owner
+from offload.layers.ipc.waiter import Waiter
+from offload.layers.ipc.writer import MAX_UNSENT_BYTES, Writer
 
 logger = logging.getLogger("offload.layer")
 
@@ -41,7 +41,7 @@ class Link:
     Args:
         path: the hub's socket.
         timeout: seconds to wait for a connection, and for an answer.
-        foreign: see ``offload.layers.ipc_path.check_directory``.
+        foreign: see ``offload.layers.ipc.path.check_directory``.
         expected: whether to wait for a hub that is not there; from the first connection on, one that is lost is
             waited for anyway.
         owner: held weakly; when it is gone, the link ends.

@@ -11,8 +11,8 @@ from _thread import RLock
 from collections.abc import Sequence
 from typing import Any
 
-from offload.layers.base import LayerBase
-from offload.layers.sharing import SharedBroker
+from offload.layers.front import LayerBase
+from offload.layers.memory.sharing import SharedBroker
 
 
 class MemoryServer:
@@ -53,7 +53,7 @@ class MemoryLayer(LayerBase):
 
     Args:
         server: what is shared with other layer objects; by default with none.
-        settings: see ``offload.layers.settings.LayerSettings``.
+        settings: see ``offload.layers.words.settings.LayerSettings``.
     """
 
     name = "memory"

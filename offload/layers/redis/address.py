@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from offload.exceptions import ConfigurationError
-from offload.layers.addresses import SCHEMES, parts_of, shown, shown_value, unreadable
+from offload.layers.addresses.schemes import SCHEMES, parts_of, shown, shown_value, unreadable
 
 try:
     import hiredis  # noqa: F401 - comes with that extra, too

@@ -20,9 +20,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_scripts import GIVE_BACK, TAKE, payload_of
-from offload.layers.redis_shards import Ring, Shard
-from offload.layers.redis_waits import Item, Waits
+from offload.layers.redis.scripts import GIVE_BACK, TAKE, payload_of
+from offload.layers.redis.shards import Ring, Shard
+from offload.layers.redis.waits import Item, Waits
 
 logger = logging.getLogger("offload.layer")
 

@@ -43,9 +43,9 @@ from redis.sentinel import (
 )
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.redis_access import Access
-from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_wire import Wire, threads_are_greenlets
+from offload.layers.redis.access import Access
+from offload.layers.redis.address import RedisAddress
+from offload.layers.redis.wire import Wire, threads_are_greenlets
 
 UNKNOWN = "it is unknown whether the command was executed"
 _CONNECTIONS = 1_000_000  # redis-py's own limit is lower than the number of greenlets that may wait at a time

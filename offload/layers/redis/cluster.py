@@ -22,15 +22,15 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.redis_access import Access
-from offload.layers.redis_address import RedisAddress
-from offload.layers.redis_calls import Unclaimed
-from offload.layers.redis_commands import Commands
-from offload.layers.redis_scripts import PUSH_ACROSS, Script
-from offload.layers.redis_server import Refused, SlotMoved, refuse_real_thread
-from offload.layers.redis_shards import Pushed, Ring, Shard
-from offload.layers.redis_subscriber import Subscriber
-from offload.layers.redis_wire import Argument
+from offload.layers.redis.access import Access
+from offload.layers.redis.address import RedisAddress
+from offload.layers.redis.calls import Unclaimed
+from offload.layers.redis.commands import Commands
+from offload.layers.redis.scripts import PUSH_ACROSS, Script
+from offload.layers.redis.server import Refused, SlotMoved, refuse_real_thread
+from offload.layers.redis.shards import Pushed, Ring, Shard
+from offload.layers.redis.subscriber import Subscriber
+from offload.layers.redis.wire import Argument
 
 logger = logging.getLogger("offload.layer")
 

@@ -4,7 +4,7 @@ Knows pub/sub channels and payloads, nothing of groups or layers. All of one rea
 
 It does without redis-py's ``PubSub``, which does not tell what has been confirmed, nor which messages came together.
 
-Order is what makes a subscription right (see ``offload.layers.redis_dialogue``): a message is read after the answer to
+Order is what makes a subscription right (see ``offload.layers.redis.dialogue``): a message is read after the answer to
 the subscription that lets it through.
 """
 
@@ -23,11 +23,11 @@ from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.redis_dialogue import ALL_BACK, PING, SUBSCRIBE, UNSUBSCRIBE, Dialogue, Request
-from offload.layers.redis_gathering import gather, is_worth_waiting
-from offload.layers.redis_owner import Owner
-from offload.layers.redis_server import Refused, Server, give_way
-from offload.layers.upstream import again
+from offload.layers.redis.dialogue import ALL_BACK, PING, SUBSCRIBE, UNSUBSCRIBE, Dialogue, Request
+from offload.layers.redis.gathering import gather, is_worth_waiting
+from offload.layers.redis.owner import Owner
+from offload.layers.redis.server import Refused, Server, give_way
+from offload.layers.link.upstream import again
 
 logger = logging.getLogger("offload.layer")
 

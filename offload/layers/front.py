@@ -21,10 +21,10 @@ from typing import Any, ClassVar
 from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend
-from offload.layers.codec import Codec, UndecodableMessage, checked_copy
-from offload.layers.joining import Joining
-from offload.layers.kept import KeptChannels
-from offload.layers.names import (
+from offload.layers.words.codec import Codec, UndecodableMessage, checked_copy
+from offload.layers.link.joining import Joining
+from offload.layers.local.kept import KeptChannels
+from offload.layers.words.names import (
     check_channel,
     check_group,
     is_process_specific,
@@ -32,10 +32,10 @@ from offload.layers.names import (
     new_process_token,
     owner,
 )
-from offload.layers.seal import CHANNEL, GROUP, QUEUE, SESSION
-from offload.layers.settings import LayerSettings
-from offload.layers.subscriptions import Subscriptions
-from offload.layers.upstream import Upstream
+from offload.layers.words.seal import CHANNEL, GROUP, QUEUE, SESSION
+from offload.layers.words.settings import LayerSettings
+from offload.layers.local.subscriptions import Subscriptions
+from offload.layers.link.upstream import Upstream
 
 logger = logging.getLogger("offload.layer")
 

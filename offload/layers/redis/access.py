@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from offload.exceptions import ConfigurationError
-from offload.layers.redis_address import RedisAddress
+from offload.layers.redis.address import RedisAddress
 
 # The last two as Celery writes them.
 _VERIFICATIONS = {"required": "required", "none": "none", "CERT_REQUIRED": "required", "CERT_NONE": "none"}

@@ -13,14 +13,14 @@ from hashlib import blake2b
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_calls import Unclaimed
-from offload.layers.redis_commands import Commands
-from offload.layers.redis_owner import Owner
-from offload.layers.redis_scripts import PUSH, Script
-from offload.layers.redis_server import Refused, Server
-from offload.layers.redis_subscriber import Owners, Subscriber
-from offload.layers.redis_waits import Waits
-from offload.layers.redis_wire import Argument
+from offload.layers.redis.calls import Unclaimed
+from offload.layers.redis.commands import Commands
+from offload.layers.redis.owner import Owner
+from offload.layers.redis.scripts import PUSH, Script
+from offload.layers.redis.server import Refused, Server
+from offload.layers.redis.subscriber import Owners, Subscriber
+from offload.layers.redis.waits import Waits
+from offload.layers.redis.wire import Argument
 
 
 class Shard:

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
-from offload.layers.addresses import SCHEMES, SECRET_SETTINGS, may_have_secrets, parts_of, shown, split_addresses
-from offload.layers.base import LayerBase
-from offload.layers.settings import PREFIX, PREFIX_RULE, SETTING_NAMES, nearest_setting
+from offload.layers.addresses.schemes import SCHEMES, SECRET_SETTINGS, may_have_secrets, parts_of, shown, split_addresses
+from offload.layers.front import LayerBase
+from offload.layers.words.settings import PREFIX, PREFIX_RULE, SETTING_NAMES, nearest_setting
 
 _BACKENDS = {
     "memory": ("offload.layers.memory", "MemoryLayer"),

@@ -1,6 +1,6 @@
 """The layer on a Redis server: any number of processes on any number of machines.
 
-Here names become keys and the base's calls become commands; ``offload.layers.redis_scripts`` tells the layout.
+Here names become keys and the base's calls become commands; ``offload.layers.redis.scripts`` tells the layout.
 A group is a pub/sub channel at ``<prefix>group:<name>`` that carries the codec's bytes and nothing else, so that any
 program may publish to it. A process's inbox is the pub/sub channel ``<prefix>inbox:<process>``.
 """
@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
-from offload.layers.base import INBOX, LayerBase
-from offload.layers.codec import UndecodableMessage
-from offload.layers.redis_access import Access, verification
-from offload.layers.redis_address import RedisAddress, parse_hosts
-from offload.layers.redis_cluster import Cluster
-from offload.layers.redis_owner import Owner
-from offload.layers.redis_requests import ADD, DISCARD, Requests, message_frame
-from offload.layers.redis_scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
-from offload.layers.redis_server import Server
-from offload.layers.redis_shards import Ring, Shard
-from offload.layers.redis_subscriber import Owners
-from offload.layers.redis_takes import Takes
-from offload.layers.seal import PROCESS
+from offload.layers.front import INBOX, LayerBase
+from offload.layers.words.codec import UndecodableMessage
+from offload.layers.redis.access import Access, verification
+from offload.layers.redis.address import RedisAddress, parse_hosts
+from offload.layers.redis.cluster import Cluster
+from offload.layers.redis.owner import Owner
+from offload.layers.redis.requests import ADD, DISCARD, Requests, message_frame
+from offload.layers.redis.scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
+from offload.layers.redis.server import Server
+from offload.layers.redis.shards import Ring, Shard
+from offload.layers.redis.subscriber import Owners
+from offload.layers.redis.takes import Takes
+from offload.layers.words.seal import PROCESS
 
 logger = logging.getLogger("offload.layer")
 
@@ -92,7 +92,7 @@ class RedisLayer(LayerBase):
         ssl_cert_reqs, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_check_hostname: for TLS; see `Access`.
         sentinel_ssl, sentinel_username, sentinel_password: for the Sentinels; see `Access`. The address's own user and
             password are for the master.
-        settings: see ``offload.layers.settings.LayerSettings``.
+        settings: see ``offload.layers.words.settings.LayerSettings``.
     """
 
     name = "redis"

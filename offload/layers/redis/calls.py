@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_wire import pack
+from offload.layers.redis.wire import pack
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_COMMANDS = 1000

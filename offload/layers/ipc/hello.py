@@ -10,8 +10,8 @@ import socket
 from typing import Any
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers import ipc_path
-from offload.layers import ipc_wire as wire
+from offload.layers.ipc import path as ipc_path
+from offload.layers.ipc import wire
 
 _READ_BYTES = 64 * 1024
 
@@ -27,7 +27,7 @@ def greet(connected: socket.socket, path: str, foreign: bool, hello: tuple[Any, 
 
     Args:
         connected: a new socket with a timeout.
-        foreign: see ``offload.layers.ipc_path.check_directory``.
+        foreign: see ``offload.layers.ipc.path.check_directory``.
         hello: prefix, process token and settings.
 
     Returns:

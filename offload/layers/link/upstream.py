@@ -4,7 +4,7 @@ Turns "a first member came" and "the last one left", which happen at any time in
 and `unsubscribe` that for one name never overlap and always alternate; knows which subscriptions are lost for the time
 being, and lets those who need one wait for its return. Knows no server and no members.
 
-The lock guards the tables and is never held during those calls (its kind: see ``offload.layers.subscriptions``).
+The lock guards the tables and is never held during those calls (its kind: see ``offload.layers.local.subscriptions``).
 Whoever starts a change carries it out; others who need the name wait on an event until the change is over. A signal may
 raise anything anywhere in that, so from a change's first moment on there is somebody who ends it.
 """

@@ -12,7 +12,7 @@ A signal may raise an exception between any two steps of whoever leads: what is 
 leader's call, no command is ever in no list, and whoever is interrupted passes the lead on. Should it be lost all the
 same, those who wait take it.
 
-The lock guards the list and is never held over the network (its kind: see ``offload.layers.subscriptions``).
+The lock guards the list and is never held over the network (its kind: see ``offload.layers.local.subscriptions``).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.redis_calls import HELLO, Call, Look, Unclaimed, cut, fail
-from offload.layers.redis_scripts import Script
-from offload.layers.redis_server import UNKNOWN, Server, give_way, is_a_replicas
-from offload.layers.redis_wire import Argument, pack, threads_are_greenlets
+from offload.layers.redis.calls import HELLO, Call, Look, Unclaimed, cut, fail
+from offload.layers.redis.scripts import Script
+from offload.layers.redis.server import UNKNOWN, Server, give_way, is_a_replicas
+from offload.layers.redis.wire import Argument, pack, threads_are_greenlets
 
 logger = logging.getLogger("offload.layer")
 

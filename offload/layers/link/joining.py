@@ -2,15 +2,15 @@
 
 Several threads or greenlets may add the same channel to the same group at a time, and each may fail or be killed by
 itself. What failed is taken back by the last of them, and only when none of them succeeded and there was no membership
-before. The lock's kind: see ``offload.layers.subscriptions``.
+before. The lock's kind: see ``offload.layers.local.subscriptions``.
 """
 
 from __future__ import annotations
 
 from _thread import RLock
 
-from offload.layers.subscriptions import Subscriptions
-from offload.layers.upstream import Upstream
+from offload.layers.local.subscriptions import Subscriptions
+from offload.layers.link.upstream import Upstream
 
 
 class _Calls:

@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis_gone import GoneProcesses
-from offload.layers.redis_lanes import Lanes
+from offload.layers.redis.gone import GoneProcesses
+from offload.layers.redis.lanes import Lanes
 
 logger = logging.getLogger("offload.layer")
 

@@ -8,7 +8,7 @@ first byte                 the message is
 0x80-0x8f, 0xde, 0xdf      a bare msgpack map: what `Codec.encode` writes
 0x7b ``{`` or white space  JSON text: what any other language may write (never the start of a map)
 0xc1                       an envelope; the next byte names its kind. 0x01: what follows is one of the above, sealed
-                           (``offload.layers.seal``). 0xc1 is the byte that msgpack promises never to use.
+                           (``offload.layers.words.seal``). 0xc1 is the byte that msgpack promises never to use.
 =========================  ==========================================================================
 
 A content is a dict of str keys to None, bool, int (of any size), float, str, bytes, list and dict, nested at most
@@ -26,7 +26,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from offload.exceptions import MessageTooLarge, OffloadError
 from offload.interfaces import Content
-from offload.layers.seal import QUEUE, Seal, Unsealable
+from offload.layers.words.seal import QUEUE, Seal, Unsealable
 
 MAX_DEPTH = 100
 ENVELOPE = 0xC1
@@ -70,7 +70,7 @@ class Codec:
     def encode(self, content: Content, kind: bytes = QUEUE, name: str = "") -> bytes:
         """
         Args:
-            kind, name: what the message is for; with keys it is decoded for nothing else. See ``offload.layers.seal``.
+            kind, name: what the message is for; with keys it is decoded for nothing else. See ``offload.layers.words.seal``.
 
         Raises:
             TypeError: for what no content may hold.

@@ -2,7 +2,7 @@
 
 A name that was given out is remembered for a while, since what is sent to it before somebody listens must not be lost.
 So is one that was received from, until there are very many: who made it for one answer never says that it is done.
-Knows no server. The lock is the interpreter's own (see ``offload.layers.subscriptions``).
+Knows no server. The lock is the interpreter's own (see ``offload.layers.local.subscriptions``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 from offload.exceptions import ChannelFull
 from offload.interfaces import Content, Delivery
-from offload.layers.codec import copy_content
-from offload.layers.sharing import SharedBroker
-from offload.layers.subscriptions import Subscriptions
+from offload.layers.words.codec import copy_content
+from offload.layers.memory.sharing import SharedBroker
+from offload.layers.local.subscriptions import Subscriptions
 
 logger = logging.getLogger("offload.layer")
 

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
-from offload.layers import ipc_wire as wire
-from offload.layers.base import LayerBase, logger
-from offload.layers.ipc_link import Link
-from offload.layers.ipc_path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
+from offload.layers.ipc import wire
+from offload.layers.front import LayerBase, logger
+from offload.layers.ipc.link import Link
+from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
 
@@ -31,7 +31,7 @@ class IPCLayer(LayerBase):
         path: the hub's socket; by default that of the `directory`.
         directory: the project's; by default the current one. See `default_path`.
         timeout: seconds to wait for the hub before ``LayerUnavailable``.
-        settings: see ``offload.layers.settings.LayerSettings``.
+        settings: see ``offload.layers.words.settings.LayerSettings``.
 
     Attributes:
         path: the hub's socket, absolute.

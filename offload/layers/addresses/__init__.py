@@ -1,0 +1,1 @@
+"""Layer addresses: URLs and settings to layers."""

@@ -1,0 +1,1 @@
+"""Connections to a layer's server."""

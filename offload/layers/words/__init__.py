@@ -1,0 +1,1 @@
+"""What all layers agree on: names, encoding, sealing, settings."""
