@@ -43,7 +43,7 @@ def measure(what, number, action, callers=1, finished=None):
 def main():
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "hub.sock")
-        hub = subprocess.Popen([sys.executable, "-m", "offload.layers.hub", path], stderr=subprocess.DEVNULL)
+        hub = subprocess.Popen([sys.executable, "-m", "offload.hub.server", path], stderr=subprocess.DEVNULL)
         one, two = IPCLayer(path, capacity=1_000_000), IPCLayer(path)
         one.expect_hub()
         two.expect_hub()

@@ -294,7 +294,7 @@ class Supervisor:
 
     def _fork_hub(self, path: str) -> None:
         def serve(control: Control) -> int:
-            from offload.layers.hub import serve as serve_hub
+            from offload.hub.server import serve as serve_hub
 
             for sock in self._listening:
                 sock.close()

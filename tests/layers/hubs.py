@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 SERVE = """
 import logging, socket, sys
-from offload.layers import hub
+from offload.hub import server as hub
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 path, life, buffer_bytes, hub._TICK = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 sys.exit(hub.serve_alone(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 from offload.exceptions import ConfigurationError, LayerUnavailable
-from offload.layers.hub import serve
+from offload.hub.server import serve
 from offload.layers.ipc import IPCLayer, default_path
 from tests.layers.hubs import HubProcess, as_user, run, succeeded
 
@@ -220,8 +220,8 @@ def refused_by_both(path, reason):
 
 
 def test_hub_module_without_a_path_says_how_it_is_used():
-    done = run("-m", "offload.layers.hub")
-    assert (done.returncode, done.stderr) == (2, "usage: python -m offload.layers.hub PATH\n")
+    done = run("-m", "offload.hub.server")
+    assert (done.returncode, done.stderr) == (2, "usage: python -m offload.hub.server PATH\n")
 
 
 @pytest.fixture

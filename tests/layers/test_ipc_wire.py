@@ -3,7 +3,7 @@
 import pytest
 
 from offload.layers.ipc import wire
-from offload.layers.hub_exchange import MOST_LEFT, MOST_LEFT_FOR, Exchange, Peer
+from offload.hub.relay import MOST_LEFT, MOST_LEFT_FOR, Exchange, Peer
 from offload.layers.words.settings import LayerSettings
 
 

@@ -1,6 +1,6 @@
 """The layer of one machine: a hub process behind a Unix socket that only this user can open.
 
-The supervisor starts and watches the hub (``offload.layers.hub``). Any process of the same user can use the layer, with
+The supervisor starts and watches the hub (``offload.hub.server``). Any process of the same user can use the layer, with
 or without gevent: a script started in the project's directory finds the hub of the site that runs there.
 
 The hub's memory is all there is. When it is killed, what waited in queues, memberships of queues, and sessions are

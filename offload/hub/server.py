@@ -5,9 +5,9 @@ hub serves a socket; a second one for the same path stands by, and takes over wh
 when the hub ends, queues, memberships of queues and sessions are gone; the clients come back by themselves, with their
 subscriptions.
 
-What it does with a request is in ``offload.layers.hub_exchange``; here are the process, the socket and its clients.
+What it does with a request is in ``offload.hub.relay``; here are the process, the socket and its clients.
 
-    python -m offload.layers.hub PATH
+    python -m offload.hub.server PATH
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import time
 from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
-from offload.layers import hub_place
+from offload.hub import place as hub_place
 from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
-from offload.layers.hub_exchange import Exchange, Peer
+from offload.hub.relay import Exchange, Peer
 from offload.layers.words.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")
@@ -412,7 +412,7 @@ class Connection(asyncio.Protocol, Peer):
 
 def main() -> int:
     if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m offload.layers.hub PATH\n")
+        sys.stderr.write("usage: python -m offload.hub.server PATH\n")
         return MISUSED
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     return serve_alone(os.path.abspath(sys.argv[1]))

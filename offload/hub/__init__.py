@@ -1,0 +1,1 @@
+"""The hub: the process behind the IPC layer."""
