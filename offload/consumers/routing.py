@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offload.consumers.plain import check_plain
+from offload.consumers.synchronous import check_plain
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.interfaces import Content
 from offload.layers.words.names import check_channel

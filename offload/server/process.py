@@ -18,8 +18,8 @@ import gevent
 from gevent.event import Event
 
 from offload.consumers import configuration
-from offload.consumers.dispatch import Dispatch
-from offload.consumers.layer_dispatch import LayerDispatch
+from offload.consumers.dispatch.local import Dispatch
+from offload.consumers.dispatch.remote_owner import LayerDispatch
 from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.gateway.access import AccessLog, LogFile

@@ -8,10 +8,10 @@ from typing import Any
 
 from offload import Message, route
 from offload.consumers import configuration
-from offload.consumers.dispatch import Dispatch
-from offload.consumers.layer_dispatch import LayerConsumers, LayerDispatch
+from offload.consumers.dispatch.local import Dispatch
+from offload.consumers.dispatch.remote_owner import LayerConsumers, LayerDispatch
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
-from offload.consumers.worker_turns import WorkerTurns
+from offload.consumers.dispatch.remote_worker import WorkerTurns
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.interfaces import Content, Delivery
 from offload.layers.memory import MemoryLayer, MemoryServer

@@ -13,7 +13,7 @@ import pytest
 
 from offload import Channel, ConsumeLater, DenyConnection, Group, Message, route
 from offload.consumers import JsonWebsocketConsumer, WebsocketConsumer, configuration
-from offload.consumers.dispatch import BoundConsumers, Dispatch
+from offload.consumers.dispatch.local import BoundConsumers, Dispatch
 from offload.consumers.routing import Router
 from offload.consumers.sessions import channel_session, enforce_ordering, session_for_reply_channel
 from offload.exceptions import ChannelFull, ConfigurationError, InvalidChannelName
@@ -219,7 +219,7 @@ def test_a_failing_connect_consumer_is_logged_and_comes_through(
 def test_consume_later_runs_the_same_message_again_ten_times_at_most(
     layer: MemoryLayer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offload.consumers.dispatch.LATER_PAUSE", 0.0)
+    monkeypatch.setattr("offload.consumers.dispatch.local.LATER_PAUSE", 0.0)
     tries: list[str] = []
 
     def later(message: Message) -> None:
@@ -493,7 +493,7 @@ def test_a_refused_handshake_leaves_no_session(layer: MemoryLayer) -> None:
 def test_a_connect_consumer_that_always_asks_for_later_admits_nobody(
     layer: MemoryLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offload.consumers.dispatch.LATER_PAUSE", 0.0)
+    monkeypatch.setattr("offload.consumers.dispatch.local.LATER_PAUSE", 0.0)
 
     def later(message: Message) -> None:
         raise ConsumeLater

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from offload import Message
-from offload.consumers import absence, configuration
-from offload.consumers.absence import Absence
+from offload.consumers import configuration
+from offload.consumers.dispatch.local import outage as absence
+from offload.consumers.dispatch.outage import Absence
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import LayerUnreachable, WorkersUnavailable
 from tests.consumers.pair import PATIENCE, AwayLayer, Pair, connect
@@ -315,7 +316,7 @@ def test_what_was_given_up_is_summed_up_once_in_a_while(
     pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("offload.consumers.dispatch_counters.TELL_SECONDS", 0.3)
+    monkeypatch.setattr("offload.consumers.dispatch.owner_counters.TELL_SECONDS", 0.3)
     counters = pair.dispatch.counters
 
     def sums() -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 
 from offload import Message
 from offload.consumers import configuration
-from offload.consumers.postponed import LOOK_SECONDS
+from offload.consumers.dispatch.postponed import LOOK_SECONDS
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
-from offload.consumers.turns import Turn
+from offload.consumers.dispatch.turns import Turn
 from offload.exceptions import DenyConnection, OffloadError, WorkersUnavailable
 from tests.consumers.pair import Pair, connect
 from tests.redis_server import until
@@ -45,7 +45,7 @@ def test_a_disconnect_waits_for_a_layer_that_is_away(pair: Pair) -> None:
 
 
 def test_a_disconnect_is_given_up_in_time_however_many_wait(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.consumers.postponed.KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("offload.consumers.dispatch.postponed.KEEP_SECONDS", 0.0)
     connect(pair)
     pair.owner.away = 1000
     for _ in range(3):

@@ -10,10 +10,10 @@ import pytest
 
 from offload import Channel, DenyConnection, Message, route, route_class
 from offload.consumers import configuration
-from offload.consumers.dispatch import Dispatch
+from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.sessions import ChannelSession, channel_session
-from offload.consumers.worker_turns import REPEATS, WorkerTurns
+from offload.consumers.dispatch.remote_worker import REPEATS, WorkerTurns
 from offload.exceptions import ConfigurationError, LayerUnavailable, OffloadError, WorkersUnavailable
 from offload.interfaces import DECIDES_KEY, Content
 from tests.consumers.pair import PATIENCE, Pair, connect
@@ -182,7 +182,7 @@ def ended(heard: list[Content]) -> list[int]:
 
 
 def test_all_that_ended_is_repeated_in_parts(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.consumers.worker_turns.MOST_TURNS", 3)
+    monkeypatch.setattr("offload.consumers.dispatch.remote_worker.MOST_TURNS", 3)
     reports, heard = listen(pair)
 
     def run(numbers: range) -> None:
@@ -218,7 +218,7 @@ def test_the_end_of_disconnect_consumers_is_announced_together(pair: Pair) -> No
 
 
 def test_what_waits_to_be_told_to_an_owner_out_of_reach_is_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.consumers.worker_turns.MOST_UNTOLD", 3)
+    monkeypatch.setattr("offload.consumers.dispatch.remote_worker.MOST_UNTOLD", 3)
     reports, heard = listen(pair)
     pair.worker.away = 1
     for number in range(5):
@@ -241,7 +241,7 @@ def test_a_worker_that_ends_tells_what_has_ended(pair: Pair) -> None:
 def test_a_worker_that_ends_tells_it_again_where_an_owner_may_have_been_connecting_anew(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offload.consumers.worker_turns.ANNOUNCE_SECONDS", 0.05)
+    monkeypatch.setattr("offload.consumers.dispatch.remote_worker.ANNOUNCE_SECONDS", 0.05)
     reports, heard = listen(pair)
     pair.turns.run(DISCONNECT, pair.content(code=1001, __turn__=1, __reports__=reports))
     pair.turns.failed()
@@ -256,7 +256,7 @@ def test_a_worker_that_ends_tells_it_again_where_an_owner_may_have_been_connecti
 
 
 def test_a_report_is_tried_again_while_the_layer_is_away(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offload.consumers.worker_turns.REPORT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("offload.consumers.dispatch.remote_worker.REPORT_PAUSE_SECONDS", 0.01)
     pair.worker.away = 3
     connect(pair)
     assert pair.worker.away == 0

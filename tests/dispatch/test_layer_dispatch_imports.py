@@ -107,7 +107,7 @@ def test_a_server_process_imports_routing_and_neither_consumers_nor_django(tmp_p
                 "project", "project.routing", "project.blog", "project.blog.routing",
             }  # fmt: skip
             assert not roots(names) & {"django", "django_offload"}
-            assert "offload.consumers.layer_dispatch" in names
+            assert "offload.consumers.dispatch.remote_owner" in names
         (pid,) = worker.pids
         names = modules(tmp_path, pid)
         assert {"project.consumers", "project.classes", "project.blog.consumers", "project.jobs", "django"} <= names

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from offload.consumers.dispatch import LATER_PAUSE
+from offload.consumers.dispatch.local import LATER_PAUSE
 from offload.interfaces import Content
 from offload.layers.ipc import IPCLayer
 from tests.serving import DEADLINE, ROOT, Server

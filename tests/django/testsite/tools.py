@@ -11,7 +11,7 @@ from django.contrib.auth import login
 from django.contrib.sessions.backends.base import SessionBase
 
 from offload.consumers import configuration
-from offload.consumers.dispatch import Dispatch
+from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.routing import Router
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from offload.consumers.turns import Turn
+from offload.consumers.dispatch.turns import Turn
 from offload.exceptions import ChannelFull, LayerUnreachable, OffloadError
 from offload.interfaces import Content
 

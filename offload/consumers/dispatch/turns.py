@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from offload.consumers.absence import ASK_SECONDS, Absence
+from offload.consumers.dispatch.outage import ASK_SECONDS, Absence
 from offload.interfaces import Content
 
 REPORTS_PREFIX = "websocket.reports"

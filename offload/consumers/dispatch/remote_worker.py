@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from offload.consumers.channel import Channel
-from offload.consumers.dispatch import BoundConsumers, Dispatch
+from offload.consumers.dispatch.local import BoundConsumers, Dispatch
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
-from offload.consumers.turns import (
+from offload.consumers.dispatch.turns import (
     ANNOUNCE_SECONDS,
     DENIED,
     FAILED,

@@ -1,0 +1,1 @@
+"""Dispatch: which process runs a consumer, and how."""
