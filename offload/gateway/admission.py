@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offload.gateway.counters import WebSocketCounters
-from offload.protocol.request import HttpError
+from offload.protocol.http.request import HttpError
 
 
 class Admission:

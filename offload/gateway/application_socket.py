@@ -16,7 +16,7 @@ from offload.gateway.origins import Origins
 from offload.gateway.serving import RequestServer
 from offload.gateway.socket_handler import SocketHandler
 from offload.gateway.upgrade import UpgradeResponse
-from offload.protocol.request import Request
+from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
 
 

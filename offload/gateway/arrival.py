@@ -12,7 +12,7 @@ from offload.gateway.forwarded import TrustedPeers
 from offload.gateway.http import PARTING_SECONDS, Environ, HttpGateway
 from offload.gateway.misdirected import HostCheck
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
-from offload.protocol.request import HttpError
+from offload.protocol.http.request import HttpError
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offload.protocol.websocket import POLICY_VIOLATION, TOO_BIG
+from offload.protocol.websocket.connection import POLICY_VIOLATION, TOO_BIG
 
 
 @dataclass

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from offload.gateway.files import FileWrapper
 from offload.gateway.forwarded import Field, Forwarders
-from offload.protocol.request import HttpError, Request
+from offload.protocol.http.request import HttpError, Request
 
 _MAX_CACHED_NAMES = 1024
 """Clients choose header names, so what is remembered of them is bounded."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from offload.protocol.request import HttpError
+from offload.protocol.http.request import HttpError
 
 Field = tuple[bytes, bytes]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

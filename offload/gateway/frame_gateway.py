@@ -11,7 +11,7 @@ from offload.gateway.frame_handler import FrameHandler
 from offload.gateway.liveness import Liveness, Members
 from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
-from offload.protocol.websocket import GOING_AWAY
+from offload.protocol.websocket.connection import GOING_AWAY
 from offload.transport.timeouts import Timeouts
 
 

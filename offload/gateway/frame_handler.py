@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from offload.gateway import liveness
 from offload.gateway.sending import FrameSender
-from offload.protocol.deflate import Deflate
-from offload.protocol.websocket import (
+from offload.protocol.websocket.deflate import Deflate
+from offload.protocol.websocket.connection import (
     ABNORMAL,
     NO_CODE,
     NORMAL,

@@ -14,7 +14,7 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSocket
 
-from offload.protocol.websocket import (
+from offload.protocol.websocket.connection import (
     BINARY,
     CLOSE,
     NORMAL,

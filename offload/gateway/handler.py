@@ -16,10 +16,10 @@ from offload.gateway.body import RequestBody
 from offload.gateway.environ import bare_environ
 from offload.gateway.response import Response
 from offload.gateway.serving import RequestServer
-from offload.protocol.handshake import wants_websocket
-from offload.protocol.http import END, Event, HttpProtocol
-from offload.protocol.request import HttpError, Request
-from offload.protocol.response import plain_answer
+from offload.protocol.websocket.handshake import wants_websocket
+from offload.protocol.http.connection import END, Event, HttpProtocol
+from offload.protocol.http.request import HttpError, Request
+from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:

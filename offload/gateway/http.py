@@ -14,8 +14,8 @@ from offload.gateway.environ import EnvironBuilder
 from offload.gateway.handler import HttpHandler
 from offload.gateway.serving import RequestServer
 from offload.gateway.upgrade import UpgradeResponse
-from offload.protocol.request import HttpError, HttpLimits, Request
-from offload.protocol.response import FieldNames
+from offload.protocol.http.request import HttpError, HttpLimits, Request
+from offload.protocol.http.response_head import FieldNames
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts

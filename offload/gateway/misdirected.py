@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 from collections.abc import Set
 
-from offload.protocol.request import HttpError, Request
+from offload.protocol.http.request import HttpError, Request
 
 _MAX_NAME = 253
 """No host's name is longer."""

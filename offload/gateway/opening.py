@@ -16,9 +16,9 @@ from greenlet import getcurrent, greenlet
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
 from offload.gateway.reply import Reply
 from offload.interfaces import DECIDES_KEY, Content, Delivery, WebSocketConsumers
-from offload.protocol.handshake import Handshake
-from offload.protocol.response import plain_answer
-from offload.protocol.websocket import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
+from offload.protocol.websocket.handshake import Handshake
+from offload.protocol.http.response_head import plain_answer
+from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
     from offload.gateway.websocket_handler import WebSocketHandler

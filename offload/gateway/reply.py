@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from offload.interfaces import DECIDES_KEY, Content
-from offload.protocol.deflate import SMALLEST_BYTES, Deflate
-from offload.protocol.websocket import (
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
+from offload.protocol.websocket.connection import (
     BINARY,
     NORMAL,
     TEXT,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from types import TracebackType
 
 from offload.gateway.files import FileWrapper
-from offload.protocol.request import Request
-from offload.protocol.response import FieldNames, check_value
+from offload.protocol.http.request import Request
+from offload.protocol.http.response_head import FieldNames, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = logging.getLogger("offload.http")

@@ -18,9 +18,9 @@ from offload.gateway.body import BodyError, RequestBody
 from offload.gateway.environ import bare_environ
 from offload.gateway.response import ClientGone, Response
 from offload.gateway.upgrade import UpgradeResponse, may_upgrade
-from offload.protocol.http import HttpProtocol
-from offload.protocol.request import HttpError, Request
-from offload.protocol.response import plain_answer
+from offload.protocol.http.connection import HttpProtocol
+from offload.protocol.http.request import HttpError, Request
+from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from offload.gateway.mailbox import Overflow
 from offload.gateway.reply import message_frame
 from offload.gateway.serving import RequestServer
 from offload.gateway.upgrade import UpgradeResponse, checked_handshake, refusal_fields
-from offload.protocol.request import HttpError, Request
-from offload.protocol.websocket import INTERNAL_ERROR, NORMAL
+from offload.protocol.http.request import HttpError, Request
+from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 if TYPE_CHECKING:

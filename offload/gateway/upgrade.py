@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from offload.gateway.origins import Origins
 from offload.gateway.response import ExcInfo, Headers, Response
-from offload.protocol.handshake import VERSION, Handshake, read_handshake, wants_websocket
-from offload.protocol.request import HttpError, Request
+from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
+from offload.protocol.http.request import HttpError, Request
 
 log = logging.getLogger("offload.websocket")
 

@@ -18,7 +18,7 @@ from offload.gateway.origins import Origins
 from offload.gateway.upgrade import checked_handshake, refusal_fields
 from offload.gateway.websocket_handler import WebSocketHandler
 from offload.interfaces import Content, Layer, WebSocketRouting
-from offload.protocol.request import HttpError, Request
+from offload.protocol.http.request import HttpError, Request
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 

@@ -13,7 +13,7 @@ from offload.gateway.frame_handler import FrameHandler, State
 from offload.gateway.opening import Answered, Opening
 from offload.gateway.reply import Reply, prepare
 from offload.interfaces import Content, Delivery, WebSocketConsumers
-from offload.protocol.handshake import Handshake
+from offload.protocol.websocket.handshake import Handshake
 from offload.transport.connection import Connection
 
 if TYPE_CHECKING:

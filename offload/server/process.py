@@ -36,8 +36,8 @@ from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
-from offload.protocol.request import HttpLimits
-from offload.protocol.websocket import GOING_AWAY, SERVICE_RESTART
+from offload.protocol.http.request import HttpLimits
+from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
 from offload.server.boot import configure_layers, run

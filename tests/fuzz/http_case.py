@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from offload.protocol.body import MAX_TRAILER_BYTES
-from offload.protocol.request import HttpLimits
+from offload.protocol.http.body import MAX_TRAILER_BYTES
+from offload.protocol.http.request import HttpLimits
 from tests.protocol.oracle import by_h11, by_us
 from tests.protocol.reading import Reading
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from offload.protocol.deflate import negotiate
+from offload.protocol.websocket.deflate import negotiate
 from tests.protocol.frames import PING, agreement, check_not_laxer, codes, frame, read, theirs
 from tests.protocol.test_websocket_properties import check_events
 

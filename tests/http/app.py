@@ -25,7 +25,7 @@ from wsgiref.validate import validator
 import gevent
 
 from offload.gateway.http import HttpGateway
-from offload.protocol.request import Request
+from offload.protocol.http.request import Request
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]

@@ -11,7 +11,7 @@ import pytest
 
 from offload.exceptions import ConfigurationError
 from offload.gateway.misdirected import HostCheck
-from offload.protocol.request import HttpError, Request
+from offload.protocol.http.request import HttpError, Request
 from offload.settings import Settings
 from offload.transport.tls import make_context
 from tests.http.tls_client import MIRROR, Files

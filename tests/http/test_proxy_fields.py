@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from offload.gateway.environ import EnvironBuilder, environ_base
 from offload.gateway.forwarded import Forwarders, TrustedPeers, read_forwarded
-from offload.protocol.request import HttpError, HttpLimits, parse_request
+from offload.protocol.http.request import HttpError, HttpLimits, parse_request
 
 LOCAL = ("127.0.0.1", "::1")
 PROXY = "10.0.0.1"

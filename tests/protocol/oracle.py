@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import h11
 
-from offload.protocol.request import HttpLimits
+from offload.protocol.http.request import HttpLimits
 from tests.protocol.reading import Reading
 
 

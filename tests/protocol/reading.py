@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from offload.protocol.http import END, Event, HttpProtocol
-from offload.protocol.request import HttpError, HttpLimits, Request
+from offload.protocol.http.connection import END, Event, HttpProtocol
+from offload.protocol.http.request import HttpError, HttpLimits, Request
 
 
 class Reading:

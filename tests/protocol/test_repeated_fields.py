@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from offload.protocol.request import HttpError, HttpLimits, Request, parse_request
+from offload.protocol.http.request import HttpError, HttpLimits, Request, parse_request
 from tests.protocol.samples import samples
 
 LIMITS = HttpLimits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offload.protocol.request import Request
+from offload.protocol.http.request import Request
 from tests.protocol.reading import Reading
 from tests.protocol.samples import Sample, samples, ways
 

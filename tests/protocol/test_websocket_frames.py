@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offload.protocol.websocket import (
+from offload.protocol.websocket.connection import (
     BINARY,
     TEXT,
     Close,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import pytest
 
-from offload.protocol.websocket import Close, Event, Failure
+from offload.protocol.websocket.connection import Close, Event, Failure
 from tests.protocol.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, agreement, close, frame, message, read
 from tests.serving import DEADLINE, Server, serving
 from tests.websocket.raw import ROUTED, RawClient, ask, wait_state

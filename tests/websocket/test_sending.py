@@ -13,8 +13,8 @@ from offload.gateway.counters import WebSocketCounters
 from offload.gateway.mailbox import Overflow
 from offload.gateway.reply import Reply, prepare
 from offload.gateway.sending import FrameSender
-from offload.protocol.deflate import negotiate
-from offload.protocol.websocket import ping_frame, pong_frame
+from offload.protocol.websocket.deflate import negotiate
+from offload.protocol.websocket.connection import ping_frame, pong_frame
 from offload.transport.connection import Connection
 from tests.serving import DEADLINE
 

@@ -27,7 +27,7 @@ from offload.exceptions import (
     WorkersUnavailable,
 )
 from offload.interfaces import Content, Delivery, Layer
-from offload.protocol.websocket import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
+from offload.protocol.websocket.connection import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
 
 log = logging.getLogger("offload.consumer")
 

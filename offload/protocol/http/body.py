@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from offload.protocol.request import HttpError
+from offload.protocol.http.request import HttpError
 
 MAX_CHUNK_LINE_BYTES = 256
 """A chunk's size and its extensions; real clients send a handful of digits."""

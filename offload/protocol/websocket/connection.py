@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from websockets.speedups import apply_mask
 
-from offload.protocol.deflate import Deflate, TooBig, inflate
+from offload.protocol.websocket.deflate import Deflate, TooBig, inflate
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1 = 0x80, 0x40

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from offload.protocol.body import BodyDecoder, Chunked, FixedLength
-from offload.protocol.request import HttpError, HttpLimits, Request, check_beginning, parse_request
+from offload.protocol.http.body import BodyDecoder, Chunked, FixedLength
+from offload.protocol.http.request import HttpError, HttpLimits, Request, check_beginning, parse_request
 
 KEPT_BYTES, KEPT_FIELDS = 4096, 40
 """Header fields of a request are kept for the next one up to this size and number: larger ones are rare, and a client

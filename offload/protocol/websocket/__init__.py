@@ -1,0 +1,1 @@
+"""WebSockets: the opening handshake, frames and compression."""
