@@ -11,9 +11,9 @@ from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
 from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
 from offload.gateway.gevent_websocket import ApplicationSocket, Server
-from offload.gateway.http import Application, Environ
+from offload.http.server import Application, Environ
 from offload.gateway.origins import Origins
-from offload.gateway.serving import RequestServer
+from offload.http.exchange import RequestServer
 from offload.gateway.socket_handler import SocketHandler
 from offload.gateway.upgrade import UpgradeResponse
 from offload.protocol.http.request import Request
@@ -48,7 +48,7 @@ class ApplicationSockets(FrameGateway):
     def offer(
         self, http: RequestServer, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
-        """See `offload.gateway.http.Sockets`."""
+        """See `offload.http.server.Sockets`."""
         handler = SocketHandler(self, http, connection, request, environ, response)
         response.socket = handler
         handler.face = environ["wsgi.websocket"] = ApplicationSocket(environ, handler, self.server, connection.peer)

@@ -19,10 +19,10 @@ from greenlet import getcurrent
 
 from offload.gateway.frame_handler import FrameHandler, State
 from offload.gateway.gevent_websocket import ApplicationSocket
-from offload.gateway.http import Environ
+from offload.http.server import Environ
 from offload.gateway.mailbox import Overflow
 from offload.gateway.reply import message_frame
-from offload.gateway.serving import RequestServer
+from offload.http.exchange import RequestServer
 from offload.gateway.upgrade import UpgradeResponse, checked_handshake, refusal_fields
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL

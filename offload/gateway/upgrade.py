@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from offload.gateway.origins import Origins
-from offload.gateway.response import ExcInfo, Headers, Response
+from offload.http.response import ExcInfo, Headers, Response
 from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
 from offload.protocol.http.request import HttpError, Request
 

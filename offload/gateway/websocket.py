@@ -9,11 +9,11 @@ from urllib.parse import unquote_to_bytes
 
 import gevent
 
-from offload.gateway.access import AccessLog
+from offload.http.access_log import AccessLog
 from offload.gateway.admission import Admission
 from offload.gateway.counters import WebSocketCounters
 from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
-from offload.gateway.http import Date, Environ, Refuse
+from offload.http.server import Date, Environ, Refuse
 from offload.gateway.origins import Origins
 from offload.gateway.upgrade import checked_handshake, refusal_fields
 from offload.gateway.websocket_handler import WebSocketHandler
@@ -62,7 +62,7 @@ class WebSocketGateway(FrameGateway):
         self.thread = get_native_id()
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
-        """See `offload.gateway.http.Upgrades`."""
+        """See `offload.http.server.Upgrades`."""
         content = _connect_content(request, environ)
         try:
             content["reply_channel"] = self.layer.new_channel(REPLY_PREFIX)

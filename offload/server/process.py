@@ -22,15 +22,15 @@ from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_owner import LayerDispatch
 from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
-from offload.gateway.access import AccessLog, LogFile
+from offload.http.access_log import AccessLog, LogFile
 from offload.gateway.admission import Admission
 from offload.gateway.application_socket import ApplicationSockets
-from offload.gateway.arrival import Arrivals
+from offload.http.accept import Arrivals
 from offload.gateway.counters import WebSocketCounters
-from offload.gateway.environ import EnvironBuilder, environ_base
-from offload.gateway.forwarded import Forwarders, TrustedPeers
+from offload.http.environ import EnvironBuilder, environ_base
+from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.gateway.frame_gateway import WebSocketLimits
-from offload.gateway.http import HttpGateway
+from offload.http.server import HttpGateway
 from offload.gateway.mailbox import Overflow
 from offload.gateway.origins import Origins
 from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway

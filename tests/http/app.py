@@ -24,7 +24,7 @@ from wsgiref.validate import validator
 
 import gevent
 
-from offload.gateway.http import HttpGateway
+from offload.http.server import HttpGateway
 from offload.protocol.http.request import Request
 
 Environ = dict[str, Any]

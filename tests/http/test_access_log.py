@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.exceptions import ConfigurationError
-from offload.gateway.access import AccessLog, LogFile
+from offload.http.access_log import AccessLog, LogFile
 from offload.settings import Settings
 from tests.serving import serving
 

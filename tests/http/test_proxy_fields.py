@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offload.gateway.environ import EnvironBuilder, environ_base
-from offload.gateway.forwarded import Forwarders, TrustedPeers, read_forwarded
+from offload.http.environ import EnvironBuilder, environ_base
+from offload.http.forwarded import Forwarders, TrustedPeers, read_forwarded
 from offload.protocol.http.request import HttpError, HttpLimits, parse_request
 
 LOCAL = ("127.0.0.1", "::1")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any, Protocol
 
-from offload.gateway.access import AccessLog
-from offload.gateway.environ import EnvironBuilder
-from offload.gateway.handler import HttpHandler
-from offload.gateway.serving import RequestServer
+from offload.http.access_log import AccessLog
+from offload.http.environ import EnvironBuilder
+from offload.http.connection import HttpHandler
+from offload.http.exchange import RequestServer
 from offload.gateway.upgrade import UpgradeResponse
 from offload.protocol.http.request import HttpError, HttpLimits, Request
 from offload.protocol.http.response_head import FieldNames

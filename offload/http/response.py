@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence, Sized
 from types import TracebackType
 
-from offload.gateway.files import FileWrapper
+from offload.http.file_wrapper import FileWrapper
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import FieldNames, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from offload.exceptions import ProtocolError
-from offload.gateway.forwarded import TrustedPeers
-from offload.gateway.http import PARTING_SECONDS, Environ, HttpGateway
-from offload.gateway.misdirected import HostCheck
+from offload.http.forwarded import TrustedPeers
+from offload.http.server import PARTING_SECONDS, Environ, HttpGateway
+from offload.http.misdirected import HostCheck
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.protocol.http.request import HttpError
 from offload.transport.connection import Connection

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
-from offload.gateway.body import BodyError, RequestBody
-from offload.gateway.environ import bare_environ
-from offload.gateway.response import ClientGone, Response
+from offload.http.wsgi_input import BodyError, RequestBody
+from offload.http.environ import bare_environ
+from offload.http.response import ClientGone, Response
 from offload.gateway.upgrade import UpgradeResponse, may_upgrade
 from offload.protocol.http.connection import HttpProtocol
 from offload.protocol.http.request import HttpError, Request
@@ -24,7 +24,7 @@ from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:
-    from offload.gateway.http import Environ, HttpGateway
+    from offload.http.server import Environ, HttpGateway
 
 log = logging.getLogger("offload.http")
 

@@ -1,7 +1,7 @@
 """One HTTP connection: what arrives, what its client is waited for, and what follows an answer.
 
 The connection waits without a greenlet; a whole head takes one from the pool, which serves the request
-(``offload.gateway.serving``).
+(``offload.http.exchange``).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from offload.gateway.body import RequestBody
-from offload.gateway.environ import bare_environ
-from offload.gateway.response import Response
-from offload.gateway.serving import RequestServer
+from offload.http.wsgi_input import RequestBody
+from offload.http.environ import bare_environ
+from offload.http.response import Response
+from offload.http.exchange import RequestServer
 from offload.protocol.websocket.handshake import wants_websocket
 from offload.protocol.http.connection import END, Event, HttpProtocol
 from offload.protocol.http.request import HttpError, Request
@@ -23,7 +23,7 @@ from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:
-    from offload.gateway.http import Check, Environ, HttpGateway
+    from offload.http.server import Check, Environ, HttpGateway
 
 log = logging.getLogger("offload.http")
 

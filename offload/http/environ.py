@@ -7,8 +7,8 @@ import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from offload.gateway.files import FileWrapper
-from offload.gateway.forwarded import Field, Forwarders
+from offload.http.file_wrapper import FileWrapper
+from offload.http.forwarded import Field, Forwarders
 from offload.protocol.http.request import HttpError, Request
 
 _MAX_CACHED_NAMES = 1024

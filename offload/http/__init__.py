@@ -1,0 +1,1 @@
+"""HTTP meets WSGI: requests become calls of the application, and answers bytes."""
