@@ -17,7 +17,7 @@ from greenlet import getcurrent
 from offload.http.wsgi_input import BodyError, RequestBody
 from offload.http.environ import bare_environ
 from offload.http.response import ClientGone, Response
-from offload.gateway.upgrade import UpgradeResponse, may_upgrade
+from offload.websocket.upgrade import UpgradeResponse, may_upgrade
 from offload.protocol.http.connection import HttpProtocol
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer

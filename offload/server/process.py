@@ -23,17 +23,17 @@ from offload.consumers.dispatch.remote_owner import LayerDispatch
 from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.access_log import AccessLog, LogFile
-from offload.gateway.admission import Admission
-from offload.gateway.application_socket import ApplicationSockets
+from offload.websocket.connection_limit import Admission
+from offload.websocket.raw_server import ApplicationSockets
 from offload.http.accept import Arrivals
-from offload.gateway.counters import WebSocketCounters
+from offload.websocket.counters import WebSocketCounters
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
-from offload.gateway.frame_gateway import WebSocketLimits
+from offload.websocket.server import WebSocketLimits
 from offload.http.server import HttpGateway
-from offload.gateway.mailbox import Overflow
-from offload.gateway.origins import Origins
-from offload.gateway.websocket import REPLY_PREFIX, WebSocketGateway
+from offload.websocket.send_queue import Overflow
+from offload.websocket.origin_check import Origins
+from offload.websocket.routed_server import REPLY_PREFIX, WebSocketGateway
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
 from offload.protocol.http.request import HttpLimits

@@ -9,10 +9,10 @@ import gevent
 import pytest
 from gevent import socket as gevent_socket
 
-from offload.gateway.counters import WebSocketCounters
-from offload.gateway.mailbox import Overflow
-from offload.gateway.reply import Reply, prepare
-from offload.gateway.sending import FrameSender
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.send_queue import Overflow
+from offload.websocket.reply import Reply, prepare
+from offload.websocket.encode import FrameSender
 from offload.protocol.websocket.deflate import negotiate
 from offload.protocol.websocket.connection import ping_frame, pong_frame
 from offload.transport.connection import Connection

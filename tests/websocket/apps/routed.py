@@ -13,7 +13,7 @@ from greenlet import greenlet
 
 from offload import Channel, Group, route
 from offload.exceptions import DenyConnection
-from offload.gateway.websocket import WebSocketGateway
+from offload.websocket.routed_server import WebSocketGateway
 
 GATES: dict[str, Event] = {}
 

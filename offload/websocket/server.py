@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offload.gateway.admission import Admission
-from offload.gateway.counters import WebSocketCounters
-from offload.gateway.draining import Drain
-from offload.gateway.frame_handler import FrameHandler
-from offload.gateway.liveness import Liveness, Members
-from offload.gateway.mailbox import Overflow
-from offload.gateway.origins import Origins
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.drain import Drain
+from offload.websocket.connection import FrameHandler
+from offload.websocket.keepalive import Liveness, Members
+from offload.websocket.send_queue import Overflow
+from offload.websocket.origin_check import Origins
 from offload.protocol.websocket.connection import GOING_AWAY
 from offload.transport.timeouts import Timeouts
 

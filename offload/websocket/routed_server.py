@@ -10,13 +10,13 @@ from urllib.parse import unquote_to_bytes
 import gevent
 
 from offload.http.access_log import AccessLog
-from offload.gateway.admission import Admission
-from offload.gateway.counters import WebSocketCounters
-from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.server import FrameGateway, WebSocketLimits
 from offload.http.server import Date, Environ, Refuse
-from offload.gateway.origins import Origins
-from offload.gateway.upgrade import checked_handshake, refusal_fields
-from offload.gateway.websocket_handler import WebSocketHandler
+from offload.websocket.origin_check import Origins
+from offload.websocket.upgrade import checked_handshake, refusal_fields
+from offload.websocket.routed import WebSocketHandler
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.http.request import HttpError, Request
 from offload.transport.connection import Connection

@@ -9,15 +9,15 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from offload.gateway.frame_handler import FrameHandler, State
-from offload.gateway.opening import Answered, Opening
-from offload.gateway.reply import Reply, prepare
+from offload.websocket.connection import FrameHandler, State
+from offload.websocket.connect import Answered, Opening
+from offload.websocket.reply import Reply, prepare
 from offload.interfaces import Content, Delivery, WebSocketConsumers
 from offload.protocol.websocket.handshake import Handshake
 from offload.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from offload.gateway.websocket import WebSocketGateway
+    from offload.websocket.routed_server import WebSocketGateway
 
 log = logging.getLogger("offload.websocket")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offload.gateway.counters import WebSocketCounters
+from offload.websocket.counters import WebSocketCounters
 from offload.protocol.http.request import HttpError
 
 

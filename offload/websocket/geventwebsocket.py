@@ -32,7 +32,7 @@ MAX_CONTROL_BYTES = 125
 
 
 class Engine(Protocol):
-    """What is under the interface; see `offload.gateway.socket_handler.SocketHandler`."""
+    """What is under the interface; see `offload.websocket.raw.SocketHandler`."""
 
     latency: float | None
 

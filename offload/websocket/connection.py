@@ -11,8 +11,8 @@ from abc import abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from offload.gateway import liveness
-from offload.gateway.sending import FrameSender
+from offload.websocket import keepalive as liveness
+from offload.websocket.encode import FrameSender
 from offload.protocol.websocket.deflate import Deflate
 from offload.protocol.websocket.connection import (
     ABNORMAL,
@@ -31,7 +31,7 @@ from offload.protocol.websocket.connection import (
 from offload.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from offload.gateway.frame_gateway import FrameGateway
+    from offload.websocket.server import FrameGateway
 
 log = logging.getLogger("offload.websocket")
 

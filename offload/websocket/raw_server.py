@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import gevent
 
-from offload.gateway.admission import Admission
-from offload.gateway.counters import WebSocketCounters
-from offload.gateway.frame_gateway import FrameGateway, WebSocketLimits
-from offload.gateway.gevent_websocket import ApplicationSocket, Server
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.server import FrameGateway, WebSocketLimits
+from offload.websocket.geventwebsocket import ApplicationSocket, Server
 from offload.http.server import Application, Environ
-from offload.gateway.origins import Origins
+from offload.websocket.origin_check import Origins
 from offload.http.exchange import RequestServer
-from offload.gateway.socket_handler import SocketHandler
-from offload.gateway.upgrade import UpgradeResponse
+from offload.websocket.raw import SocketHandler
+from offload.websocket.upgrade import UpgradeResponse
 from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
 

@@ -1,1 +1,0 @@
-"""Where sockets meet WSGI and messages: requests become application calls, WebSocket frames become messages."""

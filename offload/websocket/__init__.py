@@ -1,0 +1,1 @@
+"""WebSockets meet consumers and applications: frames become messages, and messages frames."""
