@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from offload import __version__
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
+from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
-from offload.layers.addresses.urls import layer_from_url
 from offload.server import logs, streams
 from offload.server.directory import Directory
 from offload.server.supervisor import Supervisor

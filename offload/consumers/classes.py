@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from offload.consumers import configuration
 from offload.consumers.channel import Channel, Group
 from offload.consumers.message import Message
-from offload.consumers.synchronous import check_plain, check_result, run_plain
 from offload.consumers.routing import ClassRoute, route_class
 from offload.consumers.sessions import channel_session
+from offload.consumers.synchronous import check_plain, check_result, run_plain
 from offload.exceptions import ConfigurationError
 
 _DECORATORS = ("http_user_and_session", "http_user", "channel_session_user")

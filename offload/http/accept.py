@@ -9,10 +9,10 @@ from typing import Any
 
 from offload.exceptions import ProtocolError
 from offload.http.forwarded import TrustedPeers
-from offload.http.server import PARTING_SECONDS, Environ, HttpGateway
 from offload.http.misdirected import HostCheck
-from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
+from offload.http.server import PARTING_SECONDS, Environ, HttpGateway
 from offload.protocol.http.request import HttpError
+from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection

@@ -12,14 +12,14 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from offload.http.wsgi_input import RequestBody
 from offload.http.environ import bare_environ
-from offload.http.response import Response
 from offload.http.exchange import RequestServer
-from offload.protocol.websocket.handshake import wants_websocket
+from offload.http.response import Response
+from offload.http.wsgi_input import RequestBody
 from offload.protocol.http.connection import END, Event, HttpProtocol
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
+from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
 
 if TYPE_CHECKING:

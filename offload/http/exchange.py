@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent
 
-from offload.http.wsgi_input import BodyError, RequestBody
 from offload.http.environ import bare_environ
 from offload.http.response import ClientGone, Response
-from offload.websocket.upgrade import UpgradeResponse, may_upgrade
+from offload.http.upgrade import UpgradeResponse, may_upgrade
+from offload.http.wsgi_input import BodyError, RequestBody
 from offload.protocol.http.connection import HttpProtocol
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer

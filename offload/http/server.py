@@ -10,10 +10,10 @@ from email.utils import formatdate
 from typing import Any, Protocol
 
 from offload.http.access_log import AccessLog
-from offload.http.environ import EnvironBuilder
 from offload.http.connection import HttpHandler
+from offload.http.environ import EnvironBuilder
 from offload.http.exchange import RequestServer
-from offload.websocket.upgrade import UpgradeResponse
+from offload.http.upgrade import UpgradeResponse
 from offload.protocol.http.request import HttpError, HttpLimits, Request
 from offload.protocol.http.response_head import FieldNames
 from offload.transport.connection import Connection

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from offload.exceptions import ChannelFull
 from offload.layers.ipc import wire
-from offload.layers.memory.broker import Broker, _Queue
+from offload.layers.local.broker import Broker, _Queue
 from offload.layers.words.settings import LayerSettings
 
 SLOWEST = 1.0

@@ -25,9 +25,9 @@ from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
 from offload.hub import place as hub_place
+from offload.hub.relay import Exchange, Peer
 from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
-from offload.hub.relay import Exchange, Peer
 from offload.layers.words.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")

@@ -21,9 +21,11 @@ from typing import Any, ClassVar
 from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend
-from offload.layers.words.codec import Codec, UndecodableMessage, checked_copy
 from offload.layers.link.joining import Joining
+from offload.layers.link.upstream import Upstream
 from offload.layers.local.kept import KeptChannels
+from offload.layers.local.subscriptions import Subscriptions
+from offload.layers.words.codec import Codec, UndecodableMessage, checked_copy
 from offload.layers.words.names import (
     check_channel,
     check_group,
@@ -34,8 +36,6 @@ from offload.layers.words.names import (
 )
 from offload.layers.words.seal import CHANNEL, GROUP, QUEUE, SESSION
 from offload.layers.words.settings import LayerSettings
-from offload.layers.local.subscriptions import Subscriptions
-from offload.layers.link.upstream import Upstream
 
 logger = logging.getLogger("offload.layer")
 

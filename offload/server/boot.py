@@ -14,10 +14,10 @@ from typing import Protocol
 from offload.consumers import configuration
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
+from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
-from offload.layers.addresses.urls import layer_from_url
 from offload.server import exit_handlers, logs, parent, streams
 from offload.server.control import Control
 from offload.settings import Settings

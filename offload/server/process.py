@@ -22,18 +22,12 @@ from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_owner import LayerDispatch
 from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
-from offload.http.access_log import AccessLog, LogFile
-from offload.websocket.connection_limit import Admission
-from offload.websocket.raw_server import ApplicationSockets
 from offload.http.accept import Arrivals
-from offload.websocket.counters import WebSocketCounters
+from offload.http.access_log import AccessLog, LogFile
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
-from offload.websocket.server import WebSocketLimits
+from offload.http.origin_check import Origins
 from offload.http.server import HttpGateway
-from offload.websocket.send_queue import Overflow
-from offload.websocket.origin_check import Origins
-from offload.websocket.routed_server import REPLY_PREFIX, WebSocketGateway
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
 from offload.protocol.http.request import HttpLimits
@@ -48,6 +42,12 @@ from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.raw_server import ApplicationSockets
+from offload.websocket.routed_server import REPLY_PREFIX, WebSocketGateway
+from offload.websocket.send_queue import Overflow
+from offload.websocket.server import WebSocketLimits
 
 log = logging.getLogger("offload.server")
 

@@ -19,10 +19,10 @@ from gevent.lock import BoundedSemaphore
 
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import LATER_PAUSE, LATER_TRIES, Dispatch
-from offload.consumers.synchronous import name_of
-from offload.consumers.routing import WEBSOCKET_CHANNELS
-from offload.consumers.dispatch.turns import ANNOUNCE_SECONDS
 from offload.consumers.dispatch.remote_worker import WorkerTurns
+from offload.consumers.dispatch.turns import ANNOUNCE_SECONDS
+from offload.consumers.routing import WEBSOCKET_CHANNELS
+from offload.consumers.synchronous import name_of
 from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
 from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer

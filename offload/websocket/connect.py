@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from greenlet import getcurrent, greenlet
 
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
-from offload.websocket.reply import Reply
 from offload.interfaces import DECIDES_KEY, Content, Delivery, WebSocketConsumers
-from offload.protocol.websocket.handshake import Handshake
 from offload.protocol.http.response_head import plain_answer
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
+from offload.protocol.websocket.handshake import Handshake
+from offload.websocket.reply import Reply
 
 if TYPE_CHECKING:
     from offload.websocket.routed import WebSocketHandler

@@ -11,9 +11,6 @@ from abc import abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from offload.websocket import keepalive as liveness
-from offload.websocket.encode import FrameSender
-from offload.protocol.websocket.deflate import Deflate
 from offload.protocol.websocket.connection import (
     ABNORMAL,
     NO_CODE,
@@ -28,7 +25,10 @@ from offload.protocol.websocket.connection import (
     close_frame,
     pong_frame,
 )
+from offload.protocol.websocket.deflate import Deflate
 from offload.transport.connection import Connection
+from offload.websocket import keepalive as liveness
+from offload.websocket.encode import FrameSender
 
 if TYPE_CHECKING:
     from offload.websocket.server import FrameGateway

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from offload.websocket.counters import WebSocketCounters
 from offload.protocol.http.request import HttpError
+from offload.websocket.counters import WebSocketCounters
 
 
 class Admission:

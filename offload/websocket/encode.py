@@ -6,9 +6,9 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from offload.transport.connection import JOIN_BYTES, Connection
 from offload.websocket.counters import WebSocketCounters
 from offload.websocket.send_queue import Mailbox, Overflow
-from offload.transport.connection import JOIN_BYTES, Connection
 
 log = logging.getLogger("offload.websocket")
 

@@ -17,16 +17,16 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from greenlet import getcurrent
 
-from offload.websocket.connection import FrameHandler, State
-from offload.websocket.geventwebsocket import ApplicationSocket
-from offload.http.server import Environ
-from offload.websocket.send_queue import Overflow
-from offload.websocket.reply import message_frame
 from offload.http.exchange import RequestServer
-from offload.websocket.upgrade import UpgradeResponse, checked_handshake, refusal_fields
+from offload.http.server import Environ
+from offload.http.upgrade import UpgradeResponse, checked_handshake, refusal_fields
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
+from offload.websocket.connection import FrameHandler, State
+from offload.websocket.geventwebsocket import ApplicationSocket
+from offload.websocket.reply import message_frame
+from offload.websocket.send_queue import Overflow
 
 if TYPE_CHECKING:
     from offload.websocket.raw_server import ApplicationSockets

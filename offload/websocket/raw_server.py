@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import gevent
 
-from offload.websocket.connection_limit import Admission
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.server import FrameGateway, WebSocketLimits
-from offload.websocket.geventwebsocket import ApplicationSocket, Server
-from offload.http.server import Application, Environ
-from offload.websocket.origin_check import Origins
 from offload.http.exchange import RequestServer
-from offload.websocket.raw import SocketHandler
-from offload.websocket.upgrade import UpgradeResponse
+from offload.http.origin_check import Origins
+from offload.http.server import Application, Environ
+from offload.http.upgrade import UpgradeResponse
 from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.geventwebsocket import ApplicationSocket, Server
+from offload.websocket.raw import SocketHandler
+from offload.websocket.server import FrameGateway, WebSocketLimits
 
 
 class ApplicationSockets(FrameGateway):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from offload.interfaces import DECIDES_KEY, Content
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
 from offload.protocol.websocket.connection import (
     BINARY,
     NORMAL,
@@ -14,6 +13,7 @@ from offload.protocol.websocket.connection import (
     may_be_sent,
     text_frame,
 )
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
 
 _KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol", DECIDES_KEY))
 

@@ -9,12 +9,12 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from offload.websocket.connection import FrameHandler, State
-from offload.websocket.connect import Answered, Opening
-from offload.websocket.reply import Reply, prepare
 from offload.interfaces import Content, Delivery, WebSocketConsumers
 from offload.protocol.websocket.handshake import Handshake
 from offload.transport.connection import Connection
+from offload.websocket.connect import Answered, Opening
+from offload.websocket.connection import FrameHandler, State
+from offload.websocket.reply import Reply, prepare
 
 if TYPE_CHECKING:
     from offload.websocket.routed_server import WebSocketGateway

@@ -10,17 +10,17 @@ from urllib.parse import unquote_to_bytes
 import gevent
 
 from offload.http.access_log import AccessLog
-from offload.websocket.connection_limit import Admission
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.server import FrameGateway, WebSocketLimits
+from offload.http.origin_check import Origins
 from offload.http.server import Date, Environ, Refuse
-from offload.websocket.origin_check import Origins
-from offload.websocket.upgrade import checked_handshake, refusal_fields
-from offload.websocket.routed import WebSocketHandler
+from offload.http.upgrade import checked_handshake, refusal_fields
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.http.request import HttpError, Request
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
+from offload.websocket.connection_limit import Admission
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.routed import WebSocketHandler
+from offload.websocket.server import FrameGateway, WebSocketLimits
 
 log = logging.getLogger("offload.websocket")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offload.http.origin_check import Origins
+from offload.protocol.websocket.connection import GOING_AWAY
+from offload.transport.timeouts import Timeouts
+from offload.websocket.connection import FrameHandler
 from offload.websocket.connection_limit import Admission
 from offload.websocket.counters import WebSocketCounters
 from offload.websocket.drain import Drain
-from offload.websocket.connection import FrameHandler
 from offload.websocket.keepalive import Liveness, Members
 from offload.websocket.send_queue import Overflow
-from offload.websocket.origin_check import Origins
-from offload.protocol.websocket.connection import GOING_AWAY
-from offload.transport.timeouts import Timeouts
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from offload import Message, route
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_owner import LayerConsumers, LayerDispatch
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.dispatch.remote_worker import WorkerTurns
+from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.interfaces import Content, Delivery
 from offload.layers.memory import MemoryLayer, MemoryServer

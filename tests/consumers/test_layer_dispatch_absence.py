@@ -10,7 +10,7 @@ import pytest
 
 from offload import Message
 from offload.consumers import configuration
-from offload.consumers.dispatch.local import outage as absence
+from offload.consumers.dispatch import outage as absence
 from offload.consumers.dispatch.outage import Absence
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import LayerUnreachable, WorkersUnavailable

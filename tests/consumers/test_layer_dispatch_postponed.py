@@ -10,8 +10,8 @@ import pytest
 from offload import Message
 from offload.consumers import configuration
 from offload.consumers.dispatch.postponed import LOOK_SECONDS
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.consumers.dispatch.turns import Turn
+from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import DenyConnection, OffloadError, WorkersUnavailable
 from tests.consumers.pair import Pair, connect
 from tests.redis_server import until

@@ -11,9 +11,9 @@ import pytest
 from offload import Channel, DenyConnection, Message, route, route_class
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
+from offload.consumers.dispatch.remote_worker import REPEATS, WorkerTurns
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.sessions import ChannelSession, channel_session
-from offload.consumers.dispatch.remote_worker import REPEATS, WorkerTurns
 from offload.exceptions import ConfigurationError, LayerUnavailable, OffloadError, WorkersUnavailable
 from offload.interfaces import DECIDES_KEY, Content
 from tests.consumers.pair import PATIENCE, Pair, connect

@@ -9,8 +9,8 @@ from typing import Any
 from websockets.sync.client import ClientConnection
 
 from offload.interfaces import Layer
-from offload.layers.ipc import IPCLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.ipc import IPCLayer
 from tests.serving import DEADLINE, ROOT, Server
 from tests.websocket.sockets import open_socket
 

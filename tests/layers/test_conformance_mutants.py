@@ -6,12 +6,12 @@ import time
 import pytest
 
 from offload.exceptions import ChannelFull
-from offload.layers.words import names
 from offload.layers.front import LayerBase
-from offload.layers.memory.broker import Broker
-from offload.layers.memory import MemoryLayer, MemoryServer
-from offload.layers.words.settings import LayerSettings
+from offload.layers.local.broker import Broker
 from offload.layers.local.subscriptions import Subscriptions
+from offload.layers.memory import MemoryLayer, MemoryServer
+from offload.layers.words import names
+from offload.layers.words.settings import LayerSettings
 from offload.testing.conformance import LayerConformance
 
 MANY = 10**9

@@ -14,8 +14,7 @@ import weakref
 import pytest
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.ipc import wire
-from offload.layers.ipc import IPCLayer
+from offload.layers.ipc import IPCLayer, wire
 from tests.layers.hubs import PATIENCE, HubProcess, fork, run, succeeded
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from offload.layers.ipc import wire
 from offload.hub.relay import MOST_LEFT, MOST_LEFT_FOR, Exchange, Peer
+from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings
 
 

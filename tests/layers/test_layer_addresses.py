@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from django_offload import conf
 from offload.exceptions import ConfigurationError
-from offload.layers.redis import RedisLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.redis import RedisLayer
 
 MARK = "Zq7w"
 """In every piece of a secret; in no word of ours."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from offload.exceptions import ChannelFull
-from offload.layers.memory.broker import SWEEP_INTERVAL, Broker
+from offload.layers.local.broker import SWEEP_INTERVAL, Broker
 
 
 def put(broker, channel, payload, now=0.0, expiry=60.0, capacity=100):

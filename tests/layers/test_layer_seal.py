@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.exceptions import ConfigurationError, MessageTooLarge
-from offload.layers.words.codec import ENVELOPE, Codec, UndecodableMessage
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.redis import RedisLayer
+from offload.layers.words.codec import ENVELOPE, Codec, UndecodableMessage
 from offload.layers.words.seal import CHANNEL, GROUP, PROCESS, QUEUE, SESSION
 from offload.layers.words.settings import LayerSettings
 from offload.testing.conformance import LayerConformance

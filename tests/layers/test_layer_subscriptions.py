@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from offload.exceptions import LayerUnavailable, OffloadError
-from offload.layers.local.subscriptions import Subscriptions
 from offload.layers.link.upstream import Upstream
+from offload.layers.local.subscriptions import Subscriptions
 from tests.redis_server import until
 
 

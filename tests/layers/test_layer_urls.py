@@ -7,8 +7,8 @@ import types
 import pytest
 
 from offload.exceptions import ConfigurationError
-from offload.layers.memory import MemoryLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.memory import MemoryLayer
 
 
 class Recorded:

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from offload.exceptions import ChannelFull, LayerUnavailable
-from offload.layers.redis import RedisLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.redis import RedisLayer
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import shared_redis_server, until  # noqa: F401  # a fixture
 

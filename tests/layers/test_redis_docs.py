@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.addresses.urls import SCHEMES
 from offload.layers.redis import RedisLayer
 from offload.layers.words.settings import SETTING_NAMES
-from offload.layers.addresses.urls import SCHEMES
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import shared_redis_server  # noqa: F401  # a fixture
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis import RedisLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.redis import RedisLayer
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import RedisCluster, SentinelSet, redis_server, running_redis, until  # noqa: F401  # a fixture
 

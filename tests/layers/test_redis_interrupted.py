@@ -34,7 +34,7 @@ class Stop(BaseException):
 
 
 def in_the_layer(code):
-    return "layers/redis_" in code.co_filename
+    return "layers/redis/" in code.co_filename
 
 
 def where_a_reader_starts(code):

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from offload.exceptions import ConfigurationError, LayerUnavailable
-from offload.layers.redis import RedisLayer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.redis import RedisLayer
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import (
     RedisCluster,

@@ -11,8 +11,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Side
 from websockets.server import ServerProtocol
 
-from offload.protocol.websocket.deflate import Deflate, negotiate
 from offload.protocol.websocket.connection import Close, Event, Failure, Ping, Pong, WebSocketProtocol
+from offload.protocol.websocket.deflate import Deflate, negotiate
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = (
     Opcode.CONT,

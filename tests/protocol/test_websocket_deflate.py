@@ -10,8 +10,8 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame
 from websockets.headers import parse_extension
 
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig, inflate, negotiate
 from offload.protocol.websocket.connection import BINARY, Failure, Ping, WebSocketProtocol, deflated_frame
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig, inflate, negotiate
 from tests.protocol.frames import CONT, PING, TEXT, agreement, codes, deflated, frame, message, octets, read, theirs
 
 NONE = b"; server_no_context_takeover; client_no_context_takeover"

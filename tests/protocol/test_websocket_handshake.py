@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from offload.protocol.websocket.handshake import read_handshake, wants_websocket
 from offload.protocol.http.request import HttpError, HttpLimits, Request, parse_request
+from offload.protocol.websocket.handshake import read_handshake, wants_websocket
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 

@@ -8,8 +8,8 @@ import os
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offload.protocol.websocket.deflate import negotiate
 from offload.protocol.websocket.connection import Close, Event, Failure, Ping, Pong
+from offload.protocol.websocket.deflate import negotiate
 from tests.protocol.frames import PING, PONG, agreement, check_not_laxer, close, codes, frame, message, read, theirs
 
 EXAMPLES = int(os.environ.get("OFFLOAD_TEST_EXAMPLES", "150"))

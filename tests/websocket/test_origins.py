@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from offload.exceptions import ConfigurationError
-from offload.websocket.origin_check import Origins
+from offload.http.origin_check import Origins
 from offload.settings import checked
 from tests.http.tls_client import Files, tls
 from tests.serving import serving

@@ -9,13 +9,13 @@ import gevent
 import pytest
 from gevent import socket as gevent_socket
 
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.send_queue import Overflow
-from offload.websocket.reply import Reply, prepare
-from offload.websocket.encode import FrameSender
-from offload.protocol.websocket.deflate import negotiate
 from offload.protocol.websocket.connection import ping_frame, pong_frame
+from offload.protocol.websocket.deflate import negotiate
 from offload.transport.connection import Connection
+from offload.websocket.counters import WebSocketCounters
+from offload.websocket.encode import FrameSender
+from offload.websocket.reply import Reply, prepare
+from offload.websocket.send_queue import Overflow
 from tests.serving import DEADLINE
 
 

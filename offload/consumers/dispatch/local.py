@@ -14,8 +14,8 @@ from typing import Any
 from offload.consumers import configuration
 from offload.consumers.channel import Channel
 from offload.consumers.message import Message
-from offload.consumers.synchronous import check_result, name_of
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
+from offload.consumers.synchronous import check_result, name_of
 from offload.exceptions import ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Content, Layer
 

@@ -15,8 +15,8 @@ import time
 from offload.consumers.dispatch.outage import Absence
 from offload.consumers.dispatch.owner_counters import DispatchCounters
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
+from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.exceptions import (
     ChannelFull,
     DenyConnection,

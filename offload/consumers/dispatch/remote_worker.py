@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from offload.consumers.channel import Channel
 from offload.consumers.dispatch.local import BoundConsumers, Dispatch
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.consumers.dispatch.turns import (
     ANNOUNCE_SECONDS,
     DENIED,
@@ -22,6 +21,7 @@ from offload.consumers.dispatch.turns import (
     announcement,
     report,
 )
+from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import DenyConnection, LayerUnavailable, OffloadError
 from offload.interfaces import DECIDES_KEY, Content, Layer
 

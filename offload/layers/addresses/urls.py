@@ -14,7 +14,14 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
-from offload.layers.addresses.schemes import SCHEMES, SECRET_SETTINGS, may_have_secrets, parts_of, shown, split_addresses
+from offload.layers.addresses.schemes import (
+    SCHEMES,
+    SECRET_SETTINGS,
+    may_have_secrets,
+    parts_of,
+    shown,
+    split_addresses,
+)
 from offload.layers.front import LayerBase
 from offload.layers.words.settings import PREFIX, PREFIX_RULE, SETTING_NAMES, nearest_setting
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
-from offload.layers.ipc import wire
 from offload.layers.front import LayerBase, logger
+from offload.layers.ipc import wire
 from offload.layers.ipc.link import Link
 from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 

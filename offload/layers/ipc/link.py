@@ -3,7 +3,8 @@
 The thread ("reader") connects, reads, and when the connection is lost connects again and restores what was subscribed
 to. Callers write their requests themselves and wait for the answer. Knows the wire, and not what messages mean.
 
-The lock is the interpreter's own (see ``offload.layers.local.subscriptions``): nothing under it may wait. A link is used
+The lock is the interpreter's own (see ``offload.layers.local.subscriptions``): nothing under it may
+wait. A link is used
 once: `close` and `abandon` are final.
 """
 

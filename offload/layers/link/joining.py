@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from _thread import RLock
 
-from offload.layers.local.subscriptions import Subscriptions
 from offload.layers.link.upstream import Upstream
+from offload.layers.local.subscriptions import Subscriptions
 
 
 class _Calls:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 from offload.exceptions import ChannelFull
 from offload.interfaces import Content, Delivery
-from offload.layers.words.codec import copy_content
-from offload.layers.memory.sharing import SharedBroker
+from offload.layers.local.sharing import SharedBroker
 from offload.layers.local.subscriptions import Subscriptions
+from offload.layers.words.codec import copy_content
 
 logger = logging.getLogger("offload.layer")
 

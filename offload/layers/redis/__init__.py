@@ -15,7 +15,6 @@ from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
 from offload.layers.front import INBOX, LayerBase
-from offload.layers.words.codec import UndecodableMessage
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
@@ -26,6 +25,7 @@ from offload.layers.redis.server import Server
 from offload.layers.redis.shards import Ring, Shard
 from offload.layers.redis.subscriber import Owners
 from offload.layers.redis.takes import Takes
+from offload.layers.words.codec import UndecodableMessage
 from offload.layers.words.seal import PROCESS
 
 logger = logging.getLogger("offload.layer")

@@ -23,11 +23,11 @@ from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
+from offload.layers.link.upstream import again
 from offload.layers.redis.dialogue import ALL_BACK, PING, SUBSCRIBE, UNSUBSCRIBE, Dialogue, Request
 from offload.layers.redis.gathering import gather, is_worth_waiting
 from offload.layers.redis.owner import Owner
 from offload.layers.redis.server import Refused, Server, give_way
-from offload.layers.link.upstream import again
 
 logger = logging.getLogger("offload.layer")
 

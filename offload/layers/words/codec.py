@@ -70,7 +70,8 @@ class Codec:
     def encode(self, content: Content, kind: bytes = QUEUE, name: str = "") -> bytes:
         """
         Args:
-            kind, name: what the message is for; with keys it is decoded for nothing else. See ``offload.layers.words.seal``.
+            kind, name: what the message is for; with keys it is decoded for nothing else.
+                See ``offload.layers.words.seal``.
 
         Raises:
             TypeError: for what no content may hold.

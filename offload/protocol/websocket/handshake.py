@@ -10,8 +10,8 @@ import binascii
 import hashlib
 import re
 
-from offload.protocol.websocket.deflate import Deflate, negotiate
 from offload.protocol.http.request import HttpError, Request
+from offload.protocol.websocket.deflate import Deflate, negotiate
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Generic
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.memory.broker import Broker, Payload
+from offload.layers.local.broker import Broker, Payload
 
 
 class SharedBroker(Generic[Payload]):

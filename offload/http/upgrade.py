@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from offload.websocket.origin_check import Origins
+from offload.http.origin_check import Origins
 from offload.http.response import ExcInfo, Headers, Response
-from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
 from offload.protocol.http.request import HttpError, Request
+from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
 
 log = logging.getLogger("offload.websocket")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from offload.layers.front import LayerBase
-from offload.layers.memory.sharing import SharedBroker
+from offload.layers.local.sharing import SharedBroker
 
 
 class MemoryServer:
