@@ -134,7 +134,7 @@ def test_pool_keeps_its_size_after_exceptions_for_greenlets_without_a_task() -> 
 
 
 def test_values_that_are_local_to_a_greenlet_or_thread_stay_for_later_requests() -> None:
-    """What docs/howto/deploy.md says of both kinds, and what `contextvars` are for."""
+    """What docs/explanation/greenlets.md says of both kinds, and what `contextvars` are for."""
     with serving(LASTING, "--pool-size", "1", "--layer", "memory://") as server, Client(server) as client:
         assert client.get("/both-local?ann").text == "None None"
         assert client.get("/both-local?bob").text == "ann ann"
