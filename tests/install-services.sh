@@ -13,6 +13,12 @@ need chromedriver chromium-driver
 need openssl openssl
 need logrotate logrotate
 need ip iproute2
+# Proxies are where only root looks for programs.
+PATH="$PATH:/usr/sbin:/sbin"
+need nginx nginx
+need haproxy haproxy
+need caddy caddy
+need systemd-analyze systemd
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
