@@ -166,8 +166,9 @@ class WebsocketConsumer(BaseConsumer):
         else:
             run_plain(self.receive, bytes=message.content["bytes"], **kwargs)
 
-    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
-        """Called with each message, as `text` or as `bytes`."""
+    # Subclasses name what they take, and those of JsonWebsocketConsumer something else: all are right to type checkers.
+    def receive(self, *args: Any, **kwargs: Any) -> None:
+        """Called with each message: ``receive(text=None, bytes=None, **kwargs)``, one of both given."""
 
     def send(self, text: str | None = None, bytes: bytes | None = None, close: bool | int = False) -> None:
         """Send to this client, and close afterwards when told to (True, or a close code)."""
@@ -215,7 +216,10 @@ class WebsocketConsumer(BaseConsumer):
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):
-    """A `WebsocketConsumer` whose messages are JSON texts; its methods take and send the decoded values."""
+    """A `WebsocketConsumer` whose messages are JSON texts; its methods take and send the decoded values.
+
+    Define ``receive(content, **kwargs)``: it is called with each decoded message.
+    """
 
     def raw_receive(self, message: Message, **kwargs: Any) -> None:
         """Decode and hand on to `receive`."""
@@ -223,9 +227,6 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         if text is None:
             raise ValueError("a JsonWebsocketConsumer takes text messages; this client sent bytes")
         run_plain(self.receive, self.decode_json(text), **kwargs)
-
-    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Called with each decoded message."""
 
     def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
         """Send a value to this client as JSON."""

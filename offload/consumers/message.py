@@ -20,7 +20,8 @@ class Message(Mapping[str, Any]):
     """
 
     content: Content
-    reply_channel: Channel | None
+    # A consumer of WebSockets always has one: type checkers must not ask it to look for None.
+    reply_channel: Channel | Any
     channel_layer: Layer
     channel_session: Any = None
     _connection: Any = None
