@@ -1,17 +1,25 @@
-"""From an accepted socket to its first HTTP byte: the PROXY protocol's header, then TLS, where either is asked for."""
+"""From an accepted socket to its first HTTP byte: the PROXY protocol's header, then TLS, where either is asked for.
+
+Requests over TLS for a host that their connection's certificate is not for are refused (RFC 9110, 7.4 and 15.5.20):
+their client has mixed up its connections, or hides behind one host what it wants from another.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 import ssl
+from collections.abc import Set
 from functools import partial
 from typing import Any
 
 from offload.exceptions import ProtocolError
+from offload.http.connection import Check, HttpConnection
+from offload.http.environ import Environ
 from offload.http.forwarded import TrustedPeers
-from offload.http.misdirected import HostCheck
-from offload.http.server import PARTING_SECONDS, Environ, HttpGateway
-from offload.protocol.http.request import HttpError
+from offload.http.server import PARTING_SECONDS, HttpServer
+from offload.protocol.http.request import HttpError, Request
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
@@ -19,9 +27,12 @@ from offload.transport.tls import TlsAcceptor, TlsConnection
 
 log = logging.getLogger("offload.http")
 
+_MAX_NAME = 253
+"""No host's name is longer."""
 
-class Arrivals:
-    """Takes connections to the HTTP gateway.
+
+class Acceptor:
+    """Leads accepted connections to HTTP.
 
     Args:
         http: serves them afterwards.
@@ -31,32 +42,27 @@ class Arrivals:
         timeout: seconds for the header; None for no limit.
         strict_sni: which requests over TLS are held to the hosts of their certificate: "off" for none; "auto" for
             those of connections that named a host to choose among several certificates; "on" for all.
-        gateways: peers that are not, since they bring requests of many clients.
+        forwarders: peers that are not, since they bring requests of many clients.
     """
 
     def __init__(
         self,
-        http: HttpGateway,
+        http: HttpServer,
         tls: TlsAcceptor | None,
         proxy_mode: str | None,
         proxies: TrustedPeers,
         timeout: float | None,
         strict_sni: str,
-        gateways: TrustedPeers,
+        forwarders: TrustedPeers,
     ) -> None:
         self.http = http
         self.strict_sni = strict_sni
-        self.gateways = gateways
+        self.forwarders = forwarders
         self.tls = tls
         self.proxy_mode = proxy_mode
         self.proxies = proxies
-        self.waiting: set[_Introduction] = set()
-        self.deadlines: Timeouts[_Introduction] = Timeouts(timeout, _Introduction.expired)
-
-    @property
-    def take_steps(self) -> bool:
-        """Whether there is anything between the socket and HTTP."""
-        return self.tls is not None or self.proxy_mode is not None
+        self.waiting: set[_ProxyHeaderReader] = set()
+        self.deadlines: Timeouts[_ProxyHeaderReader] = Timeouts(timeout, _ProxyHeaderReader.expired)
 
     @property
     def pending(self) -> int:
@@ -66,16 +72,16 @@ class Arrivals:
     def accepted(self, connection: Connection, base: Environ) -> None:
         """Take a new connection on its way; `base` is its listener's part of the environ."""
         if self.proxy_mode is not None:
-            connection.start(_Introduction(self, connection, base))
+            connection.start(_ProxyHeaderReader(self, connection, base))
         else:
-            self.introduced(connection, base, b"")
+            self.proceed(connection, base, b"")
 
-    def introduced(self, connection: Connection, base: Environ, rest: bytes) -> None:
+    def proceed(self, connection: Connection, base: Environ, rest: bytes) -> None:
         """What comes now, `rest` first, is TLS or HTTP."""
         if isinstance(connection, TlsConnection):
             connection.begin_tls(partial(self._secured, base), partial(self._not_secured, base), rest)
             return
-        self.http.accepted(connection, base)
+        self._serve(connection, base)
         if rest and connection.handler is not None:
             connection.handler.data_received(rest)
 
@@ -83,27 +89,38 @@ class Arrivals:
         certificate = connection.certificate
         if certificate is not None:
             base = {**base, **_client_certificate(certificate, connection.certificate_bytes or b"")}
-        self.http.accepted(connection, base, self._host_check(connection))
+        self._serve(connection, base, self._host_check(connection))
+
+    def _serve(self, connection: Connection, base: Environ, check: Check | None = None) -> None:
+        served = HttpConnection(self.http, connection, base, check)
+        connection.start(served)
+        if self.http.stopping:
+            # It took its time over what comes before HTTP, and has no more than the others now.
+            served.stop()
+
+    def refuse(self, connection: Connection, base: Environ, error: HttpError) -> None:
+        """Tell a connection that serves nothing why, and end it."""
+        served = HttpConnection(self.http, connection, base)
+        connection.start(served)
+        served.refuse(error)
 
     def _host_check(self, connection: TlsConnection) -> HostCheck | None:
         asked_for = connection.asked_for
         if self.strict_sni == "off" or (self.strict_sni == "auto" and asked_for is None):
             return None
-        if self.gateways(_address_of(connection)):
+        if self.forwarders(_address_of(connection)):
             return None
         # Where all is demanded, the name in the handshake excuses nothing: the certificate may not be for it, either.
         return HostCheck(connection.hosts, asked_for if self.strict_sni == "auto" else None)
 
     def _not_secured(self, base: Environ, connection: TlsConnection) -> None:
-        self.http.refused(
-            connection, base, HttpError(400, "this port speaks TLS, and the request came without; use https")
-        )
+        self.refuse(connection, base, HttpError(400, "this port speaks TLS, and the request came without; use https"))
 
     def stop(self) -> None:
         """Give those on their way as long as an idle connection has; what they then ask is answered."""
         self.deadlines.shorten(PARTING_SECONDS)
-        for introduction in self.waiting:
-            self.deadlines.add(introduction)
+        for reader in self.waiting:
+            self.deadlines.add(reader)
         if self.tls is not None:
             self.tls.hurry(PARTING_SECONDS)
 
@@ -126,32 +143,32 @@ def _address_of(connection: Connection) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
-class _Introduction:
+class _ProxyHeaderReader:
     """A connection whose PROXY header is awaited."""
 
-    __slots__ = ("_arrivals", "_base", "_connection", "_data")
+    __slots__ = ("_acceptor", "_base", "_connection", "_data")
 
-    def __init__(self, arrivals: Arrivals, connection: Connection, base: Environ) -> None:
-        self._arrivals = arrivals
+    def __init__(self, acceptor: Acceptor, connection: Connection, base: Environ) -> None:
+        self._acceptor = acceptor
         self._connection = connection
         self._base = base
         self._data = b""
-        arrivals.waiting.add(self)
-        arrivals.deadlines.add(self)
+        acceptor.waiting.add(self)
+        acceptor.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, until the header is whole or it is clear that there is none."""
         self._data += data
-        arrivals = self._arrivals
-        assert arrivals.proxy_mode is not None
+        acceptor = self._acceptor
+        assert acceptor.proxy_mode is not None
         # Before the header is read: a stranger's may be made to take long.
-        if begins_with_proxy_header(self._data, arrivals.proxy_mode) and not arrivals.proxies(
+        if begins_with_proxy_header(self._data, acceptor.proxy_mode) and not acceptor.proxies(
             _address_of(self._connection)
         ):
             self._refuse(403, "a PROXY header is taken only from the addresses that --proxy-allow-from names")
             return
         try:
-            found = read_proxy_header(self._data, arrivals.proxy_mode)
+            found = read_proxy_header(self._data, acceptor.proxy_mode)
         except ProtocolError as error:
             self._refuse(400, str(error))
             return
@@ -161,7 +178,7 @@ class _Introduction:
         if header is not None:
             self._apply(header)
         self._leave()
-        arrivals.introduced(self._connection, self._base, rest)
+        acceptor.proceed(self._connection, self._base, rest)
 
     def _apply(self, header: ProxyHeader) -> None:
         self._base = {**self._base, "PROXY_PROTOCOL": header.protocol}
@@ -178,11 +195,11 @@ class _Introduction:
             log.info("%d from %s: %s", status, connection.peer, text)
         else:
             self._leave()
-            self._arrivals.http.refused(connection, self._base, HttpError(status, text))
+            self._acceptor.refuse(connection, self._base, HttpError(status, text))
 
     def _leave(self) -> None:
-        self._arrivals.waiting.discard(self)
-        self._arrivals.deadlines.discard(self)
+        self._acceptor.waiting.discard(self)
+        self._acceptor.deadlines.discard(self)
 
     def eof_received(self) -> None:
         """It ended before it began."""
@@ -195,3 +212,45 @@ class _Introduction:
     def expired(self) -> None:
         """The header did not come in time."""
         self._connection.abort()
+
+
+class HostCheck:
+    """Refuses such requests of one connection.
+
+    Args:
+        hosts: those that the certificate is for, lower case: names, names that begin with ``*.``, addresses.
+        asked_for: the name with which the client asked for a certificate, or None. Whatever certificate there was
+            for it, a request for that host is where it was meant to be.
+    """
+
+    __slots__ = ("_hosts", "_passed", "asked_for")
+
+    def __init__(self, hosts: Set[str], asked_for: str | None) -> None:
+        self._hosts = hosts
+        self.asked_for = asked_for.lower().rstrip(".") if asked_for is not None else None
+        # Most clients ask for one host again and again.
+        self._passed: bytes | None = None
+
+    def __call__(self, request: Request) -> None:
+        """Let the request pass; one that names no host has none that could be wrong.
+
+        Raises:
+            HttpError: 421.
+        """
+        authority = request.host
+        if not authority or authority == self._passed:
+            return
+        host = _host_of(authority)
+        if host != self.asked_for and host not in self._hosts and f"*.{host.partition('.')[2]}" not in self._hosts:
+            # Such a host has no character that could do harm in a log or a plain text.
+            raise HttpError(421, f"the certificate of this connection is not for {host[:_MAX_NAME]}")
+        self._passed = authority
+
+
+def _host_of(authority: bytes) -> str:
+    """The host of ``host:port``, as certificates write it."""
+    text = authority.decode("latin-1").lower()
+    if text.startswith("["):
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.ip_address(text[1 : text.find("]")]))
+    return text.partition(":")[0].rstrip(".")

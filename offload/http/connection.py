@@ -1,20 +1,22 @@
-"""One HTTP connection: what arrives, what its client is waited for, and what follows an answer.
+"""One HTTP connection: what arrives, the deadlines of its client, and what follows an answer.
 
-The connection waits without a greenlet; a whole head takes one from the pool, which serves the request
-(``offload.http.exchange``).
+The connection waits without a greenlet; a whole head takes one from the pool, which runs the exchange.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
 
-from offload.http.environ import bare_environ
-from offload.http.exchange import RequestServer
+from greenlet import getcurrent
+
+from offload.http.environ import Environ, bare_environ
+from offload.http.exchange import Exchange
 from offload.http.response import Response
+from offload.http.server import HttpServer
 from offload.http.wsgi_input import RequestBody
 from offload.protocol.http.connection import END, Event, HttpProtocol
 from offload.protocol.http.request import HttpError, Request
@@ -22,13 +24,13 @@ from offload.protocol.http.response_head import plain_answer
 from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
 
-if TYPE_CHECKING:
-    from offload.http.server import Check, Environ, HttpGateway
-
 log = logging.getLogger("offload.http")
 
 MAX_DISCARDED_BYTES = 262144
 """An unread body up to this size is read and dropped to keep the connection; past it the connection closes."""
+
+Check = Callable[[Request], None]
+"""Refuses a request by raising `HttpError`."""
 
 
 class _State(Enum):
@@ -42,13 +44,41 @@ class _State(Enum):
 _IDLE, _HEAD, _SERVING, _DISCARDING, _ENDING = _State
 
 
-class HttpHandler(RequestServer):
-    """One HTTP connection."""
+class HttpConnection:
+    """One HTTP connection, from the first request to the last answer, or to its upgrade.
 
-    __slots__ = ("_broken", "_eof", "_reads", "_state", "_unsent")
+    Args:
+        server: what it shares with the others.
+        connection: its socket.
+        base: its listener's part of the environ.
+        check: None, or called with each head.
+    """
 
-    def __init__(self, gateway: HttpGateway, connection: Connection, base: Environ, check: Check | None = None) -> None:
-        super().__init__(gateway, connection, base, HttpProtocol(gateway.limits, check))
+    __slots__ = (
+        "_base",
+        "_body",
+        "_broken",
+        "_connection",
+        "_eof",
+        "_next_in_row",
+        "_protocol",
+        "_reads",
+        "_row",
+        "_server",
+        "_state",
+        "_unsent",
+    )
+
+    def __init__(self, server: HttpServer, connection: Connection, base: Environ, check: Check | None = None) -> None:
+        self._server = server
+        self._connection = connection
+        self._base = base
+        self._protocol = HttpProtocol(server.limits, check)
+        # The request's that is served, if it has one.
+        self._body: RequestBody | None = None
+        # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
+        self._row = 0
+        self._next_in_row: Request | None = None
         # The time for the first head begins with the connection.
         self._state = _HEAD
         # Whether the client has ended its sending half.
@@ -59,6 +89,8 @@ class HttpHandler(RequestServer):
         self._unsent = 0
         # Whether the client still had the last answer to read when its time to think of another request was set.
         self._reads = False
+        server.connections.add(self)
+        server.heads.add(self)
 
     # Called by the connection, in the loop.
 
@@ -77,9 +109,9 @@ class HttpHandler(RequestServer):
             self._take(events)
         elif state is _IDLE:
             self._state = _HEAD
-            self._gateway.idle.discard(self)
-            self._gateway.resting.discard(self)
-            self._gateway.heads.add(self)
+            self._server.idle.discard(self)
+            self._server.resting.discard(self)
+            self._server.heads.add(self)
         elif state is _SERVING and not protocol.reading_body:
             # A further request, ahead of the answer to this one: it waits in the kernel.
             self._connection.pause_reading()
@@ -94,17 +126,17 @@ class HttpHandler(RequestServer):
 
     def connection_lost(self) -> None:
         """Forget the connection."""
-        gateway = self._gateway
-        gateway.handlers.discard(self)
-        gateway.heads.discard(self)
-        gateway.idle.discard(self)
-        gateway.resting.discard(self)
-        gateway.sending.discard(self)
-        gateway.lingering.discard(self)
+        server = self._server
+        server.connections.discard(self)
+        server.heads.discard(self)
+        server.idle.discard(self)
+        server.resting.discard(self)
+        server.sending.discard(self)
+        server.lingering.discard(self)
         if self._body is not None:
             self._body.fail(400, "the client closed the connection before its request was whole")
 
-    # Called by the gateway's timeouts, in the loop.
+    # Called by the server's timeouts, in the loop.
 
     def head_expired(self) -> None:
         """The client took too long over a request's head."""
@@ -119,15 +151,15 @@ class HttpHandler(RequestServer):
 
     def idle_expired(self) -> None:
         """No further request came for a while, or not the rest of a body that nobody reads."""
-        gateway = self._gateway
+        server = self._server
         if self._reads:
             # Its time to think of another request begins when it has read the last answer, and that is by now at best.
             self._wait_idly()
-        elif gateway.stopping or gateway.resting.seconds == 0:
+        elif server.stopping or server.resting.seconds == 0:
             self.rest_expired()
         else:
             self._protocol.forget()
-            gateway.resting.add(self)
+            server.resting.add(self)
 
     def rest_expired(self) -> None:
         """Nothing came for as long as a connection may be idle."""
@@ -147,46 +179,46 @@ class HttpHandler(RequestServer):
             self._watch_sending()
         elif unsent >= self._unsent > 0:
             self._connection.reset()
-            log.info("%s has read nothing for %s s", self._connection.peer, self._gateway.send_timeout)
+            log.info("%s has read nothing for %s s", self._connection.peer, self._server.send_timeout)
         elif unsent:
             self._watch_sending()
 
     def linger_expired(self) -> None:
         """The client has not closed its end."""
         if self._connection.unsent_bytes:
-            self._gateway.lingering.add(self)
+            self._server.lingering.add(self)
         else:
             self._connection.abort()
 
     def stop(self) -> None:
         """End the connection after what it has to answer. A request may be on its way over an idle one."""
-        gateway = self._gateway
+        server = self._server
         if self._state is _IDLE or (self._state is _HEAD and not self._protocol.rest):
-            gateway.heads.discard(self)
+            server.heads.discard(self)
             self._state = _IDLE
         if self._state in (_IDLE, _DISCARDING):
-            gateway.resting.discard(self)
-            gateway.idle.add(self)
+            server.resting.discard(self)
+            server.idle.add(self)
 
     # Requests.
 
     def refuse(
         self, error: HttpError, fields: bytes = b"", environ: Environ | None = None, bodiless: bool = False
     ) -> None:
-        """See `RequestServer`."""
+        """See `Upgradable`."""
         try:
             log.info("%s from %s: %s", error.status, self._connection.peer, error)
         finally:
             # Also when a handler of the log fails, or may not wait here.
-            date = self._gateway.date().encode("ascii")
+            date = self._server.date().encode("ascii")
             self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
             self._end()
         self.log_own(error.status, environ)
 
     def log_own(self, status: int, environ: Environ | None) -> None:
-        """See `RequestServer`."""
-        if self._gateway.access is not None:
-            self._gateway.access.log_own(environ, self._connection.peer, status)
+        """See `Upgradable`."""
+        if self._server.access is not None:
+            self._server.access.log_own(environ, self._connection.peer, status)
 
     def _break(self, error: HttpError, data: bytes = b"") -> None:
         self._broken = True
@@ -203,14 +235,14 @@ class HttpHandler(RequestServer):
 
     def _end(self) -> None:
         """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
-        gateway, connection = self._gateway, self._connection
+        server, connection = self._server, self._connection
         self._state = _ENDING
         self._protocol.forget()
-        gateway.heads.discard(self)
-        gateway.idle.discard(self)
-        gateway.resting.discard(self)
+        server.heads.discard(self)
+        server.idle.discard(self)
+        server.resting.discard(self)
         connection.finish()
-        gateway.lingering.add(self)
+        server.lingering.add(self)
         self._watch_sending()
         if self._eof:
             connection.close()
@@ -220,7 +252,7 @@ class HttpHandler(RequestServer):
     def _watch_sending(self) -> None:
         self._unsent = self._connection.unsent_bytes
         if self._unsent:
-            self._gateway.sending.add(self)
+            self._server.sending.add(self)
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
@@ -236,25 +268,25 @@ class HttpHandler(RequestServer):
                 self._begin(event)
 
     def _begin(self, request: Request) -> None:
-        gateway, connection = self._gateway, self._connection
+        server, connection = self._server, self._connection
         if self._state is _HEAD:
-            gateway.heads.discard(self)
+            server.heads.discard(self)
         else:
-            gateway.idle.discard(self)
-            gateway.resting.discard(self)
+            server.idle.discard(self)
+            server.resting.discard(self)
         self._state = _SERVING
         if request.has_body:
             self._body = RequestBody(
-                connection.pause_reading, connection.resume_reading, gateway.body_timeout, request.content_length
+                connection.pause_reading, connection.resume_reading, server.body_timeout, request.content_length
             )
-        if request.upgrade is not None and gateway.upgrades is not None and wants_websocket(request):
+        if request.upgrade is not None and server.routed is not None and wants_websocket(request):
             try:
-                environ = gateway.environ.build(self._base, request, connection.peer, io.BytesIO())
+                environ = server.environ.build(self._base, request, connection.peer, io.BytesIO())
             except HttpError as error:
                 self.refuse(error, environ=bare_environ(request, connection.peer), bodiless=request.method == "HEAD")
                 return
             refuse = partial(self.refuse, environ=environ, bodiless=request.method == "HEAD")
-            if gateway.upgrades.take(connection, request, environ, refuse, self._protocol.rest):
+            if server.routed.take(connection, request, environ, refuse, self._protocol.rest):
                 if connection.handler is not self:
                     self._leave()
                 return
@@ -262,27 +294,61 @@ class HttpHandler(RequestServer):
             self._row -= 1
             self._next_in_row = request
         else:
-            gateway.pool.submit(self._serve, request)
+            server.pool.submit(self._serve, request)
 
     def _leave(self) -> None:
-        self._gateway.handlers.discard(self)
+        self._server.connections.discard(self)
         # The end of an earlier answer may still be on its way.
-        self._gateway.sending.discard(self)
+        self._server.sending.discard(self)
 
     def hand_over(self, handler: Handler) -> bytes | None:
-        """See `RequestServer`."""
-        self._gateway.handlers.discard(self)
+        """See `Upgradable`."""
+        self._server.connections.discard(self)
         # The answer to an earlier request may not be read whole yet.
-        self._gateway.sending.discard(self)
+        self._server.sending.discard(self)
         self._connection.handler = handler
         self._protocol.forget()
         return None if self._eof or self._connection.closed else self._protocol.rest
 
-    # What its greenlet asks for.
+    # In a greenlet of the pool.
 
-    def _may_keep(self) -> bool:
-        gateway, body = self._gateway, self._body
-        if not gateway.keeps_alive or gateway.stopping or self._broken:
+    def _serve(self, request: Request) -> None:
+        """Answer a request, and some of those that came with it: a few in a row cost less than a turn for each."""
+        try:
+            if self._protocol.rest:
+                self._serve_row(request)
+            else:
+                self._exchange(request).run()
+        except BaseException:
+            # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else
+            # would ever end the connection. Answers to earlier requests may have been held back.
+            self._connection.flush()
+            self._connection.reset()
+            raise
+
+    def _serve_row(self, request: Request) -> None:
+        self._row = self._server.pipelined - 1
+        following: Request | None = request
+        me = getcurrent()
+        while following is not None:
+            if self._row > 0:
+                # Their answers leave together; at once where an application waits for something.
+                self._connection.hold_back()
+            self._exchange(following).run()
+            following, self._next_in_row = self._next_in_row, None
+            # Context variables are each request's own, as if it had a task of its own.
+            me.gr_context = None
+        self._row = 0
+
+    def _exchange(self, request: Request) -> Exchange:
+        return Exchange(self._server, self, self._connection, self._base, request, self._body)
+
+    # What the exchange asks for.
+
+    def may_keep(self) -> bool:
+        """See `ExchangeOwner`."""
+        server, body = self._server, self._body
+        if not server.keeps_alive or server.stopping or self._broken:
             return False
         if body is None or body.complete:
             return not self._eof or bool(self._protocol.rest)
@@ -295,7 +361,8 @@ class HttpHandler(RequestServer):
             and body.length <= MAX_DISCARDED_BYTES
         )
 
-    def _answered(self, response: Response, request: Request) -> None:
+    def answered(self, response: Response, request: Request) -> None:
+        """See `ExchangeOwner`."""
         connection, body = self._connection, self._body
         response.seal()
         if connection.closed:
@@ -344,7 +411,7 @@ class HttpHandler(RequestServer):
             connection.resume_reading()
             if protocol.rest:
                 self._state = _HEAD
-                self._gateway.heads.add(self)
+                self._server.heads.add(self)
             else:
                 self._wait_idly()
 
@@ -355,4 +422,4 @@ class HttpHandler(RequestServer):
             if connection.closed:
                 return
         self._reads = connection.unsent_bytes > 0
-        self._gateway.idle.add(self)
+        self._server.idle.add(self)

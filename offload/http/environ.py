@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -11,11 +12,14 @@ from offload.http.file_wrapper import FileWrapper
 from offload.http.forwarded import Field, Forwarders
 from offload.protocol.http.request import HttpError, Request
 
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
 _MAX_CACHED_NAMES = 1024
 """Clients choose header names, so what is remembered of them is bounded."""
 
 
-def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "http") -> dict[str, Any]:
+def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "http") -> Environ:
     """What every request to one listening address shares.
 
     Args:
@@ -39,7 +43,7 @@ def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "htt
     }
 
 
-def bare_environ(request: Request, peer: object) -> dict[str, Any]:
+def bare_environ(request: Request, peer: object) -> Environ:
     """What the log can tell of a request for which no environ could be built."""
     return {
         "REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else "",
@@ -64,7 +68,7 @@ class EnvironBuilder:
             b"content-length": "CONTENT_LENGTH",
         }
 
-    def build(self, base: dict[str, Any], request: Request, peer: object, body: object) -> dict[str, Any]:
+    def build(self, base: Environ, request: Request, peer: object, body: object) -> Environ:
         """The environ of one request.
 
         Args:
@@ -77,7 +81,7 @@ class EnvironBuilder:
             HttpError: a proxy's fields contradict each other, the target has another scheme than the connection, or
                 the path is outside of ``SCRIPT_NAME``.
         """
-        fixed: dict[str, Any] | None = request.prepared
+        fixed: Environ | None = request.prepared
         if fixed is None:
             fixed = request.prepared = self._fixed(base, request, peer)
         environ = fixed.copy()
@@ -91,7 +95,7 @@ class EnvironBuilder:
             _split_path(environ)
         return environ
 
-    def _fixed(self, base: dict[str, Any], request: Request, peer: object) -> dict[str, Any]:
+    def _fixed(self, base: Environ, request: Request, peer: object) -> Environ:
         """What is the same for all requests of one connection with the same header fields."""
         environ = base.copy()
         environ["SERVER_PROTOCOL"] = "HTTP/" + request.version
@@ -132,7 +136,7 @@ class EnvironBuilder:
         return key
 
 
-def _split_path(environ: dict[str, Any]) -> None:
+def _split_path(environ: Environ) -> None:
     """Take ``SCRIPT_NAME``, where the application is mounted, off the path."""
     script, path = environ["SCRIPT_NAME"], environ["PATH_INFO"]
     rest = path[len(script) :]
@@ -141,7 +145,7 @@ def _split_path(environ: dict[str, Any]) -> None:
     environ["PATH_INFO"] = rest
 
 
-def _name_server(environ: dict[str, Any]) -> None:
+def _name_server(environ: Environ) -> None:
     """At a Unix socket, which has neither name nor port, the client's word has to do: PEP 3333 wants both."""
     name, _, port = environ.get("HTTP_HOST", "").rpartition(":")
     if not port.isdigit():

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence, Sized
+from email.utils import formatdate
 from types import TracebackType
 
 from offload.http.file_wrapper import FileWrapper
@@ -23,6 +25,21 @@ Headers = list[tuple[str, str]]
 _SMALL_BODY_BYTES = 65536
 """Up to this size head and body are joined, and files are read rather than handed to the kernel."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Date:
+    """The Date field's value, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self) -> str:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._text = formatdate(now, usegmt=True)
+        return self._text
 
 
 class ClientGone(Exception):

@@ -1,29 +1,23 @@
-"""What all HTTP connections of a process share: the application, the limits, the times, and who takes upgrades."""
+"""What all HTTP connections of a process share: the application, the limits, the deadlines, and who takes upgrades."""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from email.utils import formatdate
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from operator import methodcaller
+from typing import Protocol
 
 from offload.http.access_log import AccessLog
-from offload.http.connection import HttpHandler
-from offload.http.environ import EnvironBuilder
-from offload.http.exchange import RequestServer
-from offload.http.upgrade import UpgradeResponse
-from offload.protocol.http.request import HttpError, HttpLimits, Request
+from offload.http.environ import Application, EnvironBuilder
+from offload.http.response import Date
+from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
+from offload.protocol.http.request import HttpLimits
 from offload.protocol.http.response_head import FieldNames
-from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
 
 log = logging.getLogger("offload.http")
-
-Environ = dict[str, Any]
-Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 RESTLESS_SECONDS = 1.0
 """How long a connection without a request keeps what its next request is likely to repeat."""
@@ -31,43 +25,29 @@ PARTING_SECONDS = 1.0
 """How long a stopping server waits for a request that may be on its way, and for a client to read the last answer."""
 
 
-class Upgrades(Protocol):
-    """Takes upgrade requests out of the HTTP cycle."""
+class ServedConnection(Protocol):
+    """An HTTP connection, as far as the server's deadlines and its stop are concerned. Called in the loop."""
 
-    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
-        """Take over the connection, or leave the request to the application by returning False."""
+    def head_expired(self) -> None:
+        """The time for a request's head is over."""
 
+    def idle_expired(self) -> None:
+        """The time that a connection without a request keeps its last head is over."""
 
-Refuse = Callable[[HttpError, bytes], None]
-Check = Callable[[Request], None]
-"""Refuses a request by raising `HttpError`."""
+    def rest_expired(self) -> None:
+        """The time that a connection may be without a request is over."""
 
+    def send_expired(self) -> None:
+        """The time to take the end of an answer is over."""
 
-class Sockets(Protocol):
-    """Offers the application the sockets of upgrade requests that nobody took."""
+    def linger_expired(self) -> None:
+        """The time to read the last answer is over."""
 
-    def offer(
-        self, http: RequestServer, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
-    ) -> None:
-        """Put a socket into the environ; the application may take it instead of answering."""
-
-
-class Date:
-    """The Date field's value, made once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def __call__(self) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._text = formatdate(now, usegmt=True)
-        return self._text
+    def stop(self) -> None:
+        """End after the answers that are due."""
 
 
-class HttpGateway:
+class HttpServer:
     """What all HTTP connections of a process share.
 
     Args:
@@ -77,10 +57,14 @@ class HttpGateway:
         environ: builds the environs.
         header_timeout, body_timeout, send_timeout, keep_alive, linger_timeout: seconds, None for no limit.
         pipelined: how many requests of one connection, sent without awaiting answers, are answered in one turn.
-        upgrades: asked first about WebSocket upgrades.
-        sockets: offers the application those that are left to it; None leaves it plain requests.
+        routed: asked first about WebSocket upgrades.
+        raw: offers the application the WebSockets of those that are left to it; None leaves it the bare requests.
         access: told of each answer.
         after_request: called in the greenlet of each request of the application when that has ended.
+
+    Attributes:
+        connections: those that are open and speak HTTP.
+        stopping: whether each connection ends with the answers that are due.
     """
 
     def __init__(
@@ -96,8 +80,8 @@ class HttpGateway:
         keep_alive: float | None,
         linger_timeout: float | None,
         pipelined: int = 1,
-        upgrades: Upgrades | None,
-        sockets: Sockets | None = None,
+        routed: RoutedUpgrades | None,
+        raw: ApplicationUpgrades | None = None,
         access: AccessLog | None = None,
         after_request: Sequence[Callable[[], None]] = (),
     ) -> None:
@@ -106,8 +90,8 @@ class HttpGateway:
         self.limits = limits
         self.body_timeout = body_timeout
         self.send_timeout = send_timeout
-        self.upgrades = upgrades
-        self.sockets = sockets
+        self.routed = routed
+        self.raw = raw
         self.keeps_alive = keep_alive != 0
         self.pipelined = pipelined
         self.stopping = False
@@ -116,33 +100,16 @@ class HttpGateway:
         self.environ = environ
         self.access = access
         self.after_request = after_request
-        self.handlers: set[HttpHandler] = set()
-        self.heads: Timeouts[HttpHandler] = Timeouts(header_timeout, HttpHandler.head_expired)
+        self.connections: set[ServedConnection] = set()
+        self.heads: Timeouts[ServedConnection] = Timeouts(header_timeout, methodcaller("head_expired"))
         # Connections without a request are idle first, and at rest when they have been that for a while.
         seconds = math.inf if keep_alive is None else keep_alive
-        self.idle: Timeouts[HttpHandler] = Timeouts(min(seconds, RESTLESS_SECONDS), HttpHandler.idle_expired)
-        self.resting: Timeouts[HttpHandler] = Timeouts(
-            None if keep_alive is None else max(0.0, keep_alive - RESTLESS_SECONDS), HttpHandler.rest_expired
+        self.idle: Timeouts[ServedConnection] = Timeouts(min(seconds, RESTLESS_SECONDS), methodcaller("idle_expired"))
+        self.resting: Timeouts[ServedConnection] = Timeouts(
+            None if keep_alive is None else max(0.0, keep_alive - RESTLESS_SECONDS), methodcaller("rest_expired")
         )
-        self.sending: Timeouts[HttpHandler] = Timeouts(send_timeout, HttpHandler.send_expired)
-        self.lingering: Timeouts[HttpHandler] = Timeouts(linger_timeout, HttpHandler.linger_expired)
-
-    def accepted(self, connection: Connection, base: Environ, check: Check | None = None) -> None:
-        """Serve a new connection; `base` is its listener's part of the environ, and `check` sees each request."""
-        handler = HttpHandler(self, connection, base, check)
-        self.handlers.add(handler)
-        self.heads.add(handler)
-        connection.start(handler)
-        if self.stopping:
-            # It took its time over what comes before HTTP, and has no more than the others now.
-            handler.stop()
-
-    def refused(self, connection: Connection, base: Environ, error: HttpError) -> None:
-        """Tell a connection that serves nothing why, and end it."""
-        handler = HttpHandler(self, connection, base)
-        self.handlers.add(handler)
-        connection.start(handler)
-        handler.refuse(error)
+        self.sending: Timeouts[ServedConnection] = Timeouts(send_timeout, methodcaller("send_expired"))
+        self.lingering: Timeouts[ServedConnection] = Timeouts(linger_timeout, methodcaller("linger_expired"))
 
     def end_request(self) -> None:
         """Call those that want to know that a request of the application has ended."""
@@ -158,5 +125,5 @@ class HttpGateway:
         self.stopping = True
         self.idle.shorten(PARTING_SECONDS)
         self.lingering.shorten(PARTING_SECONDS)
-        for handler in list(self.handlers):
-            handler.stop()
+        for connection in list(self.connections):
+            connection.stop()

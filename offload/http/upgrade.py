@@ -6,12 +6,50 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from offload.http.environ import Environ
 from offload.http.origin_check import Origins
 from offload.http.response import ExcInfo, Headers, Response
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
+from offload.transport.connection import Connection, Handler
 
 log = logging.getLogger("offload.websocket")
+
+Refuse = Callable[[HttpError, bytes], None]
+"""Answers an upgrade request with an error and further header lines, and ends the connection."""
+
+
+class Upgradable(Protocol):
+    """An HTTP connection with an upgrade request."""
+
+    def hand_over(self, handler: Handler) -> bytes | None:
+        """Leave the connection to another handler.
+
+        Returns:
+            What arrived behind the request; None when the client is gone, or will send nothing more.
+        """
+
+    def refuse(self, error: HttpError, fields: bytes = b"", environ: Environ | None = None) -> None:
+        """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
+
+    def log_own(self, status: int, environ: Environ | None) -> None:
+        """Tell the access log of an answer of the server's own."""
+
+
+class RoutedUpgrades(Protocol):
+    """Takes the upgrade requests of routed paths out of the HTTP cycle."""
+
+    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
+        """Take over the connection, or leave the request to the application by returning False."""
+
+
+class ApplicationUpgrades(Protocol):
+    """Offers the application the WebSockets of upgrade requests that no route wants."""
+
+    def offer(
+        self, http: Upgradable, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
+    ) -> None:
+        """Put a WebSocket into the environ; the application may take it instead of answering."""
 
 
 def may_upgrade(request: Request) -> bool:

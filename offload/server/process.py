@@ -1,4 +1,4 @@
-"""A server process: the one place that wires pool, gateways, consumers, layer and listeners together.
+"""A server process: the one place that wires pool, servers, consumers, layer and listeners together.
 
 It is forked by a supervisor that never imported gevent. What this module imports is imported in the child, after
 gevent has patched the standard library and before the application's first line.
@@ -22,12 +22,12 @@ from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_owner import LayerDispatch
 from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
-from offload.http.accept import Arrivals
+from offload.http.accept import Acceptor
 from offload.http.access_log import AccessLog, LogFile
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.origin_check import Origins
-from offload.http.server import HttpGateway
+from offload.http.server import HttpServer
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
 from offload.protocol.http.request import HttpLimits
@@ -107,8 +107,8 @@ class ServerProcess:
         self._sockets = ApplicationSockets(
             application, origins, limits, counters, admission, settings.send_timeout
         )  # fmt: skip
-        gateways = TrustedPeers(settings.forwarded_allow_ips)
-        self._http = HttpGateway(
+        proxies = TrustedPeers(settings.forwarded_allow_ips)
+        self._http = HttpServer(
             application,
             self._pool,
             HttpLimits(
@@ -118,15 +118,15 @@ class ServerProcess:
                 settings.limit_request_head,
                 settings.limit_request_body or None,
             ),
-            EnvironBuilder(Forwarders(gateways, settings.forwarder_headers)),
+            EnvironBuilder(Forwarders(proxies, settings.forwarder_headers)),
             header_timeout=settings.header_timeout,
             body_timeout=settings.body_timeout,
             send_timeout=settings.send_timeout,
             keep_alive=settings.keep_alive,
             linger_timeout=settings.linger_timeout,
             pipelined=settings.limit_pipelined,
-            upgrades=self._websockets,
-            sockets=self._sockets,
+            routed=self._websockets,
+            raw=self._sockets,
             access=self._access,
             after_request=configuration.request_hooks(),
         )  # fmt: skip
@@ -143,14 +143,14 @@ class ServerProcess:
                 knows_hosts=settings.strict_sni == "on",
             )
             self._tls = TlsAcceptor(context, settings.tls_handshake_timeout)
-        self._arrivals = Arrivals(
+        self._acceptor = Acceptor(
             self._http,
             self._tls,
             settings.proxy_protocol if settings.proxy_protocol != "off" else None,
             TrustedPeers(settings.proxy_allow_ips),
             settings.header_timeout,
             settings.strict_sni,
-            gateways,
+            proxies,
         )
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()
@@ -220,7 +220,7 @@ class ServerProcess:
         tls = self._tls
         base = environ_base(server, self.settings.workers > 1, "http" if tls is None else "https")
         loop, load, limit = self._loop, self.load, self.settings.worker_connections
-        serve = self._arrivals.accepted if self._arrivals.take_steps else self._http.accepted
+        serve = self._acceptor.accepted
 
         def accepted(client: Any, peer: object) -> None:
             load.change(1)
@@ -242,7 +242,7 @@ class ServerProcess:
         for listener in self._listeners:
             listener.stop()
         self.load.leave()
-        self._arrivals.stop()
+        self._acceptor.stop()
         self._http.stop()
         self._sockets.stop(self._leaving_code, self.settings.drain_seconds)
         if self._websockets is not None:
@@ -298,7 +298,7 @@ class ServerProcess:
         self._look_is_due = False
         routed = self._websockets.members if self._websockets is not None else ()
         tasks = any(pool.busy or pool.waiting for pool in self._pools)
-        others = self._http.handlers or self._sockets.members or tasks or self._arrivals.pending
+        others = self._http.connections or self._sockets.members or tasks or self._acceptor.pending
         if self._drained is not None and not routed and (not others or self._awaits_disconnects_alone):
             self._drained.set()
 

@@ -141,7 +141,7 @@ class Connection:
             self.abort()
             return
         except Exception:  # noqa: BLE001 -- it is logged
-            # A TLS connection reads to the end of its handshake and into the gateway.
+            # A TLS connection reads to the end of its handshake and into HTTP.
             try:
                 log.exception("a connection failed before it had a handler; it is closed")
             finally:

@@ -8,12 +8,12 @@ forth with the machine's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import gevent
 
-M = TypeVar("M", bound=Hashable)
+M = TypeVar("M")
 
 _COARSENESS = 0.1
 """Seconds by which members may fall due together."""

@@ -17,9 +17,8 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD
 from greenlet import getcurrent
 
-from offload.http.exchange import RequestServer
-from offload.http.server import Environ
-from offload.http.upgrade import UpgradeResponse, checked_handshake, refusal_fields
+from offload.http.environ import Environ
+from offload.http.upgrade import Upgradable, UpgradeResponse, checked_handshake, refusal_fields
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
@@ -65,7 +64,7 @@ class SocketHandler(FrameHandler):
     def __init__(
         self,
         gateway: ApplicationSockets,
-        http: RequestServer,
+        http: Upgradable,
         connection: Connection,
         request: Request,
         environ: Environ,

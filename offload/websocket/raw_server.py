@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import gevent
 
-from offload.http.exchange import RequestServer
+from offload.http.environ import Application, Environ
 from offload.http.origin_check import Origins
-from offload.http.server import Application, Environ
-from offload.http.upgrade import UpgradeResponse
+from offload.http.upgrade import Upgradable, UpgradeResponse
 from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
 from offload.websocket.connection_limit import Admission
@@ -46,9 +45,9 @@ class ApplicationSockets(FrameGateway):
         self.hub = gevent.get_hub()
 
     def offer(
-        self, http: RequestServer, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
+        self, http: Upgradable, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
-        """See `offload.http.server.Sockets`."""
+        """See `offload.http.upgrade.ApplicationUpgrades`."""
         handler = SocketHandler(self, http, connection, request, environ, response)
         response.socket = handler
         handler.face = environ["wsgi.websocket"] = ApplicationSocket(environ, handler, self.server, connection.peer)

@@ -10,9 +10,10 @@ from urllib.parse import unquote_to_bytes
 import gevent
 
 from offload.http.access_log import AccessLog
+from offload.http.environ import Environ
 from offload.http.origin_check import Origins
-from offload.http.server import Date, Environ, Refuse
-from offload.http.upgrade import checked_handshake, refusal_fields
+from offload.http.response import Date
+from offload.http.upgrade import Refuse, checked_handshake, refusal_fields
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.http.request import HttpError, Request
 from offload.transport.connection import Connection
@@ -62,7 +63,7 @@ class WebSocketGateway(FrameGateway):
         self.thread = get_native_id()
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
-        """See `offload.http.server.Upgrades`."""
+        """See `offload.http.upgrade.RoutedUpgrades`."""
         content = _connect_content(request, environ)
         try:
             content["reply_channel"] = self.layer.new_channel(REPLY_PREFIX)

@@ -24,7 +24,7 @@ from wsgiref.validate import validator
 
 import gevent
 
-from offload.http.server import HttpGateway
+from offload.http.server import HttpServer
 from offload.protocol.http.request import Request
 
 Environ = dict[str, Any]
@@ -282,9 +282,9 @@ def stands(environ: Environ, start: Start) -> Iterable[bytes]:
 def idle(environ: Environ, start: Start) -> Iterable[bytes]:
     """How many connections wait for their client's next request."""
     gc.unfreeze()
-    (gateway,) = [found for found in gc.get_objects() if isinstance(found, HttpGateway)]
+    (server,) = [found for found in gc.get_objects() if isinstance(found, HttpServer)]
     start("200 OK", TEXT)
-    return [str(len(gateway.idle) + len(gateway.resting)).encode()]
+    return [str(len(server.idle) + len(server.resting)).encode()]
 
 
 def kept(environ: Environ, start: Start) -> Iterable[bytes]:

@@ -229,7 +229,7 @@ def _read_head(request: Request, head: bytes, end: int, limits: HttpLimits) -> N
         parser.feed_data(b"GET / HTTP/1.1")
         parser.feed_data(head[end:])
     except httptools.HttpParserUpgrade:
-        pass  # The head is whole; what an upgrade means is for the gateway to say.
+        pass  # The head is whole; what an upgrade means is for the server to say.
     except httptools.HttpParserError as error:
         coding = _TRANSFER_ENCODING.search(head)
         if coding is not None and "Transfer-Encoding" in str(error):
