@@ -1,0 +1,101 @@
+"""What a caller waits for while a link does the input and output: a reply that comes, fails, or comes too late.
+
+Callers are killed, interrupted by signals, and have time limits; a link's threads are not. So a caller does nothing but
+wait, and an exception ends its wait and nothing else. Knows no link.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Unclaimed = Callable[[Any], None]
+
+
+class Future:
+    """A reply to come. One waits for it; a link sets it once, by `resolve` or `fail`.
+
+    Args:
+        unclaimed: is called once with a reply that nobody gets any more: whoever waited was interrupted, or was told
+            that it failed before it came after all. Called with None when such a reply never comes. It may be called
+            from the link's threads, and must not wait.
+
+    Attributes:
+        done: whether it is set.
+        left: whether nobody waits any more; what was not sent yet need not be sent.
+    """
+
+    __slots__ = ("_error", "_gate", "_unclaimed", "_value", "done", "left")
+
+    def __init__(self, unclaimed: Unclaimed | None = None) -> None:
+        # A bare lock: many are made, and a condition or an event costs several.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        # Taken out by whoever calls it, which only one can do.
+        self._unclaimed = None if unclaimed is None else [unclaimed]
+        self._value: Any = None
+        self._error: Exception | None = None
+        self.done = False
+        self.left = False
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The reply, when it has come; one caller asks for it, once.
+
+        Args:
+            timeout: seconds; None where whoever sets it does so in time.
+
+        Raises:
+            TimeoutError: it has not come in time.
+            What it failed with.
+        """
+        try:
+            if not self._gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
+                raise TimeoutError
+            if self._error is not None:
+                raise self._error
+            return self._value
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        self.left = True
+        if self.done and self._error is None:
+            self._give(self._value)
+
+    def resolve(self, value: Any) -> None:
+        """The reply has come. After `fail` it is given to `unclaimed`."""
+        if self.done:
+            self._give(value)
+            return
+        self._value = value
+        self.done = True
+        if self.left:
+            self._give(value)
+        self._gate.release()
+
+    def fail(self, error: Exception) -> None:
+        """It has failed, and may come after all where `unclaimed` is given. Nothing happens when it is set."""
+        if not self.done:
+            self._error = error
+            self.done = True
+            self._gate.release()
+
+    def lose(self) -> None:
+        """It never comes, and it is not known what it was."""
+        self._give(None)
+
+    @property
+    def is_claimable(self) -> bool:
+        """Whether its reply is still of use to `unclaimed`."""
+        return bool(self._unclaimed)
+
+    def _give(self, value: Any) -> None:
+        if self._unclaimed:
+            try:
+                unclaimed = self._unclaimed.pop()
+            except IndexError:
+                return  # another thread has just done so
+            unclaimed(value)

@@ -1,0 +1,89 @@
+"""The threads of a link: greenlets where gevent has patched this process, and each started when it is first needed.
+
+The one place that asks whether gevent has patched.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+import time
+from _thread import RLock
+from collections.abc import Callable
+
+
+def threads_are_greenlets() -> bool:
+    """Whether gevent has patched this process's threads."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+def give_way() -> None:
+    """Let the other greenlets have their turn. Threads get theirs anyway, and would pay for the call: a sleep of no
+    time takes Linux a tenth of a millisecond."""
+    if threads_are_greenlets():
+        time.sleep(0)
+
+
+def is_real_thread() -> bool:
+    """Whether this is a real thread among greenlets: one that is not of the main thread's event loop."""
+    return threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub
+
+
+def start(run: Callable[[], None], name: str) -> None:
+    """Start a thread, or a greenlet. Does not wait; but for real threads, until it runs.
+
+    Raises:
+        RuntimeError: the system allows no further thread.
+    """
+    if threads_are_greenlets():
+        # Not `Thread.start`, which waits until it runs: an event loop may be calling.
+        _thread.start_new_thread(run, ())
+    else:
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+
+class Duty:
+    """Work that one thread at a time does, and only while there is some.
+
+    Whoever makes work calls `ensure` afterwards. A signal may raise in there, before or after the thread was started:
+    several may be started then, and the first to run does the work.
+
+    Args:
+        work: does what there is to do, in the thread. It returns when `may_end` has said so.
+        name: of the thread.
+    """
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        self._work = work
+        self._name = name
+        self._lock = RLock()
+        self._running: object = None
+
+    def ensure(self) -> None:
+        """Have it done. Raises ``RuntimeError`` where the system allows no further thread."""
+        if self._running is None:
+            start(self._run, self._name)
+
+    def may_end(self, has_work: Callable[[], bool]) -> bool:
+        """Asked by `work`: whether it returns, since there is nothing to do. Whoever makes work from now on starts
+        another thread."""
+        with self._lock:
+            if has_work():
+                return False
+            self._running = None
+            return True
+
+    def _run(self) -> None:
+        mark = object()
+        with self._lock:
+            if self._running is not None:
+                return
+            self._running = mark
+        try:
+            self._work()
+        finally:
+            with self._lock:
+                if self._running is mark:
+                    self._running = None
