@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from offload.settings import setting_fields
+from offload.settings import GROUPS, OPTIONS, SERVE, WORKER
 
 PAGE = Path(__file__).resolve().parent / "reference" / "settings.md"
 
@@ -18,28 +17,28 @@ bytes. A wrong flag, value or variable is one line, and exit status 2.
 """
 
 
-def shown(value: Any) -> str:
-    """A default, as the table shows it."""
-    if value is None or value in ((), ""):
-        return ""
-    return f"`{', '.join(value)}`" if isinstance(value, tuple) else f"`{value}`"
+def table(command: str, group: str) -> str:
+    """The options of one group that a command takes; empty where it takes none."""
+    rows = []
+    for option in OPTIONS.values():
+        if option.group == group and command in option.commands:
+            flags = ", ".join(f"`{flag}`" for flag in option.flags)
+            value = f" {option.kind.metavar}" if option.kind.metavar else ""
+            shown = f"`{option.shown}`" if option.shown else ""
+            text = option.text.replace("|", "\\|")
+            rows.append(f"| {flags}{value} | `{option.variable}` | {shown} | {text} |\n")
+    return "".join(["| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n", *rows]) if rows else ""
 
 
-def table(command: str) -> str:
-    """The settings of one command."""
-    rows = ["| flag | variable | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, spec in setting_fields(command).items():
-        meta = spec.metadata
-        flags = ", ".join(f"`{flag}`" for flag in meta["flags"])
-        value = f" {meta['metavar']}" if meta.get("metavar") else ""
-        text = meta["text"].replace("|", "\\|")
-        rows.append(f"| {flags}{value} | `OFFLOAD_{name.upper()}` | {shown(spec.default)} | {text} |")
-    return "\n".join(rows)
+def section(command: str) -> str:
+    """The options of one command, a table for each group."""
+    tables = {group.title: table(command, name) for name, group in GROUPS.items()}
+    return "\n".join(f"### {title[:1].upper()}{title[1:]}\n\n{rows}" for title, rows in tables.items() if rows)
 
 
 def page() -> str:
     """The whole page."""
-    return f"{HEAD}\n## offload APP\n\n{table('serve')}\n\n## offload worker APP\n\n{table('worker')}\n"
+    return f"{HEAD}\n## offload APP\n\n{section(SERVE)}\n## offload worker APP\n\n{section(WORKER)}"
 
 
 if __name__ == "__main__":

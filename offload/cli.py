@@ -20,7 +20,7 @@ from offload.layers.memory import MemoryLayer
 from offload.server import logs, streams
 from offload.server.directory import Directory
 from offload.server.supervisor import Supervisor
-from offload.settings import Settings, checked, setting_fields
+from offload.settings import GROUPS, OPTIONS, SERVE, WORKER, Settings
 
 log = logging.getLogger("offload.server")
 
@@ -70,52 +70,54 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("app", metavar="APP", help='MODULE[:CALLABLE]; the callable defaults to "application"')
-    for name, spec in setting_fields(command).items():
-        meta = spec.metadata
-        shown = ", ".join(spec.default) if isinstance(spec.default, tuple) else spec.default
-        parser.add_argument(
-            *meta["flags"],
-            dest=name,
-            metavar=meta.get("metavar"),
-            action="append" if meta.get("repeatable") else "store",
-            default=None,
-            **({"nargs": "?", "const": meta["alone"]} if "alone" in meta else {}),
-            help=(meta["text"] + (f" (default: {shown})" if shown not in (None, "") else "")).replace("%", "%%"),
-        )
+    for name, group in GROUPS.items():
+        options = [o for o in OPTIONS.values() if o.group == name and command in o.commands]
+        section = parser.add_argument_group(group.title)
+        for option in options:
+            section.add_argument(
+                *option.flags,
+                dest=option.name,
+                metavar=option.kind.metavar,
+                default=None,
+                help=(option.text + (f" (default: {option.shown})" if option.shown else "")).replace("%", "%%"),
+                **option.kind.parsing,
+            )
     parser.add_argument("--version", action="version", version=f"offload {__version__}")
     return parser
 
 
-def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command: str = "serve") -> Settings:
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str], command: str = SERVE) -> Settings:
     """Defaults, then the environment (``OFFLOAD_<NAME>``, ``PORT``, ``WEB_CONCURRENCY``), then flags.
 
     Raises:
         ConfigurationError: a flag, variable or value is wrong.
     """
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     port = environ.get("PORT")
     if port:
-        values["bind"] = checked("bind", f"0.0.0.0:{port}", "PORT")
-    for variable, name in _VARIABLES.items():
+        values["bind"] = OPTIONS["bind"].read(f"0.0.0.0:{port}", "PORT")
+        sources["bind"] = "PORT"
+    variables = [*_VARIABLES.items(), *((option.variable, name) for name, option in OPTIONS.items())]
+    for variable, name in variables:
         if environ.get(variable):
-            values[name] = checked(name, environ[variable], variable)
-    for name in setting_fields():
-        variable = f"OFFLOAD_{name.upper()}"
-        if environ.get(variable):
-            values[name] = checked(name, environ[variable], variable)
+            values[name] = OPTIONS[name].read(environ[variable], variable)
+            sources[name] = variable
     parsed = vars(settings_parser(command).parse_args(list(arguments)))
     app = parsed.pop("app")
     for name, value in parsed.items():
         if value is not None:
-            values[name] = checked(name, value, setting_fields()[name].metadata["flags"][-1])
+            flag = OPTIONS[name].flags[-1]
+            values[name] = OPTIONS[name].read(value, flag)
+            sources[name] = flag
     if (
-        command == "serve"
+        command == SERVE
         and port
         and values["bind"] == (f"0.0.0.0:{port}",)
         and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)
     ):
         raise ConfigurationError(f"PORT is {port!r}, which is not the number of a port")
-    return Settings(app=app, explicit=frozenset(values), **values)
+    return Settings.of(app, values, sources)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -124,7 +126,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     Raises:
         ConfigurationError: one is nearly a setting.
     """
-    known = {f"OFFLOAD_{name.upper()}" for name in setting_fields()} | {RUNTIME_DIR_VARIABLE}
+    known = {option.variable for option in OPTIONS.values()} | {RUNTIME_DIR_VARIABLE}
     unknown = sorted(name for name in environ if name.startswith("OFFLOAD_") and name not in known)
     for name in unknown:
         # What they have in common says nothing.
@@ -140,12 +142,12 @@ def supervise(arguments: Sequence[str], command: str) -> int:
     streams.ensure()
     settings = read_settings(arguments, os.environ, command)
     unknown = unknown_variables(os.environ)
-    directory = Directory(settings.chdir, settings.pythonpath)
+    directory = Directory(settings.process.chdir, settings.process.pythonpath)
     directory.enter()
-    logs.set_up(settings.log_level, settings.error_logfile)
+    logs.set_up(settings.log.level, settings.log.file)
     if unknown:
         log.warning("not settings, and ignored: %s", ", ".join(unknown))
-    if command == "worker":
+    if command == WORKER:
         return Supervisor(settings, directory, "offload.server.worker", "worker").run()
     return Supervisor(settings, directory).run()
 
@@ -187,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = args[0] if args and args[0] in COMMANDS else None
     try:
         if command is None:
-            return supervise(args, "serve")
-        return supervise(args[1:], command) if command == "worker" else send(args[1:], command)
+            return supervise(args, SERVE)
+        return supervise(args[1:], command) if command == WORKER else send(args[1:], command)
     except (ConfigurationError, InvalidChannelName) as error:
         print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
         from offload.server.control import BootError

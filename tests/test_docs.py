@@ -57,8 +57,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def test_every_option_that_the_documentation_names_exists() -> None:
     flags = subprocess.run(
-        [sys.executable, "-c", "from offload.settings import setting_fields as f\n"
-         "print(*[flag for s in f().values() for flag in s.metadata['flags']])"],
+        [sys.executable, "-c", "from offload.settings import OPTIONS\n"
+         "print(*[flag for option in OPTIONS.values() for flag in option.flags])"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     known = {*flags, "--layer", "--help", "--version"}

@@ -21,6 +21,7 @@ from offload.http.forwarded import TrustedPeers
 from offload.http.server import PARTING_SECONDS, HttpServer
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
+from offload.settings import ProxyOptions
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection
@@ -37,9 +38,7 @@ class Acceptor:
     Args:
         http: serves them afterwards.
         tls: shared by all `TlsConnection`s, and every connection is one; None for plain HTTP.
-        proxy_mode: the PROXY protocol's versions to look for (see `read_proxy_header`); None for none.
-        proxies: peers that may send such a header.
-        timeout: seconds for the header; None for no limit.
+        proxy: whether a PROXY header may come first, and from whom; it has the time of a request's head.
         strict_sni: which requests over TLS are held to the hosts of their certificate: "off" for none; "auto" for
             those of connections that named a host to choose among several certificates; "on" for all.
         forwarders: peers that are not, since they bring requests of many clients.
@@ -49,9 +48,7 @@ class Acceptor:
         self,
         http: HttpServer,
         tls: TlsAcceptor | None,
-        proxy_mode: str | None,
-        proxies: TrustedPeers,
-        timeout: float | None,
+        proxy: ProxyOptions,
         strict_sni: str,
         forwarders: TrustedPeers,
     ) -> None:
@@ -59,10 +56,10 @@ class Acceptor:
         self.strict_sni = strict_sni
         self.forwarders = forwarders
         self.tls = tls
-        self.proxy_mode = proxy_mode
-        self.proxies = proxies
+        self.proxy_mode = proxy.proxy_protocol if proxy.proxy_protocol != "off" else None
+        self.proxies = TrustedPeers(proxy.proxy_allow_ips)
         self.waiting: set[_ProxyHeaderReader] = set()
-        self.deadlines: Timeouts[_ProxyHeaderReader] = Timeouts(timeout, _ProxyHeaderReader.expired)
+        self.deadlines: Timeouts[_ProxyHeaderReader] = Timeouts(http.options.header_timeout, _ProxyHeaderReader.expired)
 
     @property
     def pending(self) -> int:

@@ -73,7 +73,7 @@ class HttpConnection:
         self._server = server
         self._connection = connection
         self._base = base
-        self._protocol = HttpProtocol(server.limits, check)
+        self._protocol = HttpProtocol(server.options, check)
         # The request's that is served, if it has one.
         self._body: RequestBody | None = None
         # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
@@ -179,7 +179,7 @@ class HttpConnection:
             self._watch_sending()
         elif unsent >= self._unsent > 0:
             self._connection.reset()
-            log.info("%s has read nothing for %s s", self._connection.peer, self._server.send_timeout)
+            log.info("%s has read nothing for %s s", self._connection.peer, self._server.options.send_timeout)
         elif unsent:
             self._watch_sending()
 
@@ -277,7 +277,7 @@ class HttpConnection:
         self._state = _SERVING
         if request.has_body:
             self._body = RequestBody(
-                connection.pause_reading, connection.resume_reading, server.body_timeout, request.content_length
+                connection.pause_reading, connection.resume_reading, server.options.body_timeout, request.content_length
             )
         if request.upgrade is not None and server.routed is not None and wants_websocket(request):
             try:
@@ -327,7 +327,7 @@ class HttpConnection:
             raise
 
     def _serve_row(self, request: Request) -> None:
-        self._row = self._server.pipelined - 1
+        self._row = self._server.options.limit_pipelined - 1
         following: Request | None = request
         me = getcurrent()
         while following is not None:
@@ -348,7 +348,7 @@ class HttpConnection:
     def may_keep(self) -> bool:
         """See `ExchangeOwner`."""
         server, body = self._server, self._body
-        if not server.keeps_alive or server.stopping or self._broken:
+        if not server.options.keep_alive or server.stopping or self._broken:
             return False
         if body is None or body.complete:
             return not self._eof or bool(self._protocol.rest)

@@ -64,7 +64,9 @@ class Exchange:
         kind: type[Response] = Response
         if request.upgrade is not None and server.raw is not None and may_upgrade(request):
             kind = UpgradeResponse
-        self._response = kind(connection, request, server.date, server.names, server.send_timeout, owner.may_keep)
+        self._response = kind(
+            connection, request, server.date, server.names, server.options.send_timeout, owner.may_keep
+        )
 
     def run(self) -> None:
         """Run the application and send its answer. Whatever the application raises ends here."""

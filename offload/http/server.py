@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Protocol
@@ -12,8 +11,8 @@ from offload.http.access_log import AccessLog
 from offload.http.environ import Application, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
-from offload.protocol.http.request import HttpLimits
 from offload.protocol.http.response_head import FieldNames
+from offload.settings import HttpOptions
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
 
@@ -53,10 +52,8 @@ class HttpServer:
     Args:
         application: the WSGI application.
         pool: where it runs.
-        limits: bounds on one request.
+        options: limits and times.
         environ: builds the environs.
-        header_timeout, body_timeout, send_timeout, keep_alive, linger_timeout: seconds, None for no limit.
-        pipelined: how many requests of one connection, sent without awaiting answers, are answered in one turn.
         routed: asked first about WebSocket upgrades.
         raw: offers the application the WebSockets of those that are left to it; None leaves it the bare requests.
         access: told of each answer.
@@ -71,15 +68,9 @@ class HttpServer:
         self,
         application: Application,
         pool: Pool,
-        limits: HttpLimits,
+        options: HttpOptions,
         environ: EnvironBuilder,
         *,
-        header_timeout: float | None,
-        body_timeout: float | None,
-        send_timeout: float | None,
-        keep_alive: float | None,
-        linger_timeout: float | None,
-        pipelined: int = 1,
         routed: RoutedUpgrades | None,
         raw: ApplicationUpgrades | None = None,
         access: AccessLog | None = None,
@@ -87,13 +78,9 @@ class HttpServer:
     ) -> None:
         self.application = application
         self.pool = pool
-        self.limits = limits
-        self.body_timeout = body_timeout
-        self.send_timeout = send_timeout
+        self.options = options
         self.routed = routed
         self.raw = raw
-        self.keeps_alive = keep_alive != 0
-        self.pipelined = pipelined
         self.stopping = False
         self.date = Date()
         self.names = FieldNames()
@@ -101,15 +88,16 @@ class HttpServer:
         self.access = access
         self.after_request = after_request
         self.connections: set[ServedConnection] = set()
-        self.heads: Timeouts[ServedConnection] = Timeouts(header_timeout, methodcaller("head_expired"))
+        self.heads: Timeouts[ServedConnection] = Timeouts(options.header_timeout, methodcaller("head_expired"))
         # Connections without a request are idle first, and at rest when they have been that for a while.
-        seconds = math.inf if keep_alive is None else keep_alive
-        self.idle: Timeouts[ServedConnection] = Timeouts(min(seconds, RESTLESS_SECONDS), methodcaller("idle_expired"))
-        self.resting: Timeouts[ServedConnection] = Timeouts(
-            None if keep_alive is None else max(0.0, keep_alive - RESTLESS_SECONDS), methodcaller("rest_expired")
+        self.idle: Timeouts[ServedConnection] = Timeouts(
+            min(options.keep_alive, RESTLESS_SECONDS), methodcaller("idle_expired")
         )
-        self.sending: Timeouts[ServedConnection] = Timeouts(send_timeout, methodcaller("send_expired"))
-        self.lingering: Timeouts[ServedConnection] = Timeouts(linger_timeout, methodcaller("linger_expired"))
+        self.resting: Timeouts[ServedConnection] = Timeouts(
+            max(0.0, options.keep_alive - RESTLESS_SECONDS), methodcaller("rest_expired")
+        )
+        self.sending: Timeouts[ServedConnection] = Timeouts(options.send_timeout, methodcaller("send_expired"))
+        self.lingering: Timeouts[ServedConnection] = Timeouts(options.linger_timeout, methodcaller("linger_expired"))
 
     def end_request(self) -> None:
         """Call those that want to know that a request of the application has ended."""

@@ -20,7 +20,7 @@ from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, parent, streams
 from offload.server.control import Control
-from offload.settings import Settings
+from offload.settings import DEFAULT_LAYER, Settings
 
 log = logging.getLogger("offload.server")
 
@@ -51,7 +51,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
     try:
         return _boot_and_serve(process, settings, control)
     finally:
-        exit_handlers.run(settings.stop_seconds + settings.kill_timeout)
+        exit_handlers.run(settings.process.stop_seconds + settings.process.kill_timeout)
         streams.flush()
 
 
@@ -85,29 +85,31 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
 
+    addresses = list(settings.layer.urls) or [DEFAULT_LAYER]
+
     def default_layer() -> Layer:
         # What a WebSocket may receive, it may send on; with as much again for its path and keys.
-        layer = layer_from_url(list(settings.layer), max(2 * settings.ws_max_size, LayerSettings.max_size))
+        layer = layer_from_url(addresses, max(2 * settings.websocket.max_size, LayerSettings.max_size))
         _ask_for_hub(layer, control)
         return layer
 
-    asked_for = "layer" in settings.explicit
+    asked_for = bool(settings.layer.urls)
     spoken_of = set(configuration.aliases())
     if asked_for or not configuration.is_configured():
         configuration.configure(default_layer, routing=configuration.router_source())
-    if settings.routing is not None:
-        configuration.configure(routing=settings.routing.replace(":", "."))
+    if settings.layer.routing is not None:
+        configuration.configure(routing=settings.layer.routing.replace(":", "."))
     elif configuration.router_source() is None and hasattr(module, "channel_routing"):
         configuration.configure(routing=f"{module.__name__}.channel_routing")
     for alias in configuration.aliases():
         # The default layer of an application that never speaks of layers is left alone until it is used.
         if asked_for or alias in spoken_of or configuration.router_source(alias) is not None:
             layer = configuration.layer_for(alias)
-            if isinstance(layer, MemoryLayer) and settings.workers > 1:
+            if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
                 log.warning(
                     "the layer %r is each process's own memory, so groups do not span the %d processes; use ipc:",
                     alias,
-                    settings.workers,
+                    settings.process.workers,
                 )
             _ask_for_hub(layer, control)
             layer.check()

@@ -30,7 +30,6 @@ from offload.http.origin_check import Origins
 from offload.http.server import HttpServer
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
-from offload.protocol.http.request import HttpLimits
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
@@ -46,8 +45,6 @@ from offload.websocket.connection_limit import Admission
 from offload.websocket.counters import WebSocketCounters
 from offload.websocket.raw_server import ApplicationSockets
 from offload.websocket.routed_server import REPLY_PREFIX, WebSocketGateway
-from offload.websocket.send_queue import Overflow
-from offload.websocket.server import WebSocketLimits
 
 log = logging.getLogger("offload.server")
 
@@ -80,19 +77,19 @@ class ServerProcess:
         # Before any file is open, so that each is reopened whenever the signal comes.
         self._moved = self._loop.signal(signal.SIGUSR1, ref=False)
         self._moved.start(self._reopen_logs)
-        is_remote = settings.dispatch == "layer"
+        is_remote = settings.layer.dispatch == "layer"
         module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
         router = _names_of_routes() if is_remote else configuration.router_for()
-        self._pool = Pool(settings.pool_size)
+        self._pool = Pool(settings.process.pool_size)
         # Messages that wait for workers must not keep requests waiting.
-        consumers_pool = Pool(settings.pool_size) if is_remote else self._pool
+        consumers_pool = Pool(settings.process.pool_size) if is_remote else self._pool
         self._pools = {self._pool, consumers_pool}
         self._access = self._access_log()
-        origins = Origins(settings.ws_origins, configuration.origin_policy())
-        limits, counters = self._websocket_limits(), WebSocketCounters()
+        origins = Origins(settings.websocket.origins, configuration.origin_policy())
+        counters = WebSocketCounters()
         # One account for each client, whoever serves its WebSockets.
-        admission = Admission(limits.handshakes, limits.per_address, counters)
+        admission = Admission(settings.websocket, counters)
         self._websockets = None
         if router.channels:
             layer = configuration.layer_for()
@@ -100,56 +97,32 @@ class ServerProcess:
             layer.new_channel(REPLY_PREFIX)
             routing: WebSocketRouting = Dispatch(router, layer)
             if is_remote:
-                routing = self._remote = LayerDispatch(router, layer, settings.dispatch_timeout)
+                routing = self._remote = LayerDispatch(router, layer, settings.layer.dispatch_timeout)
             self._websockets = WebSocketGateway(
-                routing, layer, consumers_pool, origins, limits, counters, admission, self._access
+                routing, layer, consumers_pool, origins, settings.websocket, counters, admission, self._access
             )  # fmt: skip
         self._sockets = ApplicationSockets(
-            application, origins, limits, counters, admission, settings.send_timeout
+            application, origins, settings.websocket, counters, admission, settings.http.send_timeout
         )  # fmt: skip
-        proxies = TrustedPeers(settings.forwarded_allow_ips)
+        proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
         self._http = HttpServer(
             application,
             self._pool,
-            HttpLimits(
-                settings.limit_request_line,
-                settings.limit_request_fields,
-                settings.limit_request_field_size,
-                settings.limit_request_head,
-                settings.limit_request_body or None,
-            ),
-            EnvironBuilder(Forwarders(proxies, settings.forwarder_headers)),
-            header_timeout=settings.header_timeout,
-            body_timeout=settings.body_timeout,
-            send_timeout=settings.send_timeout,
-            keep_alive=settings.keep_alive,
-            linger_timeout=settings.linger_timeout,
-            pipelined=settings.limit_pipelined,
+            settings.http,
+            EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers)),
             routed=self._websockets,
             raw=self._sockets,
             access=self._access,
             after_request=configuration.request_hooks(),
         )  # fmt: skip
-        # Who asks for a part of TLS must not be served without it because of a forgotten certificate.
-        wants_tls = settings.certfile or settings.keyfile or settings.ca_certs or settings.cert_reqs
         self._tls: TlsAcceptor | None = None
-        if wants_tls:
-            context = make_context(
-                settings.certfile,
-                settings.keyfile,
-                settings.ca_certs,
-                settings.cert_reqs,
-                settings.ciphers,
-                knows_hosts=settings.strict_sni == "on",
-            )
-            self._tls = TlsAcceptor(context, settings.tls_handshake_timeout)
+        if settings.tls.wanted:
+            self._tls = TlsAcceptor(make_context(settings.tls), settings.tls.handshake_timeout)
         self._acceptor = Acceptor(
             self._http,
             self._tls,
-            settings.proxy_protocol if settings.proxy_protocol != "off" else None,
-            TrustedPeers(settings.proxy_allow_ips),
-            settings.header_timeout,
-            settings.strict_sni,
+            settings.proxy,
+            settings.tls.strict_sni,
             proxies,
         )
         # What has been imported stays: the collector need not look at it again and again.
@@ -157,11 +130,11 @@ class ServerProcess:
         gc.freeze()
 
     def _access_log(self) -> AccessLog | None:
-        settings = self.settings
-        if settings.access_logfile is None:
+        options = self.settings.log
+        if options.access_file is None:
             return None
-        self._access_file = LogFile(settings.access_logfile, self._loop.run_callback)
-        return AccessLog(settings.access_logformat, self._access_file.write)
+        self._access_file = LogFile(options.access_file, self._loop.run_callback)
+        return AccessLog(options.access_format, self._access_file.write)
 
     def _reopen_logs(self) -> None:
         logs.reopen()
@@ -170,22 +143,6 @@ class ServerProcess:
                 self._access_file.reopen()
             except ConfigurationError as error:
                 log.error("%s; the old one goes on", error)
-
-    def _websocket_limits(self) -> WebSocketLimits:
-        settings = self.settings
-        return WebSocketLimits(
-            settings.ws_max_size,
-            settings.ws_queue,
-            settings.ws_send_buffer,
-            overflow=Overflow(settings.ws_overflow),
-            rate=settings.ws_rate or None,
-            handshakes=settings.ws_handshakes or None,
-            per_address=settings.ws_limit_per_ip or None,
-            ping_interval=settings.ws_ping_interval,
-            ping_timeout=settings.ws_ping_timeout,
-            close_timeout=settings.ws_close_timeout,
-            compresses=settings.ws_compression == "auto",
-        )
 
     def serve(self) -> int:
         """Accept and serve until SIGTERM, or until the supervisor is gone."""
@@ -218,8 +175,8 @@ class ServerProcess:
         where = sock.getsockname()
         server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
         tls = self._tls
-        base = environ_base(server, self.settings.workers > 1, "http" if tls is None else "https")
-        loop, load, limit = self._loop, self.load, self.settings.worker_connections
+        base = environ_base(server, self.settings.process.workers > 1, "http" if tls is None else "https")
+        loop, load, limit = self._loop, self.load, self.settings.process.worker_connections
         serve = self._acceptor.accepted
 
         def accepted(client: Any, peer: object) -> None:
@@ -238,17 +195,17 @@ class ServerProcess:
 
     def _stop(self) -> None:
         """Accept nothing more, let requests and consumers finish, and leave."""
-        deadline = time.monotonic() + self.settings.stop_seconds
+        deadline = time.monotonic() + self.settings.process.stop_seconds
         for listener in self._listeners:
             listener.stop()
         self.load.leave()
         self._acceptor.stop()
         self._http.stop()
-        self._sockets.stop(self._leaving_code, self.settings.drain_seconds)
+        self._sockets.stop(self._leaving_code, self.settings.process.drain_seconds)
         if self._websockets is not None:
-            self._websockets.stop(self._leaving_code, self.settings.drain_seconds)
+            self._websockets.stop(self._leaving_code, self.settings.process.drain_seconds)
         drained = self._drain()
-        if not drained.wait(max(0.001, self.settings.stop_seconds - self.settings.last_seconds)):
+        if not drained.wait(max(0.001, self.settings.process.stop_seconds - self.settings.process.last_seconds)):
             self._finish_in_time(drained, deadline)
         if self._remote is not None:
             self._remote.stop(max(deadline, time.monotonic() + LAST_SECONDS))
@@ -271,7 +228,7 @@ class ServerProcess:
                 "%d connections and %d tasks did not end within %s s; they are cut off",
                 self.load.connections,
                 sum(pool.busy + pool.waiting for pool in self._pools),
-                self.settings.stop_seconds,
+                self.settings.process.stop_seconds,
             )
             self._awaits_disconnects_alone = True
             self._look_again()

@@ -78,20 +78,20 @@ class Supervisor:
         self._listening: list[socket.socket] = []
         self._places: list[sockets.Place] = []
         self._service = ServiceManager(os.environ, self._selector)
-        self._pid_file = PidFile(settings.pid)
+        self._pid_file = PidFile(settings.process.pid)
         # Before there is anything that a signal's default action would leave behind.
         self._signals.catch(self._selector)
         try:
             for address in self._addresses():
                 if self._signals.stop is not None:
                     return 0
-                sock, place = sockets.listen(address, settings.backlog)
+                sock, place = sockets.listen(address, settings.listen.backlog)
                 self._listening.append(sock)
                 if place is not None:
                     self._places.append(place)
             self._pid_file.write()
-            self._load = SharedLoad(2 * settings.workers)
-            scheme = "https" if settings.certfile else "http"
+            self._load = SharedLoad(2 * settings.process.workers)
+            scheme = "https" if settings.tls.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
             self._where = f" at {places}" if places else ""
             log.info("offload %s runs %s%s, supervisor %d", __version__, settings.app, self._where, os.getpid())
@@ -112,7 +112,7 @@ class Supervisor:
 
     def _addresses(self) -> tuple[str, ...]:
         # Workers listen to the layer alone.
-        return self.settings.bind if self.entry == Supervisor.entry else ()
+        return self.settings.listen.bind if self.entry == Supervisor.entry else ()
 
     @property
     def _what_several(self) -> str:
@@ -231,14 +231,14 @@ class Supervisor:
             self._kill(servers or list(self._children.values()))
         if not servers and self._stage is _Stage.ENDING_SERVERS:
             self._stage = _Stage.ENDING_HUBS
-            self._deadline = now + self.settings.kill_timeout
+            self._deadline = now + self.settings.process.kill_timeout
             # The pair's end, not a signal: one may have been sent to the whole process group, when it was too early.
             for hub in self._children.values():
                 self._part(hub)
 
     @property
     def _seconds_to_leave(self) -> float:
-        return self.settings.stop_seconds + self.settings.kill_timeout
+        return self.settings.process.stop_seconds + self.settings.process.kill_timeout
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
@@ -251,7 +251,7 @@ class Supervisor:
                 "%s %d still runs %g s past its time (--kill-timeout); it is killed",
                 self.what if child.hub_path is None else "hub process",
                 child.pid,
-                self.settings.kill_timeout,
+                self.settings.process.kill_timeout,
             )
         self._signal(overdue, signal.SIGKILL)
 
@@ -334,7 +334,7 @@ class Supervisor:
             if "failed" in note:
                 child.failure = note["failed"]
                 # What it has yet to run, its application's handlers of atexit, may not hold up the news.
-                child.kill_at = time.monotonic() + self.settings.kill_timeout
+                child.kill_at = time.monotonic() + self.settings.process.kill_timeout
                 if "traceback" in note:
                     log.error("%s", note["traceback"].rstrip())
         if not alive:
@@ -355,11 +355,11 @@ class Supervisor:
         log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
             self._served = True
-            for slot in range(1, self.settings.workers):
+            for slot in range(1, self.settings.process.workers):
                 self._fork_server(slot)
         if child.replaces is not None:
             self._replaced(child, child.replaces)
-        wanted = self.settings.workers
+        wanted = self.settings.process.workers
         if not self._complete and sum(other.serves for other in self._children.values()) == wanted:
             self._complete = True
             self._service.tell(READY="1", STATUS=f"running {self.settings.app}{self._where}, -w {wanted}")

@@ -88,19 +88,21 @@ class WorkerProcess:
         settings = self.settings
         module = load_module(settings.app)
         configure_layers(settings, module, self.control)
-        router = configuration.router_for(settings.alias)
-        self._layer = configuration.layer_for(settings.alias)
+        router = configuration.router_for(settings.worker.alias)
+        self._layer = configuration.layer_for(settings.worker.alias)
         if isinstance(self._layer, MemoryLayer):
             log.warning(
                 "the layer %r is this worker's own memory, so no other process's messages arrive; use ipc: or redis:",
-                settings.alias,
+                settings.worker.alias,
             )
-        self._channels = wanted_channels(router.channels, settings.only_channels, settings.exclude_channels)
+        self._channels = wanted_channels(
+            router.channels, settings.worker.only_channels, settings.worker.exclude_channels
+        )
         self._dispatch = Dispatch(router, self._layer)
         self._turns = WorkerTurns(self._dispatch, self._layer)
-        self._pool = Pool(settings.pool_size)
+        self._pool = Pool(settings.process.pool_size)
         # A message is taken only when a greenlet is free for it: what waits, waits in the layer, for other workers.
-        self._free = BoundedSemaphore(settings.pool_size)
+        self._free = BoundedSemaphore(settings.process.pool_size)
         self._stopped = Event()
 
     def serve(self) -> int:
@@ -112,22 +114,24 @@ class WorkerProcess:
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         # While one waits for an answer, others hand on what they got.
-        takers = [gevent.spawn(self._take) for _ in range(min(self.settings.takers, self.settings.pool_size))]
+        takers = [
+            gevent.spawn(self._take) for _ in range(min(self.settings.worker.takers, self.settings.process.pool_size))
+        ]
         announcer = gevent.spawn(self._announce)
         log.info("serving %s", ", ".join(self._channels))
         self.control.tell(ready=True)
         self._stopped.wait()
-        deadline = time.monotonic() + self.settings.graceful_timeout
+        deadline = time.monotonic() + self.settings.process.graceful_timeout
         supervisor.close()
-        with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.graceful_timeout or 0.001):
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.process.graceful_timeout or 0.001):
             gevent.joinall(takers)
-            for _ in range(self.settings.pool_size):
+            for _ in range(self.settings.process.pool_size):
                 self._free.acquire()
         if self._pool.busy:
             log.warning(
                 "%d consumers did not end within %s s (--graceful-timeout); they are cut off",
                 self._pool.busy,
-                self.settings.graceful_timeout,
+                self.settings.process.graceful_timeout,
             )
         announcer.kill()
         last = max(deadline, time.monotonic() + LAST_SECONDS)

@@ -11,11 +11,12 @@ import _socket
 import logging
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offload.exceptions import ConfigurationError
+from offload.settings import TlsOptions
 from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 
@@ -45,31 +46,20 @@ class _Context(ssl.SSLContext):
     """Those that the certificate is for, lower case, where anybody has to know."""
 
 
-def make_context(
-    certfiles: Sequence[str],
-    keyfiles: Sequence[str],
-    ca_certs: str | None = None,
-    cert_reqs: int = 0,
-    ciphers: str | None = None,
-    *,
-    knows_hosts: bool = False,
-) -> ssl.SSLContext:
+def make_context(options: TlsOptions) -> ssl.SSLContext:
     """A server's context: TLS 1.2 and up, without renegotiation, HTTP/1.1 by ALPN.
 
     Args:
-        certfiles: PEM files, each with a certificate and those between it and the root. A client that names a host
-            (SNI) gets the certificate for it; the first is for all others.
-        keyfiles: PEM files of their keys, in the same order; none: each key is in the certificate's file.
-        ca_certs: PEM file of those who vouch for clients.
-        cert_reqs: 0 asks clients for no certificate, 1 takes one, 2 demands one.
-        ciphers: OpenSSL's cipher list for TLS 1.2.
-        knows_hosts: whether connections are to tell the hosts of their certificate, though there is only one. With
-            several they always do.
+        options: the files. A certificate's file has those between it and the root, too. A client that names a host
+            (SNI) gets the certificate for it; the first is for all others. With several certificates, or where each
+            request is held to its certificate, connections tell the hosts of theirs.
 
     Raises:
         ConfigurationError: a file cannot be read or is none of its kind, or no cipher matches; or the hosts are to
             be known, and a certificate names none.
     """
+    certfiles, keyfiles = options.certfile, options.keyfile
+    knows_hosts = options.strict_sni == "on"
     if not certfiles:
         raise ConfigurationError("TLS needs a certificate; give --certfile")
     if keyfiles and len(keyfiles) != len(certfiles):
@@ -77,7 +67,7 @@ def make_context(
             f"there are {len(certfiles)} certificates (--certfile) and {len(keyfiles)} keys (--keyfile)"
         )
     contexts = [
-        _context(certfile, keyfile, ca_certs, cert_reqs, ciphers)
+        _context(certfile, keyfile, options.ca_certs, options.cert_reqs, options.ciphers)
         for certfile, keyfile in zip(certfiles, keyfiles or certfiles, strict=True)
     ]
     first = contexts[0]

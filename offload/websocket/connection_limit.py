@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offload.protocol.http.request import HttpError
+from offload.settings import WebSocketOptions
 from offload.websocket.counters import WebSocketCounters
 
 
@@ -10,14 +11,13 @@ class Admission:
     """Counts the WebSockets of a process.
 
     Args:
-        handshakes: how many may be undecided at a time; None for no limit.
-        per_address: how many one client address may have; None for no limit.
+        options: how many handshakes may be undecided at a time, and how many WebSockets one client may have.
         counters: where refusals are counted.
     """
 
-    def __init__(self, handshakes: int | None, per_address: int | None, counters: WebSocketCounters) -> None:
-        self._handshakes = handshakes
-        self._per_address = per_address
+    def __init__(self, options: WebSocketOptions, counters: WebSocketCounters) -> None:
+        self._handshakes = options.handshakes
+        self._per_address = options.limit_per_ip
         self._counters = counters
         self.undecided = 0
         self._counts: dict[str, int] = {}

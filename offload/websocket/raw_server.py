@@ -11,12 +11,13 @@ from offload.http.environ import Application, Environ
 from offload.http.origin_check import Origins
 from offload.http.upgrade import Upgradable, UpgradeResponse
 from offload.protocol.http.request import Request
+from offload.settings import WebSocketOptions
 from offload.transport.connection import Connection
 from offload.websocket.connection_limit import Admission
 from offload.websocket.counters import WebSocketCounters
 from offload.websocket.geventwebsocket import ApplicationSocket, Server
 from offload.websocket.raw import SocketHandler
-from offload.websocket.server import FrameGateway, WebSocketLimits
+from offload.websocket.server import FrameGateway
 
 
 class ApplicationSockets(FrameGateway):
@@ -25,7 +26,7 @@ class ApplicationSockets(FrameGateway):
     Args:
         application: the WSGI application.
         origins: decides which pages may connect.
-        limits: what one client may do.
+        options: what one client may do.
         counters, admission: shared with the routed WebSockets, so that a client has one account.
         send_timeout: seconds that a client may take nothing while the application waits to send; None for no limit.
     """
@@ -34,12 +35,12 @@ class ApplicationSockets(FrameGateway):
         self,
         application: Application,
         origins: Origins,
-        limits: WebSocketLimits,
+        options: WebSocketOptions,
         counters: WebSocketCounters,
         admission: Admission,
         send_timeout: float | None,
     ) -> None:
-        super().__init__(origins, limits, counters, admission)
+        super().__init__(origins, options, counters, admission)
         self.server = Server(application)
         self.send_timeout = send_timeout
         self.hub = gevent.get_hub()

@@ -16,12 +16,13 @@ from offload.http.response import Date
 from offload.http.upgrade import Refuse, checked_handshake, refusal_fields
 from offload.interfaces import Content, Layer, WebSocketRouting
 from offload.protocol.http.request import HttpError, Request
+from offload.settings import WebSocketOptions
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.websocket.connection_limit import Admission
 from offload.websocket.counters import WebSocketCounters
 from offload.websocket.routed import WebSocketHandler
-from offload.websocket.server import FrameGateway, WebSocketLimits
+from offload.websocket.server import FrameGateway
 
 log = logging.getLogger("offload.websocket")
 
@@ -36,7 +37,7 @@ class WebSocketGateway(FrameGateway):
         layer: makes reply channels, and delivers what is sent to them.
         pool: where consumers run.
         origins: decides which pages may connect.
-        limits: what one client may do.
+        options: what one client may do.
         counters: of all that happens to WebSockets.
         admission: counts those of each client.
         access: told of each answer to a handshake.
@@ -48,12 +49,12 @@ class WebSocketGateway(FrameGateway):
         layer: Layer,
         pool: Pool,
         origins: Origins,
-        limits: WebSocketLimits,
+        options: WebSocketOptions,
         counters: WebSocketCounters,
         admission: Admission,
         access: AccessLog | None = None,
     ) -> None:
-        super().__init__(origins, limits, counters, admission)
+        super().__init__(origins, options, counters, admission)
         self.routing = routing
         self.layer = layer
         self.pool = pool

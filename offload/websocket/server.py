@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from offload.http.origin_check import Origins
 from offload.protocol.websocket.connection import GOING_AWAY
+from offload.settings import WebSocketOptions
 from offload.transport.timeouts import Timeouts
 from offload.websocket.connection import FrameHandler
 from offload.websocket.connection_limit import Admission
@@ -15,42 +14,12 @@ from offload.websocket.keepalive import Liveness, Members
 from offload.websocket.send_queue import Overflow
 
 
-@dataclass(frozen=True)
-class WebSocketLimits:
-    """What one client may do.
-
-    Attributes:
-        max_size: bytes of the largest message taken.
-        queue: messages that may wait for the consumers of one connection before it stops reading.
-        send_buffer: unsent bytes that one client may hold.
-        overflow: what happens past them.
-        rate: messages a second from one connection; None for no limit.
-        handshakes: undecided at a time; None for no limit.
-        per_address: WebSockets of one client address; None for no limit.
-        ping_interval, ping_timeout: seconds; None for no pings.
-        close_timeout: seconds that a closing handshake may take, on either side.
-        compresses: whether messages are compressed for clients that offer it.
-    """
-
-    max_size: int
-    queue: int
-    send_buffer: int
-    overflow: Overflow = Overflow.CLOSE
-    rate: float | None = None
-    handshakes: int | None = None
-    per_address: int | None = None
-    ping_interval: float | None = None
-    ping_timeout: float | None = None
-    close_timeout: float = 10.0
-    compresses: bool = True
-
-
 class FrameGateway:
     """What all WebSockets of one kind share.
 
     Args:
         origins: decides which pages may connect.
-        limits: what one client may do.
+        options: what one client may do.
         counters: of all that happens to WebSockets.
         admission: counts those of each client.
 
@@ -61,21 +30,21 @@ class FrameGateway:
     """
 
     def __init__(
-        self, origins: Origins, limits: WebSocketLimits, counters: WebSocketCounters, admission: Admission
+        self, origins: Origins, options: WebSocketOptions, counters: WebSocketCounters, admission: Admission
     ) -> None:
         self.origins = origins
-        self.max_size = limits.max_size
-        self.queue = limits.queue
-        self.send_buffer = limits.send_buffer
-        self.overflow = limits.overflow
-        self.rate = limits.rate
-        self.compresses = limits.compresses
+        self.max_size = options.max_size
+        self.queue = options.queue
+        self.send_buffer = options.send_buffer
+        self.overflow = Overflow(options.overflow)
+        self.rate = options.rate
+        self.compresses = options.compression == "auto"
         self.counters = counters
         self.admission = admission
         self.stopping = False
         self.members: Members[FrameHandler] = Members()
-        self.liveness = Liveness(self.members, limits.ping_interval, limits.ping_timeout)
-        self.closing: Timeouts[FrameHandler] = Timeouts(limits.close_timeout, FrameHandler.close_expired)
+        self.liveness = Liveness(self.members, options.ping_interval, options.ping_timeout)
+        self.closing: Timeouts[FrameHandler] = Timeouts(options.close_timeout, FrameHandler.close_expired)
         self._drain: Drain | None = None
 
     def stop(self, code: int = GOING_AWAY, seconds: float = 0.0) -> None:

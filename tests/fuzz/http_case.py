@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 
 from offload.protocol.http.body import MAX_TRAILER_BYTES
-from offload.protocol.http.request import HttpLimits
+from offload.settings import HttpOptions
 from tests.protocol.oracle import by_h11, by_us
 from tests.protocol.reading import Reading
 
-LIMITS = HttpLimits(line_bytes=200, fields=10, field_bytes=200, head_bytes=1000, body_bytes=5000)
+LIMITS = HttpOptions(
+    limit_request_line=200,
+    limit_request_fields=10,
+    limit_request_field_size=200,
+    limit_request_head=1000,
+    limit_request_body=5000,
+)
 SLOW_SECONDS = 1.0
 
 
@@ -26,7 +32,7 @@ def check(data: bytes) -> None:
     assert time.process_time() - began < SLOW_SECONDS, "too slow"
     assert _outline(whole) == _outline(split)
     for reading in (whole, split):
-        assert reading.error is not None or len(reading.rest) <= max(LIMITS.head_bytes, MAX_TRAILER_BYTES)
+        assert reading.error is not None or len(reading.rest) <= max(LIMITS.limit_request_head, MAX_TRAILER_BYTES)
         assert all(len(body) <= 5000 for _, body in reading.requests)
     ours = by_us(raw)
     if ours is not None:

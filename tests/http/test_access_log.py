@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from offload.exceptions import ConfigurationError
 from offload.http.access_log import AccessLog, LogFile
-from offload.settings import Settings
+from offload.settings import LogOptions
 from tests.serving import serving
 
 MIRROR = "tests.http.apps.mirror"
-DEFAULT = Settings().access_logformat
+DEFAULT = LogOptions().access_format
 ENVIRON = {
     "REQUEST_METHOD": "GET",
     "RAW_URI": "/a%20b?c=d",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from offload.settings import Settings
+from offload.settings import HttpOptions, TlsOptions
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
 from tests.serving import Server, serving
@@ -34,18 +34,18 @@ def strict() -> Iterator[Server]:
 
 
 def test_defaults_are_those_of_the_documentation() -> None:
-    settings = Settings()
-    assert settings.limit_request_line == 4094
-    assert settings.limit_request_fields == 100
-    assert settings.limit_request_field_size == 8190
-    assert settings.limit_request_head == 65536
-    assert settings.limit_request_body == 0
-    assert settings.header_timeout == 10
-    assert settings.body_timeout == 30
-    assert settings.send_timeout == 60
-    assert settings.keep_alive == 2
-    assert settings.linger_timeout == 5
-    assert settings.tls_handshake_timeout == 10
+    options = HttpOptions()
+    assert options.limit_request_line == 4094
+    assert options.limit_request_fields == 100
+    assert options.limit_request_field_size == 8190
+    assert options.limit_request_head == 65536
+    assert options.limit_request_body is None
+    assert options.header_timeout == 10
+    assert options.body_timeout == 30
+    assert options.send_timeout == 60
+    assert options.keep_alive == 2
+    assert options.linger_timeout == 5
+    assert TlsOptions().handshake_timeout == 10
 
 
 def _answer_to(server: Server, raw: str) -> tuple[int, str]:

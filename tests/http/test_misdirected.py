@@ -12,7 +12,7 @@ import pytest
 from offload.exceptions import ConfigurationError
 from offload.http.accept import HostCheck
 from offload.protocol.http.request import HttpError, Request
-from offload.settings import Settings
+from offload.settings import TlsOptions
 from offload.transport.tls import make_context
 from tests.http.tls_client import MIRROR, Files
 from tests.serving import Server, read_all, serving
@@ -173,19 +173,19 @@ def test_check_can_be_turned_off(files: Files) -> None:
 
 
 def test_default_is_that_of_the_documentation() -> None:
-    assert Settings().strict_sni == "auto"
+    assert TlsOptions().strict_sni == "auto"
 
 
 def test_certificate_without_hosts_is_of_no_use_to_a_strict_server(files: Files, tmp_path: Path) -> None:
     path = str(tmp_path / "nameless.pem")
     files.authority.issue_cert("ann@example.org").private_key_and_cert_chain_pem.write_to_path(path)
-    make_context([path], [])
+    make_context(TlsOptions((path,)))
     with pytest.raises(ConfigurationError) as caught:
-        make_context([path], [], knows_hosts=True)
+        make_context(TlsOptions((path,), strict_sni="on"))
     assert str(caught.value) == f"the certificate {path!r} names no host (subjectAltName)"
-    make_context([files.pair, path], [])
+    make_context(TlsOptions((files.pair, path)))
     with pytest.raises(ConfigurationError) as caught:
-        make_context([files.pair, path], [], knows_hosts=True)
+        make_context(TlsOptions((files.pair, path), strict_sni="on"))
     assert str(caught.value) == f"the certificate {path!r} names no host (subjectAltName)"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from offload.settings import Settings
+from offload.settings import HttpOptions
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
 from tests.serving import DEADLINE, ROOT, Server, reset, serving
@@ -29,7 +29,7 @@ def _request(target: str, fields: str = "Host: a\r\n") -> str:
 
 
 def test_default_is_that_of_the_documentation() -> None:
-    assert Settings().limit_pipelined == 16
+    assert HttpOptions().limit_pipelined == 16
 
 
 def test_limit_of_none_is_refused() -> None:

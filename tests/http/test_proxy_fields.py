@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers, read_forwarded
-from offload.protocol.http.request import HttpError, HttpLimits, parse_request
+from offload.protocol.http.request import HttpError, parse_request
+from offload.settings import HttpOptions
 
 LOCAL = ("127.0.0.1", "::1")
 PROXY = "10.0.0.1"
@@ -28,7 +29,7 @@ def build(
 ) -> dict[str, Any]:
     head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("latin-1")
     builder = EnvironBuilder(Forwarders(TrustedPeers(allowed), names))
-    return builder.build(environ_base(server, False), parse_request(head, HttpLimits()), peer, None)
+    return builder.build(environ_base(server, False), parse_request(head, HttpOptions()), peer, None)
 
 
 def client(*lines: str, **more: Any) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from offload.exceptions import ConfigurationError
+from offload.settings import TlsOptions
 from offload.transport.tls import make_context
 from tests.http.tls_client import MIRROR, Files, ask, body_of, environ_of, read_all, tls
 from tests.serving import Server, serving
@@ -108,7 +109,7 @@ def test_wrong_files_are_one_clear_sentence(files: Files, tmp_path: Path) -> Non
 
     def why(certfiles: list[str], keyfiles: list[str], *more: Any) -> str:
         with pytest.raises(ConfigurationError) as caught:
-            make_context(certfiles, keyfiles, *more)
+            make_context(TlsOptions(tuple(certfiles), tuple(keyfiles), *more))
         return str(caught.value)
 
     assert why([missing], []) == f"cannot read {missing!r} for TLS: No such file or directory"
@@ -126,7 +127,7 @@ def test_encrypted_key_is_refused_without_asking_for_its_password(files: Files, 
     )
     (tmp_path / "key").write_bytes(key)
     with pytest.raises(ConfigurationError, match="the key for TLS is encrypted"):
-        make_context([files.pair], [str(tmp_path / "key")])
+        make_context(TlsOptions((files.pair,), (str(tmp_path / "key"),)))
 
 
 def test_server_does_not_start_without_its_certificate(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import h11
 
-from offload.protocol.http.request import HttpLimits
+from offload.settings import HttpOptions
 from tests.protocol.reading import Reading
 
 
@@ -46,7 +46,9 @@ def by_h11(raw: bytes) -> Seen | None:
 
 def by_us(raw: bytes) -> Seen | None:
     """The first request as we read it, without limits to speak of."""
-    reading = Reading([raw], HttpLimits(line_bytes=1 << 20, field_bytes=1 << 20, head_bytes=1 << 20))
+    reading = Reading(
+        [raw], HttpOptions(limit_request_line=1 << 20, limit_request_field_size=1 << 20, limit_request_head=1 << 20)
+    )
     if not reading.requests:
         return None
     request, body = reading.requests[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from offload.protocol.http.connection import END, Event, HttpProtocol
-from offload.protocol.http.request import HttpError, HttpLimits, Request
+from offload.protocol.http.request import HttpError, Request
+from offload.settings import HttpOptions
 
 
 class Reading:
@@ -18,8 +19,8 @@ class Reading:
         rest: bytes of a head that is not whole.
     """
 
-    def __init__(self, pieces: Iterable[bytes], limits: HttpLimits | None = None) -> None:
-        self.protocol = HttpProtocol(limits or HttpLimits())
+    def __init__(self, pieces: Iterable[bytes], limits: HttpOptions | None = None) -> None:
+        self.protocol = HttpProtocol(limits or HttpOptions())
         self.requests: list[tuple[Request, bytes]] = []
         self.error: HttpError | None = None
         self._request: Request | None = None

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from offload.protocol.http.request import HttpError, HttpLimits, Request, parse_request
+from offload.protocol.http.request import HttpError, Request, parse_request
+from offload.settings import HttpOptions
 from tests.protocol.samples import samples
 
-LIMITS = HttpLimits()
+LIMITS = HttpOptions()
 ATTRIBUTES = [name for name in Request.__slots__ if name != "prepared"]
 
 

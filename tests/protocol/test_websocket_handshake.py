@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from offload.protocol.http.request import HttpError, HttpLimits, Request, parse_request
+from offload.protocol.http.request import HttpError, Request, parse_request
 from offload.protocol.websocket.handshake import read_handshake, wants_websocket
+from offload.settings import HttpOptions
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -20,7 +21,7 @@ def request(*fields: str, line: str = "GET /chat HTTP/1.1", **replace: str | Non
         **{name.replace("_", "-"): value for name, value in replace.items()},
     }
     lines = [f"{name}: {value}" for name, value in known.items() if value is not None]
-    return parse_request("\r\n".join([line, *lines, *fields, "", ""]).encode("latin-1"), HttpLimits())
+    return parse_request("\r\n".join([line, *lines, *fields, "", ""]).encode("latin-1"), HttpOptions())
 
 
 def refused(made: Request) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from offload.protocol.http.body import BodyDecoder, Chunked, FixedLength
-from offload.protocol.http.request import HttpError, HttpLimits, Request, check_beginning, parse_request
+from offload.protocol.http.request import HttpError, Request, check_beginning, parse_request
+from offload.settings import HttpOptions
 
 KEPT_BYTES, KEPT_FIELDS = 4096, 40
 """Header fields of a request are kept for the next one up to this size and number: larger ones are rare, and a client
@@ -39,7 +40,7 @@ class HttpProtocol:
 
     __slots__ = ("_body", "_check", "_complete", "_last", "_skipped", "limits", "rest")
 
-    def __init__(self, limits: HttpLimits, check: Callable[[Request], None] | None = None) -> None:
+    def __init__(self, limits: HttpOptions, check: Callable[[Request], None] | None = None) -> None:
         self.limits = limits
         self._check = check
         self.rest = b""
@@ -75,7 +76,7 @@ class HttpProtocol:
         limits = self.limits
         # A head's end may lie across two reads.
         end = data.find(b"\r\n\r\n", max(0, len(data) - fresh - 3))
-        if end < 0 or end + 4 > limits.head_bytes:
+        if end < 0 or end + 4 > limits.limit_request_head:
             if data and (data != b"\r" or self._skipped):
                 check_beginning(data, limits)
             self.rest = data
@@ -89,10 +90,10 @@ class HttpProtocol:
         data = data[end + 4 :]
         length = request.content_length
         if request.chunked:
-            self._body = Chunked(limits.body_bytes)
+            self._body = Chunked(limits.limit_request_body)
         elif length:
-            if limits.body_bytes is not None and length > limits.body_bytes:
-                raise HttpError(413, f"the body has over {limits.body_bytes} bytes")
+            if limits.limit_request_body is not None and length > limits.limit_request_body:
+                raise HttpError(413, f"the body has over {limits.limit_request_body} bytes")
             self._body = FixedLength(length)
         else:
             self._complete = True

@@ -8,12 +8,12 @@ Pure: no sockets, no clock. Follows RFC 9110 and RFC 9112.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
 
 from offload.exceptions import ProtocolError
+from offload.settings import HttpOptions
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*(?: (?:[\x21-\x7e]+(?: [A-Z0-9/.]*\r?)?)?)?")
@@ -34,25 +34,6 @@ class HttpError(ProtocolError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass(frozen=True)
-class HttpLimits:
-    """Bounds on one request.
-
-    Attributes:
-        line_bytes: the request line.
-        fields: number of header fields.
-        field_bytes: one line of the header, name and value.
-        head_bytes: the request line and all fields together.
-        body_bytes: the body, however it is framed; None for no limit.
-    """
-
-    line_bytes: int = 4094
-    fields: int = 100
-    field_bytes: int = 8190
-    head_bytes: int = 65536
-    body_bytes: int | None = None
 
 
 class Request:
@@ -137,7 +118,7 @@ class Request:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
-def check_beginning(data: bytes, limits: HttpLimits) -> None:
+def check_beginning(data: bytes, limits: HttpOptions) -> None:
     """Refuse at once what can only become a wrong head, or one that is too large.
 
     Args:
@@ -149,29 +130,29 @@ def check_beginning(data: bytes, limits: HttpLimits) -> None:
     if data[:1] == b"\x16":
         # The type of the record that every TLS handshake begins with.
         raise HttpError(400, "this port speaks plain HTTP, and the client TLS")
-    end = data.find(b"\n", 0, limits.line_bytes + 2)
+    end = data.find(b"\n", 0, limits.limit_request_line + 2)
     if end >= 0:
         if data[end - 1 : end] != b"\r":
             raise HttpError(400, _BARE)
         _read_line(data, end - 1, limits)
-    elif len(data) > limits.line_bytes + 1:
-        raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
+    elif len(data) > limits.limit_request_line + 1:
+        raise HttpError(414, f"the request line has over {limits.limit_request_line} bytes")
     elif not _BEGINNING.fullmatch(data):
         raise HttpError(400, _NO_REQUEST)
-    if len(data) > limits.head_bytes:
-        raise HttpError(431, f"the head has over {limits.head_bytes} bytes")
+    if len(data) > limits.limit_request_head:
+        raise HttpError(431, f"the head has over {limits.limit_request_head} bytes")
 
 
 _BARE = "a line of the head ends without CR LF"
 _NO_REQUEST = "the request line is not METHOD TARGET HTTP/VERSION"
 
 
-def _read_line(head: bytes, end: int, limits: HttpLimits) -> tuple[str, bytes, str]:
+def _read_line(head: bytes, end: int, limits: HttpOptions) -> tuple[str, bytes, str]:
     """Method, target and version."""
-    if end > limits.line_bytes:
-        if b"\n" in head[: limits.line_bytes + 2]:
+    if end > limits.limit_request_line:
+        if b"\n" in head[: limits.limit_request_line + 2]:
             raise HttpError(400, _BARE)
-        raise HttpError(414, f"the request line has over {limits.line_bytes} bytes")
+        raise HttpError(414, f"the request line has over {limits.limit_request_line} bytes")
     line = _REQUEST_LINE.fullmatch(head, 0, end)
     if line is None:
         raise HttpError(400, _NO_REQUEST)
@@ -184,7 +165,7 @@ def _read_line(head: bytes, end: int, limits: HttpLimits) -> tuple[str, bytes, s
     return method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0"
 
 
-def parse_request(head: bytes, limits: HttpLimits, last: Request | None = None) -> Request:
+def parse_request(head: bytes, limits: HttpOptions, last: Request | None = None) -> Request:
     """Read a whole head, up to and with its empty line.
 
     Args:
@@ -210,17 +191,18 @@ def parse_request(head: bytes, limits: HttpLimits, last: Request | None = None) 
     return request
 
 
-def _read_head(request: Request, head: bytes, end: int, limits: HttpLimits) -> None:
+def _read_head(request: Request, head: bytes, end: int, limits: HttpOptions) -> None:
     # One pass leaves the line ends, and whatever else is no character of a line.
     controls = head.translate(None, _VISIBLE)
     newlines = len(controls) >> 1
     if head.count(b"\r\n") != newlines or len(controls) & 1:
         bare = head.count(b"\n") != head.count(b"\r\n") or head.count(b"\r") != head.count(b"\r\n")
         raise HttpError(400, _BARE if bare else "the head has a control character")
-    if newlines - 2 > limits.fields:
-        raise HttpError(431, f"there are over {limits.fields} header fields")
-    if len(head) > limits.field_bytes and max(map(len, head[end + 2 :].split(b"\r\n"))) > limits.field_bytes:
-        raise HttpError(431, f"a header field has over {limits.field_bytes} bytes")
+    if newlines - 2 > limits.limit_request_fields:
+        raise HttpError(431, f"there are over {limits.limit_request_fields} header fields")
+    most = limits.limit_request_field_size
+    if len(head) > most and max(map(len, head[end + 2 :].split(b"\r\n"))) > most:
+        raise HttpError(431, f"a header field has over {most} bytes")
     if b"\r\n " in head or b"\r\n\t" in head:
         raise HttpError(400, "a header field is folded over several lines")
     parser = httptools.HttpRequestParser(request)

@@ -1,0 +1,387 @@
+"""The options, in groups: each declared once, with its default, flags, bounds, explanation and commands.
+
+A group is handed whole to what it is for. Plain data: of offload it imports the exceptions and what an Origin is, so
+that every floor may be told by it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from offload.exceptions import ConfigurationError
+from offload.origins import parse_allowed
+from offload.settings.option import BOTH, WORKER, choice, items, options_of, seconds, size, whole, words
+
+MEMORY_DISPATCH = (
+    "--dispatch layer needs a layer that workers share, and the memory layer is one process's own; "
+    "use --layer ipc: on one machine, redis://HOST:PORT/DB on several"
+)
+DEFAULT_LAYER = "ipc:"
+"""Where neither the application nor the command line names one."""
+DRAIN_SECONDS = 30.0
+"""Over which a stop closes WebSockets, where `ProcessOptions.drain_timeout` does not say it."""
+ANSWER_SECONDS = 2.0
+"""How long the last client that is sent away may take to answer; less of a short stop."""
+LAST_SECONDS = 1.0
+"""What the end of a stop leaves to the disconnect consumers of those that did not answer; less of a short stop."""
+
+_WORKERS_ALONE = (WORKER,)
+_THIS_MACHINE = ("127.0.0.1", "::1")
+
+
+def _check_network(text: str) -> None:
+    if text != "*":
+        # Strict: 192.168.1.1/24 is somebody's mistake.
+        ipaddress.ip_network(text)
+
+
+def _check_origin(text: str) -> None:
+    if text != "*":
+        parse_allowed(text)
+
+
+class Group:
+    """A group of options, and its title in the help and the docs."""
+
+    title: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class ListenOptions(Group):
+    """The listening sockets."""
+
+    title: ClassVar[str] = "listening"
+
+    bind: tuple[str, ...] = items(
+        ("127.0.0.1:8000",), "-b --bind", "listen at HOST:PORT, unix:PATH or fd://N; repeatable", metavar="ADDRESS",
+        required=True,
+    )  # fmt: skip
+    backlog: int = whole(2048, "--backlog", "connections that may wait to be accepted", low=1)
+
+
+@dataclass(frozen=True)
+class ProcessOptions(Group):
+    """The processes: how many, where they run, what each holds, and how long it may take to stop."""
+
+    title: ClassVar[str] = "processes"
+
+    workers: int = whole(1, "-w --workers", "number of processes", low=1, high=4096, commands=BOTH)
+    chdir: str | None = words(None, "--chdir", "change to this directory first", metavar="DIR", commands=BOTH)
+    pythonpath: str | None = words(
+        None, "--pythonpath", "directories, separated by commas, to import from", metavar="DIRS", commands=BOTH
+    )
+    pid: str | None = words(
+        None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE", gunicorn="pidfile",
+        commands=BOTH,
+    )  # fmt: skip
+    worker_connections: int = whole(100_000, "--worker-connections", "connections that one server process holds", low=1)
+    pool_size: int = whole(
+        1000, "--pool-size", "greenlets that run requests and consumers in one process", low=1, commands=BOTH
+    )
+    graceful_timeout: float = seconds(
+        30.0, "--graceful-timeout", "seconds that a stop waits for requests and consumers", commands=BOTH
+    )
+    # The least is what a process may need for its last words when its time is over.
+    kill_timeout: float = seconds(
+        5.0, "--kill-timeout", "seconds past the end of a stop after which a process that still runs is killed",
+        low=2, commands=BOTH,
+    )  # fmt: skip
+    drain_timeout: float | None = seconds(
+        None, "--drain-timeout", "seconds over which a stop or reload spreads the closing of WebSockets; no longer "
+        "than --graceful-timeout unless set", shown=f"{DRAIN_SECONDS}",
+    )  # fmt: skip
+
+    @property
+    def drain_seconds(self) -> float:
+        """What `drain_timeout` comes to: who wants a short stop need not set both times."""
+        if self.drain_timeout is not None:
+            return self.drain_timeout
+        return min(DRAIN_SECONDS, max(0.0, self.graceful_timeout - self._answer_seconds - self.last_seconds))
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a stopping server process may take in all."""
+        if self.drain_timeout is not None:
+            return max(self.graceful_timeout, self.drain_timeout + ANSWER_SECONDS + LAST_SECONDS)
+        return self.graceful_timeout
+
+    @property
+    def last_seconds(self) -> float:
+        """How long before that time is up the WebSockets that remain are aborted, so that consumers hear of it."""
+        return min(LAST_SECONDS, self.stop_seconds / 4)
+
+    @property
+    def _answer_seconds(self) -> float:
+        return min(ANSWER_SECONDS, self.graceful_timeout / 4)
+
+
+@dataclass(frozen=True)
+class HttpOptions(Group):
+    """Limits and times of HTTP. None is no limit."""
+
+    title: ClassVar[str] = "HTTP"
+
+    keep_alive: float = seconds(
+        2.0, "--keep-alive", "seconds that an idle connection waits for a request; 0 for none", gunicorn="keepalive"
+    )
+    limit_request_line: int = size(4094, "--limit-request-line", "bytes of a request line", low=64, high=65536)
+    limit_request_fields: int = whole(100, "--limit-request-fields", "number of header fields", low=1, high=32768)
+    limit_request_field_size: int = size(
+        8190, "--limit-request-field_size", "bytes of one header field", low=64, high=65536
+    )
+    limit_request_head: int = size(
+        65536, "--limit-request-head", "bytes of a request line and all its fields", low=128, high=1 << 20
+    )
+    limit_request_body: int | None = size(
+        None, "--limit-request-body", "bytes of a request's body; 0 for no limit", zero=None, shown="0"
+    )
+    limit_pipelined: int = whole(
+        16, "--limit-pipelined", "requests sent ahead of their answers that one connection has answered in a row, "
+        "before others run", low=1,
+    )  # fmt: skip
+    header_timeout: float | None = seconds(
+        10.0, "--header-timeout", "seconds for a whole header block; 0 for no limit", zero=None
+    )
+    body_timeout: float | None = seconds(
+        30.0, "--body-timeout", "seconds without progress in a request's body; 0 for no limit", zero=None
+    )
+    send_timeout: float | None = seconds(
+        60.0, "--send-timeout", "seconds without progress in sending; 0 for no limit", zero=None
+    )
+    linger_timeout: float = seconds(
+        5.0, "--linger-timeout", "seconds to let a client read the last answer before its connection closes", low=0.1
+    )
+
+
+@dataclass(frozen=True)
+class ProxyOptions(Group):
+    """Proxies in front, and what is believed of theirs."""
+
+    title: ClassVar[str] = "behind proxies"
+
+    forwarded_allow_ips: tuple[str, ...] = items(
+        _THIS_MACHINE, "--forwarded-allow-ips",
+        "addresses and networks of proxies whose X-Forwarded-* and Forwarded fields are believed; * for all",
+        check=_check_network, metavar="NETWORKS",
+    )  # fmt: skip
+    forwarder_headers: tuple[str, ...] = items(
+        ("SCRIPT_NAME", "PATH_INFO"), "--forwarder-headers",
+        "fields with underscores that such a proxy may set; * for all; others' are dropped", metavar="NAMES",
+    )  # fmt: skip
+    proxy_protocol: str = choice(
+        "off", "--proxy-protocol", "take a PROXY header at a connection's beginning: off, v1, v2 or auto (either)",
+        ("off", "v1", "v2", "auto"), synonyms={"true": "auto", "false": "off"}, alone="auto", metavar="MODE",
+    )  # fmt: skip
+    proxy_allow_ips: tuple[str, ...] = items(
+        _THIS_MACHINE, "--proxy-allow-from", "addresses and networks that may send a PROXY header; * for all",
+        name="proxy_allow_ips", check=_check_network, metavar="NETWORKS",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TlsOptions(Group):
+    """TLS."""
+
+    title: ClassVar[str] = "TLS"
+
+    certfile: tuple[str, ...] = items(
+        (), "--certfile", "serve TLS with the certificate in this PEM file; repeatable, for several host names",
+        metavar="FILE", commas=False,
+    )  # fmt: skip
+    keyfile: tuple[str, ...] = items(
+        (), "--keyfile", "the certificate's key; default: in its file; repeatable, in the certificates' order",
+        metavar="FILE", commas=False,
+    )  # fmt: skip
+    ca_certs: str | None = words(
+        None, "--ca-certs", "PEM file of the authorities that sign clients' certificates", metavar="FILE"
+    )
+    cert_reqs: int = whole(0, "--cert-reqs", "clients' certificates: 0 not asked for, 1 optional, 2 required", high=2)
+    ciphers: str | None = words(
+        None, "--ciphers", "ciphers for TLS 1.2, as OpenSSL writes them; default: Python's", metavar="LIST"
+    )
+    strict_sni: str = choice(
+        "auto", "--strict-sni", "answer requests for hosts that their connection's certificate is not for with 421: "
+        "off, auto (where the client named a host to choose among several certificates) or on (always); clients "
+        "that --forwarded-allow-ips trusts, and those of Unix sockets, may ask for any host",
+        ("off", "auto", "on"), synonyms={"true": "on", "false": "off"}, alone="on", metavar="MODE",
+    )  # fmt: skip
+    handshake_timeout: float | None = seconds(
+        10.0, "--tls-handshake-timeout", "seconds for a TLS handshake; 0 for no limit", zero=None
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether TLS is served: asking for a part of it without a certificate is a mistake, not plain HTTP."""
+        return bool(self.certfile or self.keyfile or self.ca_certs or self.cert_reqs)
+
+
+@dataclass(frozen=True)
+class LayerOptions(Group):
+    """The channel layer, and where consumers run."""
+
+    title: ClassVar[str] = "channel layer"
+
+    urls: tuple[str, ...] = items(
+        (), "--layer", "the default channel layer: memory://, ipc:, redis://HOST:PORT/DB", metavar="URL", commas=False,
+        shown=DEFAULT_LAYER, commands=BOTH,
+    )  # fmt: skip
+    routing: str | None = words(
+        None, "--routing", "consumer routing; default: channel_routing of APP's module", metavar="MODULE:NAME",
+        commands=BOTH,
+    )  # fmt: skip
+    dispatch: str = choice(
+        "local", "--dispatch", "where the consumers of WebSockets run: local, in the process that holds the socket; "
+        "layer, in `offload worker` processes, on any machine", ("local", "layer"), metavar="WHERE",
+    )  # fmt: skip
+    dispatch_timeout: float = seconds(
+        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, or with no "
+        "way to the layer, after which a handshake is answered 503 and a WebSocket closed", low=2,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.dispatch == "layer" and any(url.strip().lower().startswith("memory:") for url in self.urls):
+            raise ConfigurationError(MEMORY_DISPATCH)
+        if self.routing is not None and not {".", ":"} & set(self.routing):
+            raise ConfigurationError(
+                f"--routing is {self.routing!r}, which is not MODULE:NAME, for instance project.routing:channel_routing"
+            )
+
+
+@dataclass(frozen=True)
+class WebSocketOptions(Group):
+    """What one WebSocket client may do. None is no limit."""
+
+    title: ClassVar[str] = "WebSockets"
+
+    max_size: int = size(1 << 20, "--ws-max-size", "bytes of the largest message taken", low=1)
+    ping_interval: float | None = seconds(25.0, "--ws-ping-interval", "seconds between pings; 0 for none", zero=None)
+    ping_timeout: float | None = seconds(
+        20.0, "--ws-ping-timeout", "seconds of silence after a ping that end a WebSocket", zero=None
+    )
+    close_timeout: float = seconds(
+        10.0, "--ws-close-timeout", "seconds that a WebSocket's closing handshake may take, on either side", low=0.1
+    )
+    queue: int = whole(32, "--ws-queue", "messages waiting for one connection's consumers before reading stops", low=1)
+    send_buffer: int = size(1 << 20, "--ws-send-buffer", "unsent bytes one slow client may hold", low=1)
+    overflow: str = choice(
+        "close", "--ws-overflow", "what happens past that: close (1013), drop-oldest or drop-newest messages",
+        ("close", "drop-oldest", "drop-newest"), metavar="POLICY",
+    )  # fmt: skip
+    compression: str = choice(
+        "auto", "--ws-compression", "auto: for clients that offer it, keeping nothing between messages; off: never",
+        ("auto", "off"), metavar="MODE",
+    )  # fmt: skip
+    limit_per_ip: int | None = whole(
+        None, "--ws-limit-per-ip", "WebSockets that one client address may have in one server process; 0 for no limit",
+        zero=None, shown="0",
+    )  # fmt: skip
+    rate: float | None = seconds(
+        None, "--ws-rate", "messages a second that one WebSocket may send, or close 1008; 0 for no limit",
+        zero=None, shown="0.0",
+    )  # fmt: skip
+    handshakes: int | None = whole(
+        5000, "--ws-handshakes", "WebSocket handshakes that may be undecided in one server process; 0 for no limit",
+        zero=None,
+    )  # fmt: skip
+    origins: tuple[str, ...] = items(
+        (), "--ws-origins", "pages that may open WebSockets: HOST, .HOST for all below it too, HOST:PORT or "
+        "SCHEME://HOST, separated by commas; * for all; default: those of the host that is asked", check=_check_origin,
+        metavar="ORIGINS",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WorkerOptions(Group):
+    """What an ``offload worker`` takes from the layer."""
+
+    title: ClassVar[str] = "channels of a worker"
+
+    alias: str = words(
+        "default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME",
+        commands=_WORKERS_ALONE,
+    )  # fmt: skip
+    takers: int = whole(
+        4, "--takers", "messages that a worker asks the layer for at a time; more where the layer is far away",
+        low=1, commands=_WORKERS_ALONE,
+    )  # fmt: skip
+    only_channels: tuple[str, ...] = items(
+        (), "--only-channels", "globs of the channels that a worker serves; default: all routed", metavar="GLOB",
+        commands=_WORKERS_ALONE,
+    )  # fmt: skip
+    exclude_channels: tuple[str, ...] = items(
+        (), "--exclude-channels", "globs of channels that a worker leaves to others", metavar="GLOB",
+        commands=_WORKERS_ALONE,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LogOptions(Group):
+    """The log and the access log."""
+
+    title: ClassVar[str] = "logs"
+
+    level: str = choice(
+        "info", "--log-level", "debug, info, warning, error or critical",
+        ("debug", "info", "warning", "error", "critical"), metavar="LEVEL", gunicorn="loglevel", commands=BOTH,
+    )  # fmt: skip
+    file: str = words(
+        "-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE", gunicorn="errorlog", commands=BOTH
+    )
+    access_file: str | None = words(
+        None, "--access-logfile", "a line for each answer; - for stdout; default: none", metavar="FILE",
+        gunicorn="accesslog",
+    )  # fmt: skip
+    access_format: str = words(
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"', "--access-logformat",
+        "what such a line says, in gunicorn's words; json for JSON", metavar="FORMAT", gunicorn="access_log_format",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server, or a worker, does.
+
+    Attributes:
+        app: ``MODULE[:CALLABLE]``.
+        sources: by an option's name, where its value was read, for those that somebody set.
+    """
+
+    app: str = ""
+    listen: ListenOptions = ListenOptions()
+    process: ProcessOptions = ProcessOptions()
+    http: HttpOptions = HttpOptions()
+    proxy: ProxyOptions = ProxyOptions()
+    tls: TlsOptions = TlsOptions()
+    layer: LayerOptions = LayerOptions()
+    websocket: WebSocketOptions = WebSocketOptions()
+    worker: WorkerOptions = WorkerOptions()
+    log: LogOptions = LogOptions()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, app: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
+        """From values by the names of options, each as its kind has read it.
+
+        Raises:
+            ConfigurationError: two values do not go together.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            option = OPTIONS[name]
+            groups.setdefault(option.group, {})[option.field] = value
+        made: dict[str, Any] = {name: type(group)(**groups.get(name, {})) for name, group in GROUPS.items()}
+        return cls(app=app, sources=sources, **made)
+
+    def value_of(self, name: str) -> Any:
+        """The value of an option, by its name."""
+        option = OPTIONS[name]
+        return getattr(getattr(self, option.group), option.field)
+
+
+GROUPS: Mapping[str, Group] = {f.name: f.default for f in fields(Settings) if isinstance(f.default, Group)}
+"""The groups of a server of which nobody said anything, by their fields in `Settings`."""
+OPTIONS = options_of(GROUPS)
+"""All options by their names, in the order of their declaration."""
