@@ -9,7 +9,7 @@ import pytest
 
 from offload.exceptions import ConfigurationError
 from offload.http.origin_check import Origins
-from offload.settings import checked
+from offload.settings import OPTIONS
 from tests.http.tls_client import Files, tls
 from tests.serving import serving
 from tests.websocket.raw import ROUTED, RawClient, ask, refusal
@@ -151,7 +151,7 @@ def test_entry_allows_what_it_names(entry: str, origin: str, allowed: bool) -> N
 )
 def test_entry_that_no_page_could_match_is_told(entry: str, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        checked("ws_origins", entry, "--ws-origins")
+        OPTIONS["ws_origins"].read(entry, "--ws-origins")
     assert str(caught.value) == f"--ws-origins has {entry!r}: {problem}"
 
 
