@@ -10,6 +10,7 @@ from django.core.signals import setting_changed
 
 from django_offload import conf
 from django_offload.checks import check_channel_layers, check_databases, check_deployment
+from django_offload.handshake import forget_middleware
 
 
 class OffloadConfig(AppConfig):
@@ -28,6 +29,7 @@ class OffloadConfig(AppConfig):
 
 
 def _reapply(*, setting: str, **kwargs: Any) -> None:
-    # Tests override settings; a layer of the old ones must not outlive them.
+    # Tests override settings; nothing made of the old ones must outlive them.
+    forget_middleware()
     if setting in ("CHANNEL_LAYERS", "ROOT_URLCONF"):
         conf.apply()

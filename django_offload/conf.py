@@ -21,6 +21,7 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 
 from django_offload import decorators
 from django_offload.connections import before_consumer, give_back
+from django_offload.handshake import through_middleware
 from django_offload.origins import origin_is_allowed
 from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
@@ -42,6 +43,7 @@ def apply() -> None:
         started=before_consumer,
         finished=give_back,
         after_request=give_back,
+        handshake=through_middleware,
         decorators={
             "channel_session_user": decorators.channel_session_user,
             "http_user": decorators.channel_session_user_from_http,

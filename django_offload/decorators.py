@@ -53,8 +53,9 @@ def http_session(consumer: F) -> F:
     """Give the consumer ``message.http_session``: the session of the handshake's cookie, or None without one.
 
     It is loaded when first used, and saved after a consumer that changed it and did not fail. Consumers of the
-    connection's later messages find it if the connect consumer was decorated, too. It cannot set the cookie: a
-    session that a consumer replaces is known to this connection only.
+    connection's later messages find it if the connect consumer was decorated, too. A connect consumer that replaces
+    the session (by a login, say) sets the cookie, where the project has Django's session middleware; on later messages
+    there is nothing to set it with, so that a session that is replaced then is known to this connection only.
     """
 
     @functools.wraps(consumer)
@@ -184,6 +185,12 @@ def _header(message: Any, name: bytes) -> str | None:
 
 def _http_session_of(message: Any) -> SessionBase | None:
     name = settings.SESSION_COOKIE_NAME
+    shared = getattr(message.http_request, "session", None)
+    if isinstance(shared, SessionBase):
+        # The middleware's own, so that neither of two overwrites what the other has saved.
+        if shared.session_key is not None:
+            message.channel_session[name] = shared.session_key
+        return shared if shared.session_key is not None else None
     engine = import_module(settings.SESSION_ENGINE)
     if "headers" not in message:
         key = message.channel_session.get(name)

@@ -43,6 +43,7 @@ class _State:
     finished: list[Hook] = field(default_factory=list)
     after_request: list[Hook] = field(default_factory=list)
     decorators: dict[str, Decorator] = field(default_factory=dict)
+    handshake: Decorator | None = None
 
 
 _state = _State()
@@ -68,6 +69,7 @@ def configure(
     finished: Hook | None = None,
     after_request: Hook | None = None,
     decorators: Mapping[str, Decorator] | None = None,
+    handshake: Decorator | None = None,
 ) -> None:
     """Say once, at start, what `Channel` and `Group` of this process use.
 
@@ -83,6 +85,8 @@ def configure(
         after_request: called after each request of the WSGI application, in its greenlet, however it ended.
         decorators: what wraps the handlers of consumer classes that set the attribute of this name, such as
             ``http_user``, to True.
+        handshake: what wraps every connect consumer, also where none is routed. It may answer in the consumer's place
+            by a reply ``{"accept": False, "status": 302, "headers": [[name, value]], "content": b""}``.
     """
     with _lock:
         if layer is not None:
@@ -107,6 +111,8 @@ def configure(
             _state.after_request.append(after_request)
         if decorators is not None:
             _state.decorators.update(decorators)
+        if handshake is not None:
+            _state.handshake = handshake
 
 
 def _close_unless_used(previous: _Alias) -> None:
@@ -195,6 +201,11 @@ def hooks() -> tuple[list[Hook], list[Hook]]:
 def request_hooks() -> list[Hook]:
     """What runs after each request; the live list."""
     return _state.after_request
+
+
+def handshake_decorator() -> Decorator | None:
+    """What was given to `configure` to wrap connect consumers, or None."""
+    return _state.handshake
 
 
 def decorator_for(name: str) -> Decorator:

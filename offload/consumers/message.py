@@ -17,6 +17,7 @@ class Message(Mapping[str, Any]):
         reply_channel: the client's own channel, or None when the message comes from no client.
         channel_layer: the layer it came through.
         channel_session: the connection's session, with the decorator; else None.
+        http_request: with Django, the handshake as it came through the project's middleware; None on later messages.
     """
 
     content: Content
@@ -24,6 +25,7 @@ class Message(Mapping[str, Any]):
     reply_channel: Channel | Any
     channel_layer: Layer
     channel_session: Any = None
+    http_request: Any = None
     _connection: Any = None
     """What the dispatch keeps for this message's connection, where it has one."""
 

@@ -95,6 +95,17 @@ class EnvironBuilder:
             _split_path(environ)
         return environ
 
+    def fields(self, request: Request, environ: Environ, peer: object) -> list[list[bytes]]:
+        """The request's header fields as an application may see them: as they came, without what the environ lacks.
+
+        Args:
+            request, peer: as for `build`.
+            environ: what it built, whose host is the one that proxies tell.
+        """
+        passing = self._forwarders.passing(request.headers, peer[0] if isinstance(peer, tuple) else "")
+        host = environ.get("HTTP_HOST", "").encode("latin-1")
+        return [[name, host if name == b"host" else value] for name, value in passing]
+
     def _fixed(self, base: Environ, request: Request, peer: object) -> Environ:
         """What is the same for all requests of one connection with the same header fields."""
         environ = base.copy()

@@ -123,11 +123,9 @@ class Forwarders:
         trusted = self._trusted(environ["REMOTE_ADDR"])
         told: dict[str, str] = {}
         for name, value in fields:
-            if name in self._twins:
+            if not self._passes(name, trusted):
                 continue
-            key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-            if b"_" in name and not (trusted and self._may_set(name, key)):
-                continue
+            key = _key(name)
             text = value.decode("latin-1")
             told[key] = f"{told[key]},{text}" if key in told else text
         # They take the place of what a client may have sent by the same name.
@@ -138,9 +136,24 @@ class Forwarders:
                 # Never read from the environ: a client's Script-Name would let it choose what the path is.
                 environ["SCRIPT_NAME"] = told["HTTP_SCRIPT_NAME"].rstrip("/")
 
-    def _may_set(self, name: bytes, key: str) -> bool:
+    def passing(self, fields: Sequence[Field], host: str) -> list[list[bytes]]:
+        """The fields of a request without those that `apply` drops.
+
+        Args:
+            fields: all of them; names lower case.
+            host: the address of the peer that sent them.
+        """
+        trusted = self._trusted(host)
+        return [[name, value] for name, value in fields if self._passes(name, trusted)]
+
+    def _passes(self, name: bytes, trusted: bool) -> bool:
+        if name in self._twins:
+            return False
+        return b"_" not in name or (trusted and self._may_set(name))
+
+    def _may_set(self, name: bytes) -> bool:
         """Whether a forwarder may set a field with underscores; "*" means none that it has its own spelling for."""
-        return name in self._fields or (self._all_fields and key not in _FORWARDING_KEYS)
+        return name in self._fields or (self._all_fields and _key(name) not in _FORWARDING_KEYS)
 
     def _believe(self, environ: dict[str, Any]) -> None:
         secure = {
@@ -188,6 +201,11 @@ class Forwarders:
             if not hop[1]:
                 break
         return found, at
+
+
+def _key(name: bytes) -> str:
+    """A field's name in an environ."""
+    return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
 
 
 def _node(text: str) -> Node | None:

@@ -90,6 +90,8 @@ class ServerProcess:
         counters = WebSocketCounters()
         # One account for each client, whoever serves its WebSockets.
         admission = Admission(settings.websocket, counters)
+        proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
+        environs = EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers))
         self._websockets = None
         if router.channels:
             layer = configuration.layer_for()
@@ -99,17 +101,24 @@ class ServerProcess:
             if is_remote:
                 routing = self._remote = LayerDispatch(router, layer, settings.layer.dispatch_timeout)
             self._websockets = WebSocketGateway(
-                routing, layer, consumers_pool, origins, settings.websocket, counters, admission, self._access
-            )  # fmt: skip
+                routing,
+                layer,
+                consumers_pool,
+                origins,
+                settings.websocket,
+                counters,
+                admission,
+                environs.fields,
+                self._access,
+            )
         self._sockets = ApplicationSockets(
             application, origins, settings.websocket, counters, admission, settings.http.send_timeout
         )  # fmt: skip
-        proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
         self._http = HttpServer(
             application,
             self._pool,
             settings.http,
-            EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers)),
+            environs,
             routed=self._websockets,
             raw=self._sockets,
             access=self._access,

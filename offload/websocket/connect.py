@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
 from offload.interfaces import DECIDES_KEY, Content, Delivery, WebSocketConsumers
-from offload.protocol.http.response_head import plain_answer
+from offload.protocol.http.response_head import last_answer, plain_answer
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 from offload.protocol.websocket.handshake import Handshake
 from offload.websocket.reply import Reply
@@ -64,6 +64,7 @@ class Opening:
         "_consumers",
         "_decider",
         "_early",
+        "_fields",
         "_handler",
         "_handshake",
         "_held",
@@ -83,6 +84,8 @@ class Opening:
         self._handler = handler
         self._consumers = consumers
         self._handshake = handshake
+        # Header lines that the consumers have for the answer.
+        self._fields = b""
         self._held: list[Delivery] = []
         self._outcome: _Outcome | None = None
         # What it is to be closed with when it is accepted.
@@ -176,10 +179,10 @@ class Opening:
             return
         handshake, handler = self._handshake, self._handler
         try:
-            answer = handshake.answer(subprotocol)
+            answer = handshake.answer(subprotocol, self._fields)
         except ValueError as error:
             log.error("the handshake at %s goes on without a subprotocol: %s", ascii(handler.path), error)
-            answer = handshake.answer()
+            answer = handshake.answer(fields=self._fields)
         self._decide(_Outcome.ACCEPTED)
         if self._answered is not None:
             self._answered(101)
@@ -189,30 +192,42 @@ class Opening:
         if self._leaving is not None:
             handler.close(self._leaving)
 
-    def refuse(self, status: int) -> None:
-        """Answer 403, 500 or 503, unless the handshake is decided."""
+    def refuse(self, status: int, reply: Reply | None = None) -> None:
+        """Refuse, unless the handshake is decided.
+
+        Args:
+            status: 403, 500 or 503, where the reply has none.
+            reply: the consumer's, which may bring an answer of its own.
+        """
         if self._outcome is _Outcome.LOST:
             self._outcome = _Outcome.REFUSED
         elif self._outcome is None:
-            self._answer(status, _Outcome.REFUSED)
+            self._answer(status, _Outcome.REFUSED, reply)
 
-    def _answer(self, status: int, outcome: _Outcome) -> None:
+    def _answer(self, status: int, outcome: _Outcome, reply: Reply | None = None) -> None:
         self._decide(outcome)
         handler = self._handler
         gateway = handler.gateway
-        if status == 403:
+        if reply is not None and reply.status is not None:
+            status = reply.status
+        if status < 500:
             gateway.counters.denied += 1
         else:
             gateway.counters.failed_handshakes += 1
         if self._answered is not None:
             self._answered(status)
-        answer = plain_answer(status, _REFUSALS[status], gateway.date().encode("ascii"))
+        date = gateway.date().encode("ascii")
+        if reply is None or reply.body is None:
+            answer = plain_answer(status, _REFUSALS.get(status, _REFUSALS[403]), date, self._fields)
+        else:
+            answer = last_answer(status, reply.body, date, self._fields)
         handler.refused(answer, is_known=outcome is _Outcome.LOST)
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
-        is_own = self._is_own(delivery)
+        is_own, whole = self._is_own(delivery), None
         if isinstance(reply, Reply):
+            whole = reply
             is_data, accept, subprotocol, closes = (
                 reply.has_data,
                 reply.accept,
@@ -221,8 +236,10 @@ class Opening:
             )
         else:
             is_data, accept, subprotocol, closes = bool(reply), None, None, False
+        if whole is not None and whole.fields and (is_own or accept is not None):
+            self._fields = whole.fields
         if accept is False or (is_own and closes and not is_data and not accept):
-            self.refuse(403)
+            self.refuse(403, whole)
         elif accept or (is_own and is_data):
             self._accept(subprotocol, delivery)
         elif is_own or not (is_data or closes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offload.interfaces import DECIDES_KEY, Content
+from offload.protocol.http.response_head import field_lines
 from offload.protocol.websocket.connection import (
     BINARY,
     NORMAL,
@@ -15,7 +16,8 @@ from offload.protocol.websocket.connection import (
 )
 from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
 
-_KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol", DECIDES_KEY))
+_OF_HANDSHAKE = frozenset(("headers", "status", "content"))
+_KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol", DECIDES_KEY)) | _OF_HANDSHAKE
 
 
 class Reply:
@@ -26,9 +28,11 @@ class Reply:
         accept: the handshake's decision; None where it says nothing of it.
         subprotocol: chosen with `accept`.
         close: the code to close with, or None.
+        fields: header lines for the handshake's answer, whatever it is.
+        status, body: of the answer that refuses the handshake; None for the server's own.
     """
 
-    __slots__ = ("_deflated", "_plain", "accept", "close", "data", "subprotocol", "text")
+    __slots__ = ("_deflated", "_plain", "accept", "body", "close", "data", "fields", "status", "subprotocol", "text")
 
     def __init__(
         self,
@@ -43,6 +47,9 @@ class Reply:
         self.accept = accept
         self.subprotocol = subprotocol
         self.close = close
+        self.fields = b""
+        self.status: int | None = None
+        self.body: bytes | None = None
         self._plain: bytes | None = None
         self._deflated: dict[int, bytes] | None = None
 
@@ -108,13 +115,30 @@ def prepare(content: Content) -> bytes | Reply:
     if data is not None and not isinstance(data, bytes):
         raise TypeError(f"a reply's bytes are a {type(data).__name__}, not bytes")
     accept = content.get("accept")
-    return Reply(
+    reply = Reply(
         None if text is None else text.encode(),
         data,
         None if accept is None else bool(accept),
         content.get("subprotocol"),
         _close_code(content.get("close")),
     )
+    if not _OF_HANDSHAKE.isdisjoint(content):
+        _read_handshake(reply, content)
+    return reply
+
+
+def _read_handshake(reply: Reply, content: Content) -> None:
+    """What is said of the answer: ``headers`` at any time before, ``status`` and ``content`` with a refusal."""
+    status, body = content.get("status"), content.get("content")
+    if status is not None or body is not None:
+        if reply.accept is not False:
+            raise ValueError('a reply\'s status and content refuse a handshake; say {"accept": False}, too')
+        if status is not None and not (type(status) is int and 200 <= status <= 599):
+            raise ValueError(f"a refused handshake's status is {status!r}; it is a number from 200 to 599")
+        if body is not None and not isinstance(body, bytes):
+            raise TypeError(f"a refused handshake's content is a {type(body).__name__}, not bytes")
+    reply.fields = field_lines(content.get("headers") or ())
+    reply.status, reply.body = status, body
 
 
 def _close_code(close: object) -> int | None:

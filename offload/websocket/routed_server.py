@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from _thread import get_native_id
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +27,9 @@ from offload.websocket.server import FrameGateway
 
 log = logging.getLogger("offload.websocket")
 
+Fields = Callable[[Request, Environ, object], list[list[bytes]]]
+"""A request, its environ and its peer to the header fields that consumers see."""
+
 REPLY_PREFIX = "websocket.send"
 
 
@@ -40,6 +44,7 @@ class WebSocketGateway(FrameGateway):
         options: what one client may do.
         counters: of all that happens to WebSockets.
         admission: counts those of each client.
+        fields: makes the header fields that consumers see.
         access: told of each answer to a handshake.
     """
 
@@ -52,12 +57,14 @@ class WebSocketGateway(FrameGateway):
         options: WebSocketOptions,
         counters: WebSocketCounters,
         admission: Admission,
+        fields: Fields,
         access: AccessLog | None = None,
     ) -> None:
         super().__init__(origins, options, counters, admission)
         self.routing = routing
         self.layer = layer
         self.pool = pool
+        self.fields = fields
         self.access = access
         self.date = Date()
         self.loop = gevent.get_hub().loop
@@ -65,7 +72,7 @@ class WebSocketGateway(FrameGateway):
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
         """See `offload.http.upgrade.RoutedUpgrades`."""
-        content = _connect_content(request, environ)
+        content = _connect_content(request, environ, self.fields(request, environ, connection.peer))
         try:
             content["reply_channel"] = self.layer.new_channel(REPLY_PREFIX)
             consumers = self.routing.bind(content)
@@ -100,14 +107,18 @@ class WebSocketGateway(FrameGateway):
         return True
 
 
-def _connect_content(request: Request, environ: Environ) -> Content:
+def _connect_content(request: Request, environ: Environ, fields: list[list[bytes]]) -> Content:
     path = unquote_to_bytes(request.path).decode("utf-8", "replace")
-    return {
+    content: Content = {
         "path": path,
         "scheme": "wss" if environ["wsgi.url_scheme"] == "https" else "ws",
         "query_string": request.query,
-        "headers": [[name, value] for name, value in request.headers],
+        "headers": fields,
         "client": [environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)],
         "server": [environ["SERVER_NAME"], int(environ["SERVER_PORT"] or 0)],
         "order": 0,
     }
+    if environ["SCRIPT_NAME"]:
+        # As ASGI calls it: where in the path the application is mounted.
+        content["root_path"] = environ["SCRIPT_NAME"]
+    return content

@@ -43,6 +43,29 @@ def status(*lines: str, **more: Any) -> int:
     return caught.value.status
 
 
+def seen(*lines: str, peer: object = (PROXY, 999), names: Sequence[str] = ("REMOTE_USER",)) -> list[list[bytes]]:
+    """The header fields that consumers see."""
+    head = "\r\n".join(["GET /ws HTTP/1.1", "Host: own.example", *lines, "", ""]).encode("latin-1")
+    builder = EnvironBuilder(Forwarders(TrustedPeers((PROXY,)), names))
+    request = parse_request(head, HttpOptions())
+    environ = builder.build(environ_base(("own.example", "8000"), False), request, peer, None)
+    return builder.fields(request, environ, peer)
+
+
+def test_consumers_see_the_fields_that_applications_see() -> None:
+    lines = ("Remote-User: eve", "REMOTE_USER: ada", "X-Forwarded-Host: shop.example", "Cookie: a=b", "Cookie: c=d")
+    assert seen(*lines) == [
+        [b"host", b"shop.example"],
+        [b"remote_user", b"ada"],
+        [b"x-forwarded-host", b"shop.example"],
+        [b"cookie", b"a=b"],
+        [b"cookie", b"c=d"],
+    ]
+    assert [name for name, _ in seen(*lines, peer=("192.0.2.1", 999))] == [
+        b"host", b"x-forwarded-host", b"cookie", b"cookie"
+    ]  # fmt: skip
+
+
 # The client's address.
 
 

@@ -41,6 +41,35 @@ def test_refusal_is_a_status_and_never_a_frame(server: Server, how: str, status:
     assert f"disconnected /connect/{how}" not in server.log
 
 
+def test_refusal_may_bring_its_own_answer(server: Server) -> None:
+    status, answer = refusal(server, upgrade("/connect/answer"))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert (status, body) == (302, b"log in")
+    assert head.startswith(b"HTTP/1.1 302 Found\r\n")
+    assert b"\r\nLocation: /login" in head
+    assert head.lower().count(b"content-length") == 1
+    status, answer = refusal(server, upgrade("/connect/status-alone"))
+    assert status == 410
+    assert answer.endswith(b"410 Gone: the WebSocket was refused\n")
+
+
+def test_header_fields_travel_with_the_answer_whatever_it_is(server: Server) -> None:
+    client = RawClient(server, "/connect/headers")
+    assert client.head.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSet-Cookie: a=b\r\nset-cookie: c=d" in client.head
+    client.close()
+    status, answer = refusal(server, upgrade("/connect/headers-deny"))
+    assert status == 403
+    assert b"\r\nSet-Cookie: a=b\r\n" in answer
+
+
+def test_header_of_two_lines_opens_nothing(server: Server) -> None:
+    status, answer = refusal(server, upgrade("/connect/header-of-two-lines"))
+    assert status == 500
+    assert b"a=b" not in answer
+    server.wait_for("a reply at '/connect/header-of-two-lines' was dropped: the value of header 'X-Seen' has a control")
+
+
 def test_consumer_that_exits_leaves_the_process_alive(server: Server) -> None:
     pids = server.pids
     refusal(server, upgrade("/connect/exit"))

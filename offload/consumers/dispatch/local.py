@@ -49,6 +49,8 @@ class Dispatch:
         self.router = router
         self.layer = layer
         self._started, self._finished = configuration.hooks()
+        self._handshake = configuration.handshake_decorator()
+        self._connects: dict[Consumer, Consumer] = {}
         # Whether one choice of receive consumer serves a whole connection.
         self.receive_is_fixed = router.depends_on(RECEIVE) <= _FIXED
 
@@ -62,6 +64,17 @@ class Dispatch:
     def consumer_of(self, channel: str, content: Content) -> Bound | None:
         """The consumer for a message of a named channel, with its keyword arguments; None when no filters match."""
         return self.router.match(channel, content)
+
+    def connect_consumer(self, content: Content) -> Bound | None:
+        """The consumer for a handshake, in what every handshake passes through; None where there is neither."""
+        found = self.router.match(CONNECT, content)
+        if self._handshake is None:
+            return found
+        consumer, arguments = found or (_accept, {})
+        wrapped = self._connects.get(consumer)
+        if wrapped is None:
+            wrapped = self._connects[consumer] = self._handshake(consumer)
+        return wrapped, arguments
 
     def run_named(self, found: Bound, channel: str, content: Content) -> None:
         """Run the consumer of a named channel's message. What it raises comes through.
@@ -134,7 +147,7 @@ class BoundConsumers:
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer; without one the connection is accepted. Exceptions come through."""
-        found = self._dispatch.router.match(CONNECT, content)
+        found = self._dispatch.connect_consumer(content)
         if found is not None:
             try:
                 self._dispatch.run_patiently(*found, self._message(content, CONNECT))
@@ -207,6 +220,10 @@ class BoundConsumers:
                 name_of(found[0]),
                 message.get("path"),
             )
+
+
+def _accept(message: Message) -> None:
+    """The connect consumer of a path that has none: returning accepts."""
 
 
 def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:

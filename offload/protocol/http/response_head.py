@@ -6,6 +6,7 @@ Pure: no sockets; the caller says what time it is. Follows RFC 9110 and RFC 9112
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -105,12 +106,50 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodil
         fields: further header lines, each ending in CR LF.
         bodiless: leave the body out, as for HEAD.
     """
-    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
-    body = f"{status} {phrase}: {text}\n".encode("utf-8", "replace")
+    body = f"{status} {_phrase(status)}: {text}\n".encode("utf-8", "replace")
+    fields = b"Content-Type: text/plain; charset=utf-8\r\n" + fields
+    return last_answer(status, body, date, fields, bodiless)
+
+
+def last_answer(status: int, body: bytes, date: bytes, fields: bytes = b"", bodiless: bool = False) -> bytes:
+    """A whole answer that ends the connection.
+
+    Args:
+        status: its code.
+        body: with its length told.
+        date: the Date field's value.
+        fields: further header lines, each ending in CR LF.
+        bodiless: leave the body out, as for HEAD.
+    """
     # RFC 9110, 7.8: the field Upgrade, which belongs to a 426, is an option of the connection.
     options = "close, Upgrade" if status == 426 else "close"
     head = (
-        f"HTTP/1.1 {status} {phrase}\r\nServer: offload\r\nConnection: {options}\r\n"
-        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status} {_phrase(status)}\r\nServer: offload\r\nConnection: {options}\r\n"
+        f"Content-Length: {len(body)}\r\n"
     )
     return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + (b"" if bodiless else body)
+
+
+def field_lines(headers: Iterable[Sequence[bytes | str]]) -> bytes:
+    """Checked header lines, each ending in CR LF, of ``[name, value]`` pairs; without those that the server decides on.
+
+    Raises:
+        ValueError, TypeError: something is not a pair, or has a character that no header may have.
+    """
+    lines = []
+    for pair in headers:
+        name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError("a header's name is empty or has a character that no field name may have")
+        check_value(name, value)
+        if name.lower() not in _OURS and name.lower() not in HOP_BY_HOP:
+            lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("latin-1")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return _PHRASES.get(status) or HTTPStatus(status).phrase
+    except ValueError:
+        # Its number is all that an extension's status has.
+        return "Unknown"

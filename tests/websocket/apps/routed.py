@@ -96,6 +96,18 @@ def connect(message, how):
         reply.send({"close": True})
     elif how == "false":
         reply.send({"accept": False})
+    elif how == "answer":
+        page = {"status": 302, "headers": [[b"Location", b"/login"], ["Content-Length", "99"]], "content": b"log in"}
+        reply.send({"accept": False, **page})
+    elif how == "status-alone":
+        reply.send({"accept": False, "status": 410})
+    elif how == "header-of-two-lines":
+        reply.send({"accept": True, "headers": [["X-Seen", "yes\r\nSet-Cookie: a=b"]]})
+    elif how == "headers":
+        reply.send({"headers": [["Set-Cookie", "a=b"], [b"set-cookie", b"c=d"]]})
+    elif how == "headers-deny":
+        reply.send({"headers": [["Set-Cookie", "a=b"]]})
+        raise DenyConnection
     elif how == "bad-close":
         reply.send({"close": 1005})
     elif how == "bad-text":
