@@ -21,7 +21,7 @@ def table(command: str, group: str) -> str:
     """The options of one group that a command takes; empty where it takes none."""
     rows = []
     for option in OPTIONS.values():
-        if option.group == group and command in option.commands:
+        if option.group == group and command in option.commands and option.flags:
             flags = ", ".join(f"`{flag}`" for flag in option.flags)
             value = f" {option.kind.metavar}" if option.kind.metavar else ""
             shown = f"`{option.shown}`" if option.shown else ""

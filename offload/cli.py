@@ -71,7 +71,7 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("app", metavar="APP", help='MODULE[:CALLABLE]; the callable defaults to "application"')
     for name, group in GROUPS.items():
-        options = [o for o in OPTIONS.values() if o.group == name and command in o.commands]
+        options = [o for o in OPTIONS.values() if o.group == name and command in o.commands and o.flags]
         section = parser.add_argument_group(group.title)
         for option in options:
             section.add_argument(

@@ -7,13 +7,28 @@ that every floor may be told by it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from offload.exceptions import ConfigurationError
 from offload.origins import parse_allowed
-from offload.settings.option import BOTH, WORKER, choice, items, options_of, seconds, size, whole, words
+from offload.settings.kinds import LARGEST, Account, Mask, Number
+from offload.settings.option import (
+    BOTH,
+    WORKER,
+    choice,
+    declare,
+    hook,
+    items,
+    options_of,
+    seconds,
+    size,
+    switch,
+    table,
+    whole,
+    words,
+)
 
 MEMORY_DISPATCH = (
     "--dispatch layer needs a layer that workers share, and the memory layer is one process's own; "
@@ -29,6 +44,7 @@ LAST_SECONDS = 1.0
 """What the end of a stop leaves to the disconnect consumers of those that did not answer; less of a short stop."""
 
 _WORKERS_ALONE = (WORKER,)
+Hooked = Callable[..., Any] | None
 _THIS_MACHINE = ("127.0.0.1", "::1")
 
 
@@ -41,6 +57,11 @@ def _check_network(text: str) -> None:
 def _check_origin(text: str) -> None:
     if text != "*":
         parse_allowed(text)
+
+
+def _check_variable(text: str) -> None:
+    if not text.partition("=")[0] or "=" not in text:
+        raise ValueError("it is not NAME=VALUE")
 
 
 class Group:
@@ -60,6 +81,10 @@ class ListenOptions(Group):
         required=True,
     )  # fmt: skip
     backlog: int = whole(2048, "--backlog", "connections that may wait to be accepted", low=1)
+    reuse_port: bool = switch(
+        "--reuse-port", "give each server process sockets of its own (SO_REUSEPORT); connections that wait for a "
+        "process that ends are reset",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,10 +102,39 @@ class ProcessOptions(Group):
         None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE", gunicorn="pidfile",
         commands=BOTH,
     )  # fmt: skip
-    worker_connections: int = whole(100_000, "--worker-connections", "connections that one server process holds", low=1)
+    name: str | None = words(
+        None, "-n --name", "what ps and top call the processes", metavar="NAME", gunicorn="proc_name", commands=BOTH
+    )
+    env: tuple[str, ...] = items(
+        (), "-e --env", "set a variable of the environment; repeatable", metavar="NAME=VALUE", commas=False,
+        check=_check_variable, gunicorn="raw_env", commands=BOTH,
+    )  # fmt: skip
+    user: int | None = declare(
+        Account("USER"), None, "-u --user", "the user that the server processes run as", commands=BOTH
+    )
+    group: int | None = declare(
+        Account("GROUP"), None, "-g --group", "the group that the server processes run as", commands=BOTH
+    )
+    initgroups: bool = switch("--initgroups", "take on all groups of --user", commands=BOTH)
+    umask: int = declare(
+        Mask(), 0, "-m --umask", "bits that Unix sockets and files of the server do not get in their modes", shown="0",
+        commands=BOTH,
+    )  # fmt: skip
+    preload: bool = switch(
+        "--preload", "import the application once, before the processes are forked; a reload (HUP) imports it anew",
+        gunicorn="preload_app", commands=BOTH,
+    )  # fmt: skip
+    worker_connections: int = whole(
+        100_000, "--worker-connections", "connections that one server process holds", low=1,
+        differs="it counts open sockets, idle ones and WebSockets too; --pool-size limits what runs at a time",
+    )  # fmt: skip
     pool_size: int = whole(
         1000, "--pool-size", "greenlets that run requests and consumers in one process", low=1, commands=BOTH
     )
+    request_timeout: float | None = seconds(
+        None, "--request-timeout", "longest run of one request or consumer; past it a traceback in the log, and 503 or "
+        "close 1011; 0 for no limit", zero=None, shown="0", commands=BOTH,
+    )  # fmt: skip
     graceful_timeout: float = seconds(
         30.0, "--graceful-timeout", "seconds that a stop waits for requests and consumers", commands=BOTH
     )
@@ -119,6 +173,49 @@ class ProcessOptions(Group):
 
 
 @dataclass(frozen=True)
+class ReplaceOptions(Group):
+    """When a process is killed or gives way to another. None is no limit."""
+
+    title: ClassVar[str] = "replacing processes"
+
+    timeout: float | None = seconds(
+        30.0, "-t --timeout", "seconds that one task may hold a process's loop before the process is killed; 0 for no "
+        "limit", zero=None, commands=BOTH,
+        differs="a process that is busy with long requests is left alone, as under -k gevent; see --request-timeout",
+    )  # fmt: skip
+    boot_timeout: float | None = seconds(
+        60.0, "--boot-timeout", "seconds after which a process that is not ready is told of, and given up at a reload; "
+        "0 for no limit", zero=None, commands=BOTH,
+    )  # fmt: skip
+    spare: int = whole(
+        0, "--spare", "imported, idle processes that take a dead one's place at once", high=64, commands=BOTH
+    )
+    max_requests: int | None = whole(
+        None, "--max-requests", "requests and messages after which a process is replaced; 0 for no limit", zero=None,
+        shown="0", commands=BOTH,
+    )  # fmt: skip
+    max_requests_jitter: int = whole(
+        0, "--max-requests-jitter", "up to so many more, at random for each process", commands=BOTH
+    )
+    max_rss: int | None = size(
+        None, "--max-rss", "resident memory after which a process is replaced; 0 for no limit", zero=None, high=1 << 50,
+        shown="0", commands=BOTH,
+    )  # fmt: skip
+    max_lifetime: float | None = seconds(
+        None, "--max-lifetime", "seconds after which a process is replaced; 0 for no limit", zero=None, shown="0",
+        commands=BOTH,
+    )  # fmt: skip
+    reload: bool = switch(
+        "--reload", "replace the processes whenever code changes, for development (needs the watchfiles package)",
+        commands=BOTH,
+    )  # fmt: skip
+    reload_extra_files: tuple[str, ...] = items(
+        (), "--reload-extra-file", "a further file for --reload to watch; repeatable", metavar="FILE", commas=False,
+        name="reload_extra_files", commands=BOTH,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class HttpOptions(Group):
     """Limits and times of HTTP. None is no limit."""
 
@@ -127,11 +224,18 @@ class HttpOptions(Group):
     keep_alive: float = seconds(
         2.0, "--keep-alive", "seconds that an idle connection waits for a request; 0 for none", gunicorn="keepalive"
     )
-    limit_request_line: int = size(4094, "--limit-request-line", "bytes of a request line", low=64, high=65536)
-    limit_request_fields: int = whole(100, "--limit-request-fields", "number of header fields", low=1, high=32768)
+    limit_request_line: int = size(
+        4094, "--limit-request-line", "bytes of a request line; 0 for as many as --limit-request-head", low=64,
+        high=1 << 20, zero=LARGEST,
+    )  # fmt: skip
+    limit_request_fields: int = whole(
+        100, "--limit-request-fields", "number of header fields; 0 for as many as --limit-request-head has room for",
+        low=1, zero=LARGEST,
+    )  # fmt: skip
     limit_request_field_size: int = size(
-        8190, "--limit-request-field_size", "bytes of one header field", low=64, high=65536
-    )
+        8190, "--limit-request-field_size", "bytes of one header field; 0 for as many as --limit-request-head", low=64,
+        high=1 << 20, zero=LARGEST,
+    )  # fmt: skip
     limit_request_head: int = size(
         65536, "--limit-request-head", "bytes of a request line and all its fields", low=128, high=1 << 20
     )
@@ -256,7 +360,10 @@ class WebSocketOptions(Group):
 
     title: ClassVar[str] = "WebSockets"
 
-    max_size: int = size(1 << 20, "--ws-max-size", "bytes of the largest message taken", low=1)
+    max_size: int = size(
+        1 << 20, "--ws-max-size --websocket-max-message-size", "bytes of the largest message taken", low=1,
+        gunicorn="websocket_max_message_size",
+    )  # fmt: skip
     ping_interval: float | None = seconds(25.0, "--ws-ping-interval", "seconds between pings; 0 for none", zero=None)
     ping_timeout: float | None = seconds(
         20.0, "--ws-ping-timeout", "seconds of silence after a ping that end a WebSocket", zero=None
@@ -278,9 +385,9 @@ class WebSocketOptions(Group):
         None, "--ws-limit-per-ip", "WebSockets that one client address may have in one server process; 0 for no limit",
         zero=None, shown="0",
     )  # fmt: skip
-    rate: float | None = seconds(
-        None, "--ws-rate", "messages a second that one WebSocket may send, or close 1008; 0 for no limit",
-        zero=None, shown="0.0",
+    rate: float | None = declare(
+        Number(float, zero=None), None, "--ws-rate",
+        "messages a second that one WebSocket may send, or close 1008; 0 for no limit", shown="0.0",
     )  # fmt: skip
     handshakes: int | None = whole(
         5000, "--ws-handshakes", "WebSocket handshakes that may be undecided in one server process; 0 for no limit",
@@ -330,6 +437,40 @@ class LogOptions(Group):
     file: str = words(
         "-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE", gunicorn="errorlog", commands=BOTH
     )
+    format: str = choice(
+        "text", "--log-format", "text, for people, or json: an object a line", ("text", "json"), metavar="FORMAT",
+        commands=BOTH,
+    )  # fmt: skip
+    config: str | None = words(
+        None, "--log-config", "a file for logging.config.fileConfig", metavar="FILE", gunicorn="logconfig",
+        commands=BOTH,
+    )  # fmt: skip
+    config_json: str | None = words(
+        None, "--log-config-json", "a JSON file for logging.config.dictConfig", metavar="FILE",
+        gunicorn="logconfig_json", commands=BOTH,
+    )  # fmt: skip
+    config_dict: dict[str, Any] | None = table("logconfig_dict", "a dict for logging.config.dictConfig", commands=BOTH)
+    capture_output: bool = switch(
+        "--capture-output", "send what the application prints, to stdout and stderr, into --error-logfile",
+        commands=BOTH,
+    )  # fmt: skip
+    syslog: bool = switch("--log-syslog", "send the log to syslog, too", name="syslog", commands=BOTH)
+    syslog_to: str = words(
+        "udp://localhost:514", "--log-syslog-to", "where syslog is: udp://HOST:PORT, tcp://HOST:PORT, "
+        "unix://PATH#dgram or unix://PATH#stream", metavar="ADDRESS", name="syslog_to",
+        gunicorn="syslog_addr", commands=BOTH,
+    )  # fmt: skip
+    syslog_prefix: str | None = words(
+        None, "--log-syslog-prefix", "the program's name in syslog", metavar="NAME", name="syslog_prefix", commands=BOTH
+    )
+    syslog_facility: str = words(
+        "user",
+        "--log-syslog-facility",
+        "the facility in syslog",
+        metavar="NAME",
+        name="syslog_facility",
+        commands=BOTH,
+    )
     access_file: str | None = words(
         None, "--access-logfile", "a line for each answer; - for stdout; default: none", metavar="FILE",
         gunicorn="accesslog",
@@ -338,6 +479,61 @@ class LogOptions(Group):
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"', "--access-logformat",
         "what such a line says, in gunicorn's words; json for JSON", metavar="FORMAT", gunicorn="access_log_format",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MetricsOptions(Group):
+    """Figures for StatsD."""
+
+    title: ClassVar[str] = "metrics"
+
+    statsd_host: str | None = words(
+        None, "--statsd-host", "send figures to StatsD at HOST:PORT or unix://PATH", metavar="ADDRESS", commands=BOTH
+    )
+    statsd_prefix: str = words(
+        "", "--statsd-prefix", "begin the names of figures with this", metavar="PREFIX", commands=BOTH
+    )
+    dogstatsd_tags: str = words(
+        "", "--dogstatsd-tags", "tags of the figures, separated by commas, for DataDog", metavar="TAGS", commands=BOTH
+    )
+
+
+@dataclass(frozen=True)
+class HookOptions(Group):
+    """Functions of a configuration file, called at gunicorn's moments with gunicorn's arguments."""
+
+    title: ClassVar[str] = "hooks"
+
+    on_starting: Hooked = hook("on_starting", "server", "before the supervisor binds its sockets", commands=BOTH)
+    on_reload: Hooked = hook("on_reload", "server", "a reload (HUP) begins", commands=BOTH)
+    when_ready: Hooked = hook("when_ready", "server", "the supervisor has bound its sockets", commands=BOTH)
+    pre_fork: Hooked = hook("pre_fork", "server worker", "before a process is forked", commands=BOTH)
+    post_fork: Hooked = hook(
+        "post_fork", "server worker", "in a new process, before it imports the application", commands=BOTH
+    )
+    post_worker_init: Hooked = hook(
+        "post_worker_init", "worker", "in a process that has imported the application", commands=BOTH
+    )
+    worker_int: Hooked = hook("worker_int", "worker", "in a process that is told to stop by INT or QUIT", commands=BOTH)
+    worker_abort: Hooked = hook(
+        "worker_abort", "worker", "in a process that --timeout ends, before it is killed", commands=BOTH
+    )
+    pre_exec: Hooked = hook("pre_exec", "server", "before a new supervisor is started by USR2", commands=BOTH)
+    pre_request: Hooked = hook("pre_request", "worker req", "before the application gets a request")
+    post_request: Hooked = hook(
+        "post_request", "worker req environ resp", "when a request has been answered", optional=2
+    )
+    child_exit: Hooked = hook(
+        "child_exit", "server worker", "in the supervisor, when a process has ended", commands=BOTH
+    )
+    worker_exit: Hooked = hook("worker_exit", "server worker", "in a process that ends", commands=BOTH)
+    nworkers_changed: Hooked = hook(
+        "nworkers_changed", "server new_value old_value", "the number of processes has changed", commands=BOTH
+    )
+    on_exit: Hooked = hook("on_exit", "server", "before the supervisor ends", commands=BOTH)
+    ssl_context: Hooked = hook(
+        "ssl_context", "config default_ssl_context_factory", "makes the context of TLS, in place of the options"
+    )
 
 
 @dataclass(frozen=True)
@@ -352,6 +548,7 @@ class Settings:
     app: str = ""
     listen: ListenOptions = ListenOptions()
     process: ProcessOptions = ProcessOptions()
+    replace: ReplaceOptions = ReplaceOptions()
     http: HttpOptions = HttpOptions()
     proxy: ProxyOptions = ProxyOptions()
     tls: TlsOptions = TlsOptions()
@@ -359,6 +556,8 @@ class Settings:
     websocket: WebSocketOptions = WebSocketOptions()
     worker: WorkerOptions = WorkerOptions()
     log: LogOptions = LogOptions()
+    metrics: MetricsOptions = MetricsOptions()
+    hooks: HookOptions = HookOptions()
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

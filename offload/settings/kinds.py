@@ -6,7 +6,11 @@ Each kind reads values from every source, so a value means the same on the comma
 from __future__ import annotations
 
 import difflib
+import grp
+import importlib
+import inspect
 import os
+import pwd
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -158,3 +162,115 @@ class Items:
         if self.required and not pieces:
             raise ConfigurationError(f"{where} is empty; leave it out for {', '.join(default)}")
         return pieces
+
+
+@dataclass(frozen=True)
+class Switch:
+    """On or off: a flag without a value, a bool in a file, a word in a variable."""
+
+    metavar: ClassVar[str | None] = None
+    parsing: ClassVar[Mapping[str, Any]] = {"action": "store_const", "const": True}
+
+    def read(self, value: Any, where: str, default: Any) -> Any:
+        """See `Kind`."""
+        word = str(value).strip().lower()
+        if word in ("1", "true", "yes", "on"):
+            return True
+        if word in ("0", "false", "no", "off", ""):
+            return False
+        raise ConfigurationError(f"{where} is {value!r}; write true or false")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Bits of file modes: octal digits in a text, or a number."""
+
+    metavar: str = "MASK"
+    parsing: ClassVar[Mapping[str, Any]] = {}
+
+    def read(self, value: Any, where: str, default: Any) -> Any:
+        """See `Kind`."""
+        try:
+            mask = value if isinstance(value, int) else int(str(value).strip().lower().removeprefix("0o"), 8)
+        except ValueError:
+            mask = -1
+        if not 0 <= mask <= 0o777:
+            raise ConfigurationError(f"{where} is {value!r}, which is no mask of file modes from 000 to 777")
+        return mask
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user or a group of this machine, by name or number; kept as its number."""
+
+    metavar: str
+    parsing: ClassVar[Mapping[str, Any]] = {}
+
+    def read(self, value: Any, where: str, default: Any) -> Any:
+        """See `Kind`."""
+        if isinstance(value, int) or (value.isascii() and value.isdigit()):
+            return int(value)
+        try:
+            return pwd.getpwnam(value).pw_uid if self.metavar == "USER" else grp.getgrnam(value).gr_gid
+        except KeyError:
+            raise ConfigurationError(f"{where} is {value!r}, and there is no such {self.metavar.lower()}") from None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dict of a configuration file."""
+
+    metavar: ClassVar[str | None] = None
+    parsing: ClassVar[Mapping[str, Any]] = {}
+
+    def read(self, value: Any, where: str, default: Any) -> Any:
+        """See `Kind`."""
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{where} is {value!r}, which is not a dict")
+        return dict(value)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function of a configuration file, or the dotted name of one.
+
+    Args:
+        arguments: names of what it is called with.
+        optional: how many of them, from the end, it may leave out.
+    """
+
+    arguments: tuple[str, ...]
+    optional: int = 0
+    metavar: ClassVar[str | None] = None
+    parsing: ClassVar[Mapping[str, Any]] = {}
+
+    def read(self, value: Any, where: str, default: Any) -> Any:
+        """See `Kind`."""
+        if isinstance(value, str):
+            module, _, name = value.rpartition(".")
+            try:
+                value = getattr(importlib.import_module(module), name)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ConfigurationError(f"{where} is {value!r}, which cannot be imported: {error}") from error
+        if not callable(value):
+            raise ConfigurationError(f"{where} is {value!r}, which is not a function")
+        for left_out in range(self.optional + 1):
+            given = self.arguments[: len(self.arguments) - left_out]
+            if _takes(value, len(given)):
+                return value if not left_out else _shortened(value, len(given))
+        raise ConfigurationError(f"{where} does not take the arguments ({', '.join(self.arguments)})")
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        # Made in C, and tells nothing of itself.
+        return True
+    return True
+
+
+def _shortened(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    return lambda *arguments: function(*arguments[:count])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from offload.settings.kinds import AS_IT_IS, LARGEST, Choice, Items, Kind, Number, Text
+from offload.settings.kinds import AS_IT_IS, LARGEST, Choice, Hook, Items, Kind, Number, Switch, Table, Text
 
 SERVE = "serve"
 WORKER = "worker"
@@ -19,12 +19,13 @@ class Option:
     """One option.
 
     Attributes:
-        flags: on the command line.
+        flags: on the command line; none for what only a configuration file can have.
         text: what it means, for the help and the docs.
         kind: reads its values.
         commands: which take it, of "serve" and "worker".
         name: in variables and configuration files.
         gunicorn: the name in gunicorn's configuration files, where that is another.
+        differs: how its meaning differs from gunicorn's, in one clause; None where it does not.
         shown: the default, as people read it.
         group: the field of `Settings`.
         field: the field of that group.
@@ -37,6 +38,7 @@ class Option:
     commands: tuple[str, ...]
     name: str
     gunicorn: str | None
+    differs: str | None
     shown: str
     default: Any
     group: str = ""
@@ -61,6 +63,7 @@ def declare(
     commands: tuple[str, ...] = _SERVE,
     name: str | None = None,
     gunicorn: str | None = None,
+    differs: str | None = None,
     shown: str | None = None,
 ) -> Any:
     """A field of a group.
@@ -68,19 +71,19 @@ def declare(
     Args:
         kind: reads its values.
         default: where nobody says anything.
-        flags: separated by spaces; the first long one names it.
+        flags: separated by spaces; the first long one names it. None for what only a configuration file can have.
         text: what it means, in one clause that begins without a capital.
         commands: which take it.
         name: in variables and configuration files, where the flag does not say it.
         gunicorn: the name in gunicorn's configuration files, where that is another.
+        differs: how its meaning differs from gunicorn's.
         shown: the default, as people read it, where `default` does not tell.
     """
-    long = next(flag for flag in flags.split() if flag.startswith("--"))
+    if name is None:
+        name = next(flag for flag in flags.split() if flag.startswith("--"))[2:].replace("-", "_")
     if shown is None:
         shown = ", ".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
-    option = Option(
-        tuple(flags.split()), text, kind, commands, name or long[2:].replace("-", "_"), gunicorn, shown, default
-    )
+    option = Option(tuple(flags.split()), text, kind, commands, name, gunicorn, differs, shown, default)
     return field(default=default, metadata={"option": option})
 
 
@@ -136,6 +139,21 @@ def items(
 ) -> Any:
     """Several texts; with `commas` one text may name several."""
     return declare(Items(metavar, commas, check, required), default, flags, text, **more)
+
+
+def switch(flags: str, text: str, **more: Any) -> Any:
+    """On or off; off unless somebody asks for it."""
+    return declare(Switch(), False, flags, text, shown="", **more)
+
+
+def table(name: str, text: str, **more: Any) -> Any:
+    """A dict of a configuration file."""
+    return declare(Table(), None, "", text, name=name, **more)
+
+
+def hook(name: str, arguments: str, text: str, *, optional: int = 0, **more: Any) -> Any:
+    """A function of a configuration file; see `Hook`."""
+    return declare(Hook(tuple(arguments.split()), optional), None, "", text, name=name, **more)
 
 
 def options_of(groups: Mapping[str, Any]) -> Mapping[str, Option]:

@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Path:
         (["shop", "-b", f"fd://{LARGE}"], f"cannot listen at fd://{LARGE}: Bad file descriptor", 2),
         (["shop", "-b", "fd://\u00b2"], "the address 'fd://\u00b2' is not fd://N with a number", 2),
         (["shop", "-w", "2147483647"], "--workers is 2147483647, but it must be from 1 to 4096", 2),
-        (["shop", "--threads", "4"], "unknown option '--threads'; 'offload --help' lists all", 2),
+        (["shop", "--wibble", "4"], "unknown option '--wibble'; 'offload --help' lists all", 2),
         (
             ["shop", "--routing", "nothing"],
             "--routing is 'nothing', which is not MODULE:NAME, for instance project.routing:channel_routing",
