@@ -24,7 +24,7 @@ from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
 from offload.http.access_log import AccessLog, LogFile
-from offload.http.environ import EnvironBuilder, environ_base
+from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.origin_check import Origins
 from offload.http.server import HttpServer
@@ -73,14 +73,27 @@ class ServerProcess:
         """
         settings = self.settings
         self._stopped = Event()
-        self._loop = gevent.get_hub().loop
         # Before any file is open, so that each is reopened whenever the signal comes.
-        self._moved = self._loop.signal(signal.SIGUSR1, ref=False)
+        self._moved = gevent.get_hub().loop.signal(signal.SIGUSR1, ref=False)
         self._moved.start(self._reopen_logs)
         is_remote = settings.layer.dispatch == "layer"
         module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
-        router = _names_of_routes() if is_remote else configuration.router_for()
+        self.wire(application, _names_of_routes() if is_remote else configuration.router_for())
+        # What has been imported stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+
+    def wire(self, application: Application, router: Router) -> None:
+        """Make all that serves, of the settings and the configured layer, for the loop of the thread that calls.
+
+        Args:
+            application: the WSGI application.
+            router: says what is routed.
+        """
+        settings = self.settings
+        self._loop = gevent.get_hub().loop
+        is_remote = settings.layer.dispatch == "layer"
         self._pool = Pool(settings.process.pool_size)
         # Messages that wait for workers must not keep requests waiting.
         consumers_pool = Pool(settings.process.pool_size) if is_remote else self._pool
@@ -134,9 +147,6 @@ class ServerProcess:
             settings.tls.strict_sni,
             proxies,
         )
-        # What has been imported stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
 
     def _access_log(self) -> AccessLog | None:
         options = self.settings.log
@@ -155,20 +165,23 @@ class ServerProcess:
 
     def serve(self) -> int:
         """Accept and serve until SIGTERM, or until the supervisor is gone."""
-        for sock in self.listening:
-            self._listeners.append(self._listener(sock))
         signals = [self._loop.signal(number, ref=False) for number in (signal.SIGTERM, signal.SIGQUIT)]
         for watcher in signals:
             watcher.start(self._stopped.set)
         supervisor = self._loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
-        for listener in self._listeners:
-            listener.start()
+        self.start()
         self.control.tell(ready=True)
         self._stopped.wait()
         supervisor.close()
-        self._stop()
+        self.stop()
         return 0
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._listeners = [self._listener(sock) for sock in self.listening]
+        for listener in self._listeners:
+            listener.start()
 
     def _supervisor_spoke(self) -> None:
         notes, alive = self.control.hear()
@@ -202,7 +215,7 @@ class ServerProcess:
 
         return Listener(loop, sock, accepted, load.is_above_mean, lambda: load.connections >= limit)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Accept nothing more, let requests and consumers finish, and leave."""
         deadline = time.monotonic() + self.settings.process.stop_seconds
         for listener in self._listeners:
