@@ -338,6 +338,8 @@ class HttpConnection:
             following, self._next_in_row = self._next_in_row, None
             # Context variables are each request's own, as if it had a task of its own.
             me.gr_context = None
+            if not self._server.pool.has_time:
+                self._row = 0
         self._row = 0
 
     def _exchange(self, request: Request) -> Exchange:

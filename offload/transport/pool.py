@@ -1,7 +1,8 @@
 """The pool: reused greenlets that run requests and consumers.
 
-A task never starts inside the callback that submits it: the loop starts all tasks of one turn together, so a read
-callback is never entered again from below, and one wake-up serves any number of tasks.
+A task never starts inside the callback that submits it, so a read callback is never entered again from below. The loop
+starts the tasks of a turn together, and polls between two turns: what tasks submit waits, so that reads, timers and
+signals run next. A turn ends after some milliseconds, whatever waits.
 """
 
 from __future__ import annotations
@@ -9,18 +10,29 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 import gevent
 from greenlet import getcurrent, greenlet
 
 log = logging.getLogger("offload.server")
 
+TURN_SECONDS = 0.005
+"""After this long no further task of a turn begins."""
+
 Task = tuple[Callable[[Any], None], Any]
+T = TypeVar("T")
+
+
+class _Worker(greenlet):
+    """One of a pool's greenlets."""
+
+    pool: Pool
 
 
 class Pool:
-    """At most `size` greenlets; a task that finds all of them busy waits its turn.
+    """At most `size` tasks side by side, not counting those that wait for clients; the others wait in order.
 
     Args:
         size: how many tasks may run side by side.
@@ -32,57 +44,85 @@ class Pool:
     def __init__(self, size: int) -> None:
         self.size = size
         self._hub = gevent.get_hub()
-        self._run_callback = self._hub.loop.run_callback
+        self._loop = self._hub.loop
         self._ready: deque[Task] = deque()
-        self._idle: list[greenlet] = []
-        self._made = 0
+        self._idle: list[_Worker] = []
+        # Tasks that have begun: those that hold a place, and those that wait for a client.
+        self._running = 0
+        self._away = 0
+        # How many of the ready tasks belong to this turn, and until when they may begin.
+        self._left = 0
+        self._until = 0.0
+        # Whether a turn is on its way; and how often the loop had polled when the last one began.
         self._due = False
-        # What the greenlet that is switched to has to do; anybody could switch to it, and with anything.
-        self._handed: Task | None = None
+        self._polls: int | None = None
+        # libev runs a timer of no seconds after its next poll.
+        self._after_poll = self._loop.timer(0.0, ref=False)
+        # The greenlet that is switched to for a task; anybody could switch to it, and with anything.
+        self._called: _Worker | None = None
         self.rested: Callable[[], None] | None = None
 
     @property
     def busy(self) -> int:
-        """Tasks that are running."""
-        return self._made - len(self._idle)
+        """Tasks that have begun and not ended."""
+        return self._running + self._away
 
     @property
     def waiting(self) -> int:
         """Tasks that have not begun."""
         return len(self._ready)
 
+    @property
+    def has_time(self) -> bool:
+        """Whether a task may go on to work that could as well wait for the next turn."""
+        return perf_counter() < self._until
+
     def submit(self, function: Callable[[Any], None], argument: Any) -> None:
         """Have ``function(argument)`` run in a greenlet of the pool. What it raises is logged."""
         self._ready.append((function, argument))
         if not self._due:
             self._due = True
-            self._run_callback(self._start)
+            self._loop.run_callback(self._start)
 
     def _start(self) -> None:
-        # Runs in the hub. Only what is ready now: tasks that these submit wait for the next turn, so that reads,
-        # timers and signals get theirs.
+        # Runs in the hub. gevent runs callbacks that callbacks add in the same pass, without a poll.
+        polls = self._loop.iteration
+        if polls == self._polls:
+            self._after_poll.start(self._polled)
+            return
+        self._polls = polls
         self._due = False
         ready, idle = self._ready, self._idle
-        for _ in range(len(ready)):
+        self._left = len(ready)
+        self._until = perf_counter() + TURN_SECONDS
+        while self._left and self._running < self.size:
+            self._running += 1
             if idle:
                 worker = idle.pop()
-            elif self._made < self.size:
-                self._made += 1
-                worker = greenlet(self._work, self._hub)
             else:
-                return
-            self._handed = ready.popleft()
+                worker = _Worker(self._work, self._hub)
+                worker.pool = self
+            self._called = worker
+            # It comes back when the turn is over, or when its task waits for something.
             worker.switch()
+        self._left = 0
+        self._look()
+
+    def _polled(self) -> None:
+        # libuv does not count its polls.
+        self._polls = None
+        # Behind the reads of the same poll, whose tasks are of the same turn.
+        self._loop.run_callback(self._start)
 
     def _work(self) -> None:
         me = getcurrent()
+        assert isinstance(me, _Worker)
         try:
             self._work_on(me)
         except BaseException as error:  # noqa: BLE001 -- see below
             # It had no task, so this was meant for an earlier one: a timeout that nobody cancelled, a late kill. Who
             # threw it may throw more, so a new greenlet takes its place. Not among the idle ones while it logs, which
             # could wait.
-            self._made -= 1
             if me in self._idle:
                 self._idle.remove(me)
             try:
@@ -92,33 +132,69 @@ class Pool:
             finally:
                 self._look()
 
-    def _work_on(self, me: greenlet) -> None:
+    def _work_on(self, me: _Worker) -> None:
         wait = self._hub.switch
         while True:
-            task, self._handed = self._handed, None
-            while task is None:
+            self._called = None
+            try:
+                self._run_tasks(me)
+            finally:
+                self._running -= 1
+            if len(self._idle) >= self.size:
+                # Tasks that waited for clients had taken more greenlets than there are places.
+                self._look()
+                return
+            self._idle.append(me)
+            if self._ready or self.rested is not None:
+                self._look()
+            wait()
+            while self._called is not me:
                 # Switched to by a stranger.
                 wait()
-                task, self._handed = self._handed, None
-            function, argument = task
+
+    def _run_tasks(self, me: _Worker) -> None:
+        """Run tasks of this turn, as long as there is time; a switch to the hub for each would cost more than most."""
+        ready = self._ready
+        while self._left:
+            self._left -= 1
+            function, argument = ready.popleft()
             try:
                 function(argument)
             except BaseException as error:
                 # Not even an application's SystemExit may end a greenlet that others' tasks wait for.
                 log.error("a task of the pool failed: %r", error, exc_info=error)
-            del function, argument, task
+            del function, argument
             # Context variables are the task's own, as if the greenlet were new.
             me.gr_context = None
-            self._idle.append(me)
-            if self._ready or self.rested is not None:
-                self._look()
-            wait()
+            if self._left and perf_counter() >= self._until:
+                self._left = 0
+
+    def wait_outside(self, wait: Callable[..., T], *arguments: Any) -> T:
+        """See `wait_for_client`."""
+        self._running -= 1
+        self._away += 1
+        self._look()
+        try:
+            return wait(*arguments)
+        finally:
+            # Without waiting for a place: who has one may wait for what this task holds.
+            self._away -= 1
+            self._running += 1
 
     def _look(self) -> None:
         """See whether somebody waits for what has become free."""
         if self._ready:
-            if not self._due:
+            if not self._due and self._running < self.size:
                 self._due = True
-                self._run_callback(self._start)
+                self._loop.run_callback(self._start)
         elif self.rested is not None and not self.busy:
             self.rested()
+
+
+def wait_for_client(wait: Callable[..., T], *arguments: Any) -> T:
+    """Call ``wait(*arguments)``, which blocks until a client sends or takes something.
+
+    A task of a pool holds no place there meanwhile: a client decides how long it takes.
+    """
+    me = getcurrent()
+    return me.pool.wait_outside(wait, *arguments) if isinstance(me, _Worker) else wait(*arguments)

@@ -1,0 +1,111 @@
+"""The loop polls between the tasks of a backlog, so that timers, reads and signals run in time.
+
+Standstills are counted in processor time, so that the machine's other work does no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from offload.transport.pool import Pool, wait_for_client
+from tests.http.apps.busy import MESSAGE_SECONDS, REQUEST_SECONDS
+from tests.http.client import Client
+from tests.serving import DEADLINE, Server, serving
+from tests.websocket.sockets import open_socket
+
+SLACK_SECONDS = 0.02
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("tests.http.apps.busy", "--layer", "memory://") as server:
+        yield server
+
+
+def worst(server: Server) -> float:
+    with Client(server) as client:
+        return float(client.get("/worst").text)
+
+
+def test_timer_is_late_by_no_more_than_a_message_while_a_websocket_has_many_waiting(server: Server) -> None:
+    with open_socket(server, "/") as socket:
+        worst(server)
+        for _ in range(100):
+            socket.send("a")
+        for _ in range(100):
+            socket.recv(DEADLINE)
+    assert MESSAGE_SECONDS <= worst(server) <= MESSAGE_SECONDS + SLACK_SECONDS
+
+
+def test_timer_is_late_by_no_more_than_a_request_while_a_connection_has_pipelined_many(server: Server) -> None:
+    worst(server)
+    with Client(server) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 300)
+        for _ in range(300):
+            assert client.read().status == 200
+    assert REQUEST_SECONDS <= worst(server) <= REQUEST_SECONDS + SLACK_SECONDS
+
+
+def compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+@pytest.mark.parametrize("how", ["each submits the next", "all at once", "each waits for a callback"])
+def test_pool_lets_a_timer_fire_between_tasks(how: str) -> None:
+    pool, done, count = Pool(4), Event(), 100
+    gaps: list[float] = []
+
+    def task(left: int) -> None:
+        if how == "each waits for a callback":
+            gevent.sleep(0)
+        compute(0.002)
+        if left == 1:
+            done.set()
+        elif how != "all at once":
+            pool.submit(task, left - 1)
+
+    def watch() -> None:
+        before = time.process_time()
+        while not done.is_set():
+            gevent.sleep(0.001)
+            now = time.process_time()
+            gaps.append(now - before)
+            before = now
+
+    watching = gevent.spawn(watch)
+    gevent.idle()
+    for left in range(count if how == "all at once" else 1):
+        pool.submit(task, count - left)
+    assert done.wait(DEADLINE)
+    watching.join()
+    assert max(gaps) <= 0.002 + SLACK_SECONDS
+
+
+def test_task_that_waits_for_a_client_holds_no_place() -> None:
+    pool, sent, ended = Pool(1), Event(), Event()
+    began: list[str] = []
+
+    def slow(_: object) -> None:
+        began.append("slow")
+        assert wait_for_client(sent.wait, DEADLINE)
+        began.append("slow again")
+        ended.set()
+
+    def quick(_: object) -> None:
+        began.append("quick")
+        sent.set()
+
+    for _ in range(3):
+        pool.submit(slow, None)
+    pool.submit(quick, None)
+    assert ended.wait(DEADLINE)
+    assert began[:4] == ["slow", "slow", "slow", "quick"]
+    gevent.idle()
+    assert (pool.busy, pool.waiting) == (0, 0)
