@@ -7,6 +7,8 @@ WORKERS ?= 2
 LAYER ?= ipc:
 PYTEST_ARGS ?=
 RUNS ?= 1000000
+# Most tests wait for others most of the time: more of them at once than there are CPUs.
+TEST_PROCESSES ?= 4
 
 BIN := $(VENV)/bin
 # The chat runs in a directory of its own.
@@ -35,8 +37,8 @@ services: $(BIN)/.installed-test  # what the tests talk to, where the system's p
 	@sh tests/install-services.sh
 	@sh tests/install-other-servers.sh $(BIN)/python
 
-test: $(BIN)/.installed-test services  ## run the tests; PYTEST_ARGS are passed on
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(BIN)/.installed-test services  ## run the tests, some ten minutes on two CPUs; PYTEST_ARGS are passed on
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_ARGS)
 
 test-all:  ## run the tests on every supported Python that this machine has
 	@sh tests/every-python.sh $(PYTEST_ARGS)

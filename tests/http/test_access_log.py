@@ -82,7 +82,6 @@ def test_default_format_is_the_combined_log() -> None:
         ("%(b)s", "42"),
         ("%(f)s", "http://other/"),
         ("%(a)s", "test/1"),
-        ("%(p)s", f"<{os.getpid()}>"),
         ("%({x-real-ip}i)s", "192.0.2.1"),
         ("%({X-Real-IP}i)s", "192.0.2.1"),
         ("%({content-type}i)s", "text/plain"),
@@ -97,6 +96,10 @@ def test_default_format_is_the_combined_log() -> None:
 )
 def test_atoms_say_what_gunicorns_do(format: str, expected: str) -> None:
     assert line(format) == expected
+
+
+def test_the_process_is_told_as_gunicorn_does() -> None:
+    assert line("%(p)s") == f"<{os.getpid()}>"
 
 
 def test_durations_are_told_in_four_units() -> None:

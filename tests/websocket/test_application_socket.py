@@ -309,6 +309,7 @@ def test_leaving_client_is_no_error_of_the_application(server: Server) -> None:
         (frame(Opcode.CONT, b"x"), 1002),
         (frame(Opcode.CLOSE, (1005).to_bytes(2, "big")), 1002),
     ],
+    ids=["text that is no UTF-8", "too large", "continuation of nothing", "forbidden close code"],
 )
 def test_broken_rules_close_with_their_code(server: Server, data: bytes, code: int) -> None:
     with server.connect() as sock:
