@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import ROOT, SUITE, VENV
+from benchmarks.harness import BUILD, ROOT, SUITE, VENV
 from benchmarks.harness.model import BenchmarkError, Contender
 from benchmarks.harness.processes import last_line
 
@@ -17,11 +17,25 @@ NODE = SUITE / "peers" / "node"
 
 
 class Environments:
-    """What is installed for the contenders. A package that cannot be had is an error of those who need it only."""
+    """What is installed for the contenders. A package that cannot be had is an error of those who need it only.
 
-    def __init__(self) -> None:
+    Args:
+        python: the interpreter of the Python contenders.
+        revision: an earlier commit of ours to measure against; None for the peers.
+    """
+
+    def __init__(self, python: str = sys.executable, revision: str | None = None) -> None:
+        self.python = python
+        self.revision = revision
+        self.before = BUILD / "before"
+        self._venv = VENV if python == sys.executable else VENV.with_name(f"{VENV.name}-{Path(python).name}")
         self._errors: dict[str, str] = {}
         self._versions: dict[str, str] = {}
+
+    @property
+    def bin(self) -> Path:
+        """The programs of the Python contenders."""
+        return self._venv / "bin"
 
     def prepare(self, contenders: list[Contender]) -> None:
         """Install what these contenders need, if it is not there yet."""
@@ -29,6 +43,8 @@ class Environments:
         if "python" in runtimes:
             python = [contender for contender in contenders if contender.runtime == "python"]
             self._prepare_python({name for it in python for name in (*it.packages, *it.accelerators)})
+            if self.revision is not None:
+                self._prepare_before(self.revision)
         if "node" in runtimes:
             self._prepare_node()
 
@@ -43,11 +59,12 @@ class Environments:
         return {name: self._versions[name] for name in names if name in self._versions}
 
     def _prepare_python(self, packages: set[str]) -> None:
-        stamp = VENV / "bench.stamp"
-        wanted = hashlib.sha256((ROOT / "setup.cfg").read_bytes() + sys.version.encode()).hexdigest()
+        stamp = self._venv / "bench.stamp"
+        version = subprocess.run([self.python, "-VV"], capture_output=True, check=True).stdout
+        wanted = hashlib.sha256((ROOT / "setup.cfg").read_bytes() + version).hexdigest()
         if not stamp.exists() or stamp.read_text() != wanted:
-            print(f"making {VENV.name}", file=sys.stderr)
-            error = _run([sys.executable, "-m", "venv", str(VENV)]) or self._pip("--editable", f"{ROOT}[bench]")
+            print(f"making {self._venv.name}", file=sys.stderr)
+            error = _run([self.python, "-m", "venv", str(self._venv)]) or self._pip("--editable", f"{ROOT}[bench]")
             if not error:
                 stamp.write_text(wanted)
             elif error := self._pip("--editable", f"{ROOT}[redis]"):  # then without the peers
@@ -66,12 +83,33 @@ class Environments:
             "from importlib.metadata import distributions\n"
             "print(json.dumps({d.name.lower().replace('_', '-'): d.version for d in distributions()}))"
         )
-        done = subprocess.run([str(VENV / "bin/python"), "-c", script], capture_output=True, text=True, check=True)
+        done = subprocess.run([str(self.bin / "python"), "-c", script], capture_output=True, text=True, check=True)
         self._versions.update(json.loads(done.stdout))
 
     def _pip(self, *arguments: str) -> str | None:
-        command = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        return _run([*command, *arguments])
+        return _run([*_pip(self._venv), *arguments])
+
+    def _prepare_before(self, revision: str) -> None:
+        """A checkout of an earlier commit, with an environment of its own."""
+        commit = ("git", "-C", str(self.before), "rev-parse", "HEAD")
+        wanted = subprocess.run(
+            ["git", "rev-parse", f"{revision}^{{commit}}"], cwd=ROOT, capture_output=True, text=True
+        )
+        if wanted.returncode:
+            raise BenchmarkError(f"--before {revision}: git knows no such commit")
+        stands = self.before.exists() and subprocess.run(commit, capture_output=True, text=True).stdout == wanted.stdout
+        if stands and (self.before / ".venv/bin/offload").exists():
+            return
+        print(f"making {self.before.name} of {revision}", file=sys.stderr)
+        shutil.rmtree(self.before, ignore_errors=True)
+        error = (
+            _run(["git", "clone", "--quiet", "--no-checkout", str(ROOT), str(self.before)])
+            or _run(["git", "-C", str(self.before), "checkout", "--quiet", wanted.stdout.strip()])
+            or _run([self.python, "-m", "venv", str(self.before / ".venv")])
+            or _run([*_pip(self.before / ".venv"), "--editable", f"{self.before}[redis]"])
+        )
+        if error:
+            raise BenchmarkError(f"--before {revision}: {error}")
 
     def _prepare_node(self) -> None:
         npm = shutil.which("npm")
@@ -88,6 +126,10 @@ class Environments:
         for package in ("ws", "ioredis"):
             manifest = json.loads((NODE / "node_modules" / package / "package.json").read_text())
             self._versions[package] = manifest["version"]
+
+
+def _pip(venv: Path) -> list[str]:
+    return [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
 
 def _run(command: list[str]) -> str | None:

@@ -9,10 +9,21 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
-from benchmarks.harness import BUILD, SUITE, VENV
+from benchmarks.harness import BUILD, SUITE
 from benchmarks.harness.environments import Environments
 from benchmarks.harness.machine import Pinning, describe
-from benchmarks.harness.model import BenchmarkError, Comparison, Contender, Entry, Result, Sample, Target, figure
+from benchmarks.harness.model import (
+    BEFORE,
+    BenchmarkError,
+    Comparison,
+    Contender,
+    Entry,
+    Requirement,
+    Result,
+    Sample,
+    Target,
+    figure,
+)
 from benchmarks.harness.native import run_timed
 from benchmarks.harness.postgres import Postgres
 from benchmarks.harness.processes import Server, free_port, redis_server
@@ -51,7 +62,8 @@ class Bench:
             "port": port,
             "redis_port": redis_port,
             "redis_url": f"redis://127.0.0.1:{redis_port}/0",
-            "bin": VENV / "bin",
+            "bin": self.environments.bin,
+            "before": self.environments.before,
             "node": shutil.which("node"),
             "suite": SUITE,
             "build": BUILD,
@@ -81,8 +93,15 @@ class Bench:
 
 
 def measure(bench: Bench, target: Target, wanted: Sequence[str]) -> Result:
-    """Measure `target` against those of its peers that are wanted (empty: all)."""
+    """Measure `target` against those of its peers that are wanted (empty: all), or against an earlier commit alone."""
     peers = [peer for peer in target.peers if not wanted or peer.name in wanted]
+    requirements = target.requirements
+    if bench.environments.revision is not None:
+        peers = [target.ours.before(bench.environments.revision)]
+        limit = Requirement(BEFORE, at_least=0.97) if target.higher_is_better else Requirement(BEFORE, at_most=1 / 0.97)
+        requirements = (limit,)
+    if not target.pinned:
+        bench = dataclasses.replace(bench, pinning=Pinning())
     bench.environments.prepare([target.ours, *peers])
     ours = _entry(bench, target.ours)
     entries, comparisons = [ours], []
@@ -112,11 +131,11 @@ def measure(bench: Bench, target: Target, wanted: Sequence[str]) -> Result:
         rounds=bench.rounds,
         seconds=bench.seconds if target.timed else None,
         pinned=str(bench.pinning),
-        machine=describe(),
+        machine=describe(bench.environments.python),
         entries=entries,
         comparisons=comparisons,
     )
-    result.judge(target.requirements)
+    result.judge(requirements)
     return result
 
 

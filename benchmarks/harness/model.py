@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from benchmarks.harness.measure import Bench
 
 OURS = "offload"
+BEFORE = "before"
+"""Ours too, at an earlier commit (``--before``)."""
 
 
 class BenchmarkError(Exception):
@@ -26,9 +28,9 @@ def figure(value: float) -> str:
 class Contender:
     """A server that can be started, and where its work is.
 
-    `command` and `environment` are formatted with `port`, `redis_port`, `redis_url`, `postgres`
-    (the directory of its socket), `bin` (of the Python peers'
-    virtual environment), `node`, `suite` (the benchmarks directory) and `build` (what the C compiler made).
+    `command` and `environment` are formatted with `port`, `redis_port`, `redis_url`, `postgres` (the directory of its
+    socket), `bin` (of the Python peers' virtual environment), `before` (where an earlier commit of ours is), `node`,
+    `suite` (the benchmarks directory) and `build` (what the C compiler made).
     """
 
     name: str
@@ -44,6 +46,21 @@ class Contender:
     """"python", "node" or "native"."""
     redis: bool = False
     postgres: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it has no easier way: its figure is asked for at the full size."""
+        return self.name in (OURS, BEFORE)
+
+    def before(self, revision: str) -> Contender:
+        """The same of an earlier commit: its packages, this commit's application."""
+        return dataclasses.replace(
+            self,
+            name=BEFORE,
+            label=f"{self.label} at {revision}",
+            command=tuple(part.replace("{bin}", "{before}/.venv/bin") for part in self.command),
+            environment={**self.environment, "PYTHONPATH": "{before}"},
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +105,8 @@ class Target:
     higher_is_better: bool = True
     timed: bool = True
     """Whether `--seconds` is the length of a turn."""
+    pinned: bool = True
+    """False: the kernel chooses the CPUs, whatever the other targets do."""
 
 
 @dataclasses.dataclass

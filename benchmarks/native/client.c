@@ -29,6 +29,7 @@ static const struct option flags[] = {
     {"body-length", required_argument, NULL, 'l'}, {"warm", required_argument, NULL, 'w'},
     {"seconds", required_argument, NULL, 't'},     {"timeout", required_argument, NULL, 'T'},
     {"binary", no_argument, NULL, 'B'},            {"browser-headers", no_argument, NULL, 'H'},
+    {"new-paths", no_argument, NULL, 'N'},
     {NULL, 0, NULL, 0},
 };
 
@@ -63,6 +64,7 @@ static void read_options(int argc, char **argv)
         case 'T': options.timeout = atof(optarg); break;
         case 'B': options.binary = true; break;
         case 'H': options.browser_headers = true; break;
+        case 'N': options.new_paths = true; break;
         default: exit(2);
         }
     }

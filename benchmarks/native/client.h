@@ -23,7 +23,7 @@ struct options {
     const char *body_file; /* the same, in a file */
     long port, second_port, connections, size, senders, depth, outstanding, body_length;
     double warm, seconds, timeout, rate;
-    bool binary, browser_headers, upload;
+    bool binary, browser_headers, upload, new_paths;
 };
 
 enum state { IDLE, CONNECTING, HANDSHAKING, OPEN, LOST };

@@ -1,7 +1,8 @@
 /* HTTP keep-alive: each connection has one request outstanding, and checks status and body before it sends the next.
  *
  * A body is checked piece by piece as it comes, and never kept. With `upload` each request carries a body of `size` bytes that
- * names its connection and its turn, and the answer must be the same.
+ * names its connection and its turn, and the answer must be the same. With `new_paths` no two requests have one path: ten digits
+ * follow the path that was asked for, so that nobody can serve a request as a repetition of an earlier one.
  * A server that says "Connection: close" is believed: the connection is opened anew, and the result counts it.
  */
 #define _GNU_SOURCE
@@ -11,6 +12,8 @@
 #include <sys/stat.h>
 
 #include "client.h"
+
+#define DIGITS 10
 
 enum phase { HEAD, LENGTH, CHUNK_SIZE, CHUNK, CHUNK_END, LAST_CHUNK_END };
 
@@ -24,6 +27,8 @@ struct response {
 static struct response *responses; /* one for each connection */
 static uint8_t *request;           /* head and body; the next connection's prefix goes where the last one's was */
 static size_t head_size, request_size, wanted_size = SIZE_MAX;
+static uint8_t *digits; /* of the path, in the request; NULL where it never changes */
+static uint64_t asked;
 static const uint8_t *wanted;
 
 static void map_wanted(const char *path)
@@ -38,6 +43,10 @@ static void map_wanted(const char *path)
 
 static void ask(struct connection *connection)
 {
+    if (digits) {
+        uint64_t value = asked++;
+        for (int i = DIGITS - 1; i >= 0; i--, value /= 10) digits[i] = (uint8_t)('0' + value % 10);
+    }
     if (options.upload) payload_prefix(request + head_size, (uint32_t)connection->number, connection->sequence);
     connection->sent_at = now_ns();
     awaited_count++;
@@ -46,15 +55,18 @@ static void ask(struct connection *connection)
 
 static void start(void)
 {
-    static const char GET[] = "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nAccept: */*\r\n\r\n";
+    static const char GET[] = "GET %s%.*s HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nAccept: */*\r\n\r\n";
     static const char POST[] = "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nAccept: */*\r\n"
                                "Content-Type: application/octet-stream\r\nContent-Length: %ld\r\n\r\n";
     size_t body_size = options.upload ? (size_t)options.size : 0, space = strlen(options.path) + 256;
     request = must_alloc(NULL, space + body_size);
     if (options.upload)
         head_size = (size_t)snprintf((char *)request, space, POST, options.path, options.port, options.size);
-    else
-        head_size = (size_t)snprintf((char *)request, space, GET, options.path, options.port);
+    else {
+        head_size = (size_t)snprintf((char *)request, space, GET, options.path, options.new_paths ? DIGITS : 0, "0000000000",
+                                     options.port);
+        if (options.new_paths) digits = request + strlen("GET ") + strlen(options.path);
+    }
     for (size_t i = 0; i < body_size; i++) request[head_size + i] = (uint8_t)('a' + i % 26);
     request_size = head_size + body_size;
     if (options.body_length >= 0) wanted_size = (size_t)options.body_length;

@@ -19,10 +19,13 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         p1_echo.TARGET,
+        p1_echo.UNPINNED,
         p2_group.TARGET,
         p2_group.PIPELINED,
         p2_group.SENDERS,
         p3_hello.TARGET,
+        p3_hello.REPEATED,
+        p3_hello.UNPINNED,
         p4_django.TARGET,
         p5_memory.TARGET,
         p6_storm.TARGET,

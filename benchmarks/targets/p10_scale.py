@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from benchmarks.harness import VENV, contenders
+from benchmarks.harness import contenders
 from benchmarks.harness.machine import raise_descriptor_limit
 from benchmarks.harness.measure import Bench
 from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
@@ -123,7 +123,7 @@ def _members(bench: Bench, server: Server, path: str, count: int) -> Iterator[Cl
 @contextlib.contextmanager
 def _sender(bench: Bench, redis_url: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """`benchmarks.apps.sender`, on the client's CPU."""
-    command = [str(VENV / "bin/python"), "-m", "benchmarks.apps.sender", *arguments]
+    command = [str(bench.environments.bin / "python"), "-m", "benchmarks.apps.sender", *arguments]
     child = start_child(
         command, bench.pinning.client, environment={"BENCHMARK_REDIS": redis_url}, stdin=subprocess.PIPE
     )

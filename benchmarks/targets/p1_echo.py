@@ -1,5 +1,7 @@
 """P1: WebSocket echo through a routed consumer."""
 
+import dataclasses
+
 from benchmarks.harness import contenders
 from benchmarks.harness.measure import Bench
 from benchmarks.harness.model import Contender, Requirement, Sample, Target
@@ -27,6 +29,11 @@ TARGET = Target(
     requirements=(
         Requirement("channels-uvicorn", at_least=5),
         Requirement("channels-uvicorn-async", at_least=5),
-        Requirement("gevent-websocket", at_least=1.4),
+        Requirement("gevent-websocket", at_least=2.5),
+        Requirement("node-ws", at_least=1),
+        Requirement("c-limit", at_least=0.5),
     ),
+)
+UNPINNED = dataclasses.replace(
+    TARGET, name="p1-unpinned", title=f"{TARGET.title}, CPUs as the kernel chooses", pinned=False, requirements=()
 )

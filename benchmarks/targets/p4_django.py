@@ -42,9 +42,9 @@ TARGET = Target(
     ),
     measure=measure,
     requirements=(
-        Requirement("gunicorn-gevent", at_least=1),
-        Requirement("gunicorn-gthread", at_least=1),
-        Requirement("django-uvicorn", at_least=1),
-        Requirement("django-uvicorn-async", at_least=1),
+        Requirement("gunicorn-gevent", at_least=1.9),
+        Requirement("gunicorn-gthread", at_least=1.9),
+        Requirement("django-uvicorn", at_least=8),
+        Requirement("django-uvicorn-async", at_least=8),
     ),
 )

@@ -7,7 +7,7 @@ import time
 from benchmarks.harness import contenders
 from benchmarks.harness.machine import raise_descriptor_limit
 from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import OURS, BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
 from benchmarks.harness.native import Client
 from benchmarks.harness.processes import Server, descriptors, open_connections, resident_bytes
 
@@ -24,7 +24,7 @@ def measure(bench: Bench, contender: Contender) -> Sample:
     raise_descriptor_limit(bench.idle_connections + SPARE_DESCRIPTORS)
     reasons: list[str] = []
     # Ours has no easier way: its figure is asked for at the full number.
-    for part in (1.0,) if contender.name == OURS else (1.0, *FEWER):
+    for part in (1.0,) if contender.is_ours else (1.0, *FEWER):
         count = int(bench.idle_connections * part)
         with bench.serving(contender) as server:
             try:

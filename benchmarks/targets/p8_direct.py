@@ -4,7 +4,7 @@ import dataclasses
 
 from benchmarks.harness import contenders
 from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import OURS, BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
 
 RATE = 5_000
 LESS = (0.2, 0.1)
@@ -16,7 +16,7 @@ def measure(bench: Bench, contender: Contender) -> Sample:
     """The 99th percentile, in microseconds, of the way from one client to the other."""
     reasons: list[str] = []
     # Ours has no easier way: its figure is asked for at the full rate.
-    for part in (1.0,) if contender.name == OURS else (1.0, *LESS):
+    for part in (1.0,) if contender.is_ours else (1.0, *LESS):
         rate = f"{RATE * part:.0f}"
         load = ("pairs", "--connections", "200", "--size", "64", "--rate", rate)
         try:
@@ -25,7 +25,7 @@ def measure(bench: Bench, contender: Contender) -> Sample:
             reasons.append(f"{rate}/s: {error}")
             continue
         p99 = sample.detail["latency_us"]["p99"]
-        if p99 > BEHIND_US and contender.name != OURS:
+        if p99 > BEHIND_US and not contender.is_ours:
             reasons.append(f"{rate}/s: it fell behind by {p99 / 1e6:.1f} s")
             continue
         notes = [note for note in (sample.note, f"at {rate}/s only; {reasons[0]}" if reasons else "") if note]

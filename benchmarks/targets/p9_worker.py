@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from benchmarks.harness import VENV
+from benchmarks.harness import ROOT
 from benchmarks.harness.measure import Bench
 from benchmarks.harness.model import OURS, BenchmarkError, Contender, Requirement, Sample, Target
 from benchmarks.harness.processes import last_line, redis_server, start_child, stop_child
@@ -30,8 +30,8 @@ def measure(bench: Bench, contender: Contender) -> Sample:
     bench.environments.check(contender)
     with redis_server(bench.pinning.client) as redis, tempfile.TemporaryFile() as log:
         worker = bench.server(contender, redis.port)
-        fill = [str(VENV / "bin/python"), "-m", *FILL[contender.name]]
-        _wait_for_end(fill, bench.pinning.client, worker.environment)
+        fill = [str(bench.environments.bin / "python"), "-m", *FILL[OURS if contender.is_ours else contender.name]]
+        _wait_for_end(fill, bench.pinning.client, {**(worker.environment or {}), "PYTHONPATH": str(ROOT)})
         child = start_child(
             worker.command,
             bench.pinning.server,
