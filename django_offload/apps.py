@@ -9,6 +9,7 @@ from django.core import checks
 from django.core.signals import setting_changed
 
 from django_offload import conf
+from django_offload.binding import Binding
 from django_offload.checks import check_channel_layers, check_databases, check_deployment
 from django_offload.handshake import forget_middleware
 
@@ -22,6 +23,7 @@ class OffloadConfig(AppConfig):
     def ready(self) -> None:
         """Configure offload; imports no routing and connects to nothing."""
         conf.apply()
+        Binding.register_all()
         checks.register(check_channel_layers, "offload")
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)

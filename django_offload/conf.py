@@ -18,11 +18,13 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.core.serializers.json import DjangoJSONEncoder
 
 from django_offload import decorators
 from django_offload.connections import before_consumer, give_back
 from django_offload.handshake import through_middleware
 from django_offload.origins import origin_is_allowed
+from django_offload.signals import send_finished, send_started, send_worker_ready
 from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
 from offload.exceptions import ConfigurationError
@@ -38,12 +40,16 @@ def apply() -> None:
     """Tell offload what the settings say now."""
     for alias, entry in entries().items():
         configure(functools.partial(build_layer, alias), alias=alias, routing=routing_of(alias, entry))
+    # A receiver of `consumer_finished` may use the database yet.
+    configure(started=before_consumer, finished=send_finished)
     configure(
         origins=origin_is_allowed,
-        started=before_consumer,
+        started=send_started,
         finished=give_back,
         after_request=give_back,
         handshake=through_middleware,
+        worker_ready=send_worker_ready,
+        json_encoder=DjangoJSONEncoder,
         decorators={
             "channel_session_user": decorators.channel_session_user,
             "http_user": decorators.channel_session_user_from_http,

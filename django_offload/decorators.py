@@ -21,6 +21,7 @@ from django.utils.functional import SimpleLazyObject
 
 from django_offload.origins import origin_is_allowed
 from django_offload.views import accept_websocket, require_websocket
+from offload.consumers.message import message_among
 from offload.consumers.sessions import channel_session, enforce_ordering
 from offload.exceptions import DenyConnection
 
@@ -59,11 +60,12 @@ def http_session(consumer: F) -> F:
     """
 
     @functools.wraps(consumer)
-    def with_http_session(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_http_session(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         if hasattr(message, "http_session"):
-            return consumer(message, *args, **kwargs)
+            return consumer(*args, **kwargs)
         message.http_session = _http_session_of(message)
-        result = consumer(message, *args, **kwargs)
+        result = consumer(*args, **kwargs)
         if message.http_session is not None:
             _keep(message.http_session, message.channel_session)
         return result
@@ -80,9 +82,10 @@ def channel_session_user(consumer: F) -> F:
     """Give the consumer ``message.user``, by what `transfer_user` copied to the channel session."""
 
     @functools.wraps(consumer)
-    def with_user(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_user(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         _give_user(message, message.channel_session)
-        return consumer(message, *args, **kwargs)
+        return consumer(*args, **kwargs)
 
     return channel_session(cast("F", with_user))
 
@@ -91,9 +94,10 @@ def http_session_user(consumer: F) -> F:
     """Give the consumer ``message.http_session``, and ``message.user`` by it."""
 
     @functools.wraps(consumer)
-    def with_user(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_user(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         _give_user(message, message.http_session)
-        return consumer(message, *args, **kwargs)
+        return consumer(*args, **kwargs)
 
     return http_session(cast("F", with_user))
 
@@ -102,10 +106,11 @@ def channel_session_user_from_http(consumer: F) -> F:
     """As `channel_session_user`, and copy the user of the HTTP session to the channel session at connect."""
 
     @functools.wraps(consumer)
-    def with_user(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_user(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         _copy_login(message)
         _give_user(message, message.channel_session)
-        return consumer(message, *args, **kwargs)
+        return consumer(*args, **kwargs)
 
     return http_session(cast("F", with_user))
 
@@ -118,10 +123,11 @@ def channel_and_http_session_user_from_http(consumer: F) -> F:
     """
 
     @functools.wraps(consumer)
-    def with_user(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_user(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         _copy_login(message)
         _give_user(message, message.channel_session if message.http_session is None else message.http_session)
-        return consumer(message, *args, **kwargs)
+        return consumer(*args, **kwargs)
 
     return http_session(cast("F", with_user))
 
@@ -143,9 +149,10 @@ def login_required(consumer: F) -> F:
     """
 
     @functools.wraps(consumer)
-    def for_users_only(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def for_users_only(*args: Any, **kwargs: Any) -> Any:
+        message: Any = message_among(args)
         if message.channel_name == "websocket.disconnect" or message.user.is_authenticated:
-            return consumer(message, *args, **kwargs)
+            return consumer(*args, **kwargs)
         if message.channel_name == "websocket.connect":
             raise DenyConnection("login required")
         message.reply_channel.send({"close": POLICY_VIOLATION})
@@ -154,8 +161,8 @@ def login_required(consumer: F) -> F:
     find_user = channel_session_user_from_http(for_users_only)
 
     @functools.wraps(consumer)
-    def with_login(message: Any, *args: Any, **kwargs: Any) -> Any:
-        return (for_users_only if hasattr(message, "user") else find_user)(message, *args, **kwargs)
+    def with_login(*args: Any, **kwargs: Any) -> Any:
+        return (for_users_only if hasattr(message_among(args), "user") else find_user)(*args, **kwargs)
 
     return cast("F", with_login)
 
@@ -167,19 +174,24 @@ def allowed_hosts_only(consumer: F) -> F:
     """
 
     @functools.wraps(consumer)
-    def with_known_origin(message: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_known_origin(*args: Any, **kwargs: Any) -> Any:
+        message = message_among(args)
         if message.channel_name == "websocket.connect":
             origin = _header(message, b"origin")
             if origin is None or not origin_is_allowed(origin):
                 raise DenyConnection(f"origin {origin!r} is not in ALLOWED_HOSTS")
-        return consumer(message, *args, **kwargs)
+        return consumer(*args, **kwargs)
 
     return cast("F", with_known_origin)
 
 
 def _header(message: Any, name: bytes) -> str | None:
     """A header field of the handshake, repeated ones joined as for a cookie; None on later messages and without it."""
-    values = [value for key, value in message.get("headers") or () if key == name]
+    headers = message.get("headers") or ()
+    if isinstance(headers, dict):
+        # As in messages that tests for Channels 1 make.
+        headers = [(key.encode() if isinstance(key, str) else key, value) for key, value in headers.items()]
+    values = [value for key, value in headers if key == name]
     return b"; ".join(values).decode("utf-8", "replace") if values else None
 
 

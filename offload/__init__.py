@@ -1,6 +1,16 @@
 """WebSockets for synchronous Python: a gevent WSGI server, consumers, and channel layers."""
 
-from offload.consumers import Channel, Group, Message, configure, include, route, route_class
+from offload.consumers import (
+    Channel,
+    Group,
+    Message,
+    channel_layers,
+    configure,
+    get_channel_layer,
+    include,
+    route,
+    route_class,
+)
 from offload.exceptions import ConsumeLater, DenyConnection
 
 __version__ = "0.1.0"
@@ -11,7 +21,9 @@ __all__ = [
     "DenyConnection",
     "Group",
     "Message",
+    "channel_layers",
     "configure",
+    "get_channel_layer",
     "include",
     "route",
     "route_class",

@@ -1,5 +1,9 @@
 """Every error that offload raises on purpose, under one base."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class OffloadError(Exception):
     """Base of all errors that offload raises on purpose."""
@@ -7,6 +11,10 @@ class OffloadError(Exception):
 
 class ConfigurationError(OffloadError):
     """A setting, option, routing entry or layer address is wrong; the message names the value and the remedy."""
+
+
+class RoutingError(ConfigurationError, ValueError):
+    """A routing entry is wrong; the message names the entry and what to write instead."""
 
 
 class ChannelFull(OffloadError):
@@ -39,6 +47,45 @@ class DenyConnection(OffloadError):
 
 class ConsumeLater(OffloadError):
     """Raised by a consumer to have the same message put back and consumed again, ten times at most."""
+
+
+class ChannelSocketException(OffloadError):
+    """Raised by a consumer to have `run` called in place of what remains of it; derive from it."""
+
+    def run(self, message: Any) -> None:
+        """Called with the message whose consumer raised this."""
+        raise NotImplementedError(f"{type(self).__name__} has no run(message)")
+
+
+class WebsocketCloseException(ChannelSocketException):
+    """Raised by a consumer to close its WebSocket, or to refuse the handshake.
+
+    Args:
+        code: the close code, 1000 or 3000 to 4999; None for 1000.
+
+    Raises:
+        ValueError: a WebSocket is not to be closed with this code.
+    """
+
+    def __init__(self, code: int | None = None) -> None:
+        if code is not None and (isinstance(code, bool) or not isinstance(code, int) or not _is_for_applications(code)):
+            raise ValueError(f"the close code is {code!r}; it is 1000, or 3000 to 4999")
+        super().__init__(f"close with {code or 1000}")
+        self._code = code
+
+    def run(self, message: Any) -> None:
+        """Close, after what the consumer has sent."""
+        if message.reply_channel is None or not message.channel_name.startswith("websocket."):
+            raise ValueError(f"a message on {message.channel_name!r} comes from no WebSocket that could be closed")
+        message.reply_channel.send({"close": self._code or True})
+
+
+def _is_for_applications(code: int) -> bool:
+    return code == 1000 or 3000 <= code <= 4999
+
+
+class SendNotAvailableOnDemultiplexer(OffloadError):
+    """A consumer behind a `WebsocketDemultiplexer` used ``send``; it has ``multiplexer.send`` for its stream."""
 
 
 class ProtocolError(OffloadError):

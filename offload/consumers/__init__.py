@@ -1,7 +1,14 @@
 """What applications are written with: channels, groups, messages, routing, class-based consumers, sessions."""
 
+from offload.consumers.aliases import channel_layers, get_channel_layer
 from offload.consumers.channel import Channel, Group
-from offload.consumers.classes import BaseConsumer, JsonWebsocketConsumer, WebsocketConsumer
+from offload.consumers.classes import (
+    BaseConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+    WebsocketDemultiplexer,
+    WebsocketMultiplexer,
+)
 from offload.consumers.configuration import configure
 from offload.consumers.message import Message
 from offload.consumers.routing import include, route, route_class
@@ -13,7 +20,11 @@ __all__ = [
     "JsonWebsocketConsumer",
     "Message",
     "WebsocketConsumer",
+    "WebsocketDemultiplexer",
+    "WebsocketMultiplexer",
+    "channel_layers",
     "configure",
+    "get_channel_layer",
     "include",
     "route",
     "route_class",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offload.consumers import configuration
+from offload.consumers.reply_check import REPLY_PREFIX, check_reply
 from offload.exceptions import InvalidChannelName
 from offload.interfaces import Content, Layer
 
@@ -49,7 +50,10 @@ class Channel(str):
         Raises:
             ChannelFull: the queue is full. Reply channels of clients that are gone take messages and do nothing.
             TypeError, MessageTooLarge, LayerUnavailable: as they say.
+            ValueError: no client's channel takes a reply with such keys.
         """
+        if self.startswith(REPLY_PREFIX):
+            check_reply(content)
         (self._layer or self.channel_layer).send(self, content)
 
     def __repr__(self) -> str:

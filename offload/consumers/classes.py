@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -11,8 +12,8 @@ from offload.consumers.channel import Channel, Group
 from offload.consumers.message import Message
 from offload.consumers.routing import ClassRoute, route_class
 from offload.consumers.sessions import channel_session
-from offload.consumers.synchronous import check_plain, check_result, run_plain
-from offload.exceptions import ConfigurationError
+from offload.consumers.synchronous import check_arguments, check_plain, check_result, run_plain
+from offload.exceptions import ConfigurationError, SendNotAvailableOnDemultiplexer
 
 _DECORATORS = ("http_user_and_session", "http_user", "channel_session_user")
 """Attributes that stand for decorators of Django's; each gives what the ones after it give."""
@@ -88,6 +89,26 @@ class BaseConsumer:
             if getattr(cls, name):
                 configuration.decorator_for(name)
 
+    @classmethod
+    def _offload_check_groups(cls, what: str, channel: str, groups: Iterable[str]) -> None:
+        """Find at start that a handler does not take what the filters of its routing give it.
+
+        Args:
+            what: this class, for people.
+            channel: its message's.
+            groups: the names of the filters' groups.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        for name, leading in cls._offload_calls(channel):
+            check_arguments(getattr(cls, name), f"the method {name!r} of {what}", leading, groups)
+
+    @classmethod
+    def _offload_calls(cls, channel: str) -> Iterable[tuple[str, int]]:
+        """The methods that get the groups of a message on `channel`, and how many arguments each gets before them."""
+        return [(cls.method_mapping[channel], 2)]
+
     def decorators(self) -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
         """What wraps the handler, innermost first; subclasses add theirs."""
         for name in _DECORATORS:
@@ -130,6 +151,19 @@ class WebsocketConsumer(BaseConsumer):
         super()._offload_check(what)
         if isinstance(cls.groups, str):
             raise ConfigurationError(f"{what} has groups = {cls.groups!r}; write a list of names: [{cls.groups!r}]")
+
+    @classmethod
+    def _offload_calls(cls, channel: str) -> Iterable[tuple[str, int]]:
+        calls = [*super()._offload_calls(channel)]
+        method = {"raw_connect": "connect", "raw_receive": "receive", "raw_disconnect": "disconnect"}.get(
+            cls.method_mapping[channel]
+        )
+        # An override of the raw one calls whatever it likes.
+        if method is not None and getattr(cls, f"raw_{method}").__module__ == __name__:
+            calls.append((method, 2))
+            if method != "receive":
+                calls.append(("connection_groups", 1))
+        return calls
 
     def connection_groups(self, **kwargs: Any) -> Iterable[str]:
         """The groups that this connection belongs to while it is open."""
@@ -246,3 +280,123 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def encode_json(cls, content: Any) -> str:
         """Value to text; override for another encoder."""
         return json.dumps(content)
+
+
+class WebsocketMultiplexer:
+    """Sends to one stream of a multiplexed WebSocket; consumers of a `WebsocketDemultiplexer` get it as a keyword.
+
+    Args:
+        stream: the name of the stream.
+        reply_channel: the client's channel.
+    """
+
+    def __init__(self, stream: str, reply_channel: Channel) -> None:
+        self.stream = stream
+        self.reply_channel = reply_channel
+
+    def send(self, payload: Any) -> None:
+        """Send a value to this client's stream."""
+        self.reply_channel.send(self.encode(self.stream, payload))
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Value to text: by the encoder given to `configure`, in Django projects ``DjangoJSONEncoder``."""
+        return json.dumps(content, cls=configuration.json_encoder())
+
+    @classmethod
+    def encode(cls, stream: str, payload: Any) -> dict[str, Any]:
+        """The content of a message for a stream: the JSON text of ``{"stream": ..., "payload": ...}``."""
+        return {"text": cls.encode_json({"stream": stream, "payload": payload})}
+
+    @classmethod
+    def group_send(cls, name: str, stream: str, payload: Any, close: bool = False) -> None:
+        """Send a value to a stream of everybody in a group."""
+        content = cls.encode(stream, payload)
+        if close:
+            content["close"] = True
+        Group(name).send(content)
+
+
+class WebsocketDemultiplexer(JsonWebsocketConsumer):
+    """Several consumers on one WebSocket: texts such as ``{"stream": "news", "payload": {...}}`` go to one of them.
+
+    Each consumer sees the connection as its own: it gets the connect and disconnect messages, and a receive message
+    with the payload as its text. It answers by the keyword ``multiplexer``, which has ``send`` and ``group_send``.
+
+    Attributes:
+        consumers: the name of the stream to its consumer; a class, or a function.
+        multiplexer_class: what `multiplexer` is made of.
+    """
+
+    consumers: ClassVar[dict[str, Any]] = {}
+    multiplexer_class: ClassVar[type[WebsocketMultiplexer]] = WebsocketMultiplexer
+
+    @classmethod
+    def _offload_check(cls, what: str) -> None:
+        super()._offload_check(what)
+        for stream, consumer in cls.consumers.items():
+            inner = f"the consumer of stream {stream!r} of {what}"
+            if not callable(consumer):
+                raise ConfigurationError(f"{inner} is {consumer!r}, which cannot be called")
+            check_plain(consumer, inner)
+            if isinstance(consumer, type) and issubclass(consumer, BaseConsumer):
+                consumer._offload_check(inner)
+
+    def receive(self, content: Any, **kwargs: Any) -> None:
+        """Hand the payload on to its stream's consumer.
+
+        Raises:
+            ValueError: it is no ``{"stream": ..., "payload": {...}}``, or no consumer has this stream.
+        """
+        if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
+            raise ValueError('a multiplexed message is {"stream": ..., "payload": {...}}; this one has other keys')
+        stream, payload = content["stream"], content["payload"]
+        if not isinstance(stream, str) or stream not in self.consumers:
+            raise ValueError(f"no consumer has the stream {stream!r}; there are {', '.join(self.consumers) or 'none'}")
+        if not isinstance(payload, dict):
+            raise ValueError(f"the payload for the stream {stream!r} is a {type(payload).__name__}, not a dict")
+        self.message.content["text"] = self.encode_json(payload)
+        self._call(stream, **kwargs)
+
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """Accept, then have each consumer connect."""
+        self.reply_channel.send({"accept": True})
+        for stream in self.consumers:
+            self._call(stream, **kwargs)
+
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Have each consumer disconnect."""
+        for stream in self.consumers:
+            self._call(stream, **kwargs)
+
+    def _call(self, stream: str, **kwargs: Any) -> None:
+        consumer = _behind_demultiplexer(self.consumers[stream])
+        run_plain(consumer, self.message, multiplexer=self.multiplexer_class(stream, self.reply_channel), **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Not for multiplexed WebSockets."""
+        raise _no_send("send")
+
+    @classmethod
+    def group_send(cls, *args: Any, **kwargs: Any) -> None:
+        """Not for multiplexed WebSockets."""
+        raise _no_send("group_send")
+
+
+def _no_send(name: str) -> SendNotAvailableOnDemultiplexer:
+    return SendNotAvailableOnDemultiplexer(
+        f"{name} would leave out the stream; use {name} of the multiplexer, which consumers get as a keyword"
+    )
+
+
+def _refuse_send(self: Any, *args: Any, **kwargs: Any) -> None:
+    raise _no_send("send")
+
+
+@functools.lru_cache(None)
+def _behind_demultiplexer(consumer: Any) -> Any:
+    """The consumer, as a class of its own that cannot `send` by mistake; a function as it is."""
+    if not isinstance(consumer, type) or not hasattr(consumer, "send"):
+        return consumer
+    names = {"__module__": consumer.__module__, "__qualname__": consumer.__qualname__, "send": _refuse_send}
+    return type(consumer.__name__, (consumer,), names)

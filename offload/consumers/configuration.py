@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from json import JSONEncoder
 from typing import Any
 
 from offload.consumers.routing import Router
@@ -42,8 +43,10 @@ class _State:
     started: list[Hook] = field(default_factory=list)
     finished: list[Hook] = field(default_factory=list)
     after_request: list[Hook] = field(default_factory=list)
+    worker_ready: list[Hook] = field(default_factory=list)
     decorators: dict[str, Decorator] = field(default_factory=dict)
     handshake: Decorator | None = None
+    json_encoder: type[JSONEncoder] = JSONEncoder
 
 
 _state = _State()
@@ -68,6 +71,8 @@ def configure(
     started: Hook | None = None,
     finished: Hook | None = None,
     after_request: Hook | None = None,
+    worker_ready: Hook | None = None,
+    json_encoder: type[JSONEncoder] | None = None,
     decorators: Mapping[str, Decorator] | None = None,
     handshake: Decorator | None = None,
 ) -> None:
@@ -83,6 +88,8 @@ def configure(
             header fields say, without one "" is given for the host.
         started, finished: called around each consumer, in its greenlet.
         after_request: called after each request of the WSGI application, in its greenlet, however it ended.
+        worker_ready: called once in each `offload worker` process, when it is about to take messages.
+        json_encoder: encodes what `WebsocketMultiplexer` sends.
         decorators: what wraps the handlers of consumer classes that set the attribute of this name, such as
             ``http_user``, to True.
         handshake: what wraps every connect consumer, also where none is routed. It may answer in the consumer's place
@@ -103,12 +110,16 @@ def configure(
             _state.aliases[alias].router = None
         if origins is not None:
             _state.origins = origins
-        if started is not None and started not in _state.started:
-            _state.started.append(started)
-        if finished is not None and finished not in _state.finished:
-            _state.finished.append(finished)
-        if after_request is not None and after_request not in _state.after_request:
-            _state.after_request.append(after_request)
+        for hook, hooks in (
+            (started, _state.started),
+            (finished, _state.finished),
+            (after_request, _state.after_request),
+            (worker_ready, _state.worker_ready),
+        ):
+            if hook is not None and hook not in hooks:
+                hooks.append(hook)
+        if json_encoder is not None:
+            _state.json_encoder = json_encoder
         if decorators is not None:
             _state.decorators.update(decorators)
         if handshake is not None:
@@ -171,7 +182,9 @@ def router_for(alias: str = DEFAULT) -> Router:
     if entry is None:
         return Router([])
     if entry.router is None:
-        entry.router = Router(entry.routing if entry.routing is not None else [])
+        router = Router(entry.routing if entry.routing is not None else [])
+        router.check()
+        entry.router = router
     return entry.router
 
 
@@ -206,6 +219,16 @@ def request_hooks() -> list[Hook]:
 def handshake_decorator() -> Decorator | None:
     """What was given to `configure` to wrap connect consumers, or None."""
     return _state.handshake
+
+
+def worker_hooks() -> list[Hook]:
+    """What runs when a worker process is ready; the live list."""
+    return _state.worker_ready
+
+
+def json_encoder() -> type[JSONEncoder]:
+    """The encoder given to `configure`, or Python's own."""
+    return _state.json_encoder
 
 
 def decorator_for(name: str) -> Decorator:

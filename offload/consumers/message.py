@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from offload.consumers.channel import Channel
@@ -11,6 +12,12 @@ from offload.interfaces import Content, Layer
 
 class Message(Mapping[str, Any]):
     """One message; also a mapping over its content. Decorators may hang further attributes on it.
+
+    Args:
+        content: the dict that was sent; its ``reply_channel`` names the client's channel.
+        channel_name: the channel it was taken from.
+        channel_layer: the layer it came through.
+        reply_channel: the client's channel as an object, where there is one already.
 
     Attributes:
         content: the dict that was sent.
@@ -39,6 +46,8 @@ class Message(Mapping[str, Any]):
         self.content = content
         self.channel_name = channel_name
         self.channel_layer = channel_layer
+        if reply_channel is None and isinstance(name := content.get("reply_channel"), str) and name:
+            reply_channel = Channel(name, channel_layer=channel_layer)
         self.reply_channel = reply_channel
 
     @property
@@ -77,8 +86,9 @@ class Message(Mapping[str, Any]):
         return True
 
     def copy(self) -> Message:
-        """Another message with the same content; without what decorators hung on this one."""
-        message = type(self)(self.content, self.channel_name, self.channel_layer, self.reply_channel)
+        """Another message with a deep copy of the content; without what decorators hung on this one."""
+        content = copy.deepcopy(self.content)
+        message = type(self)(content, self.channel_name, self.channel_layer, self.reply_channel)
         message._connection = self._connection
         return message
 
@@ -88,3 +98,15 @@ class Message(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Message on {self.channel_name} with {', '.join(self.content) or 'nothing'}>"
+
+
+def message_among(arguments: Iterable[object]) -> Message:
+    """The message that a decorated consumer was called with; a method has others before it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for argument in arguments:
+        if isinstance(argument, Message):
+            return argument
+    raise ValueError("a decorator of consumers was called without a Message; it decorates what takes one by position")

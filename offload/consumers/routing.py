@@ -11,10 +11,11 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from offload.consumers.routing_checks import check_rule, warn_of_undecided
 from offload.consumers.synchronous import check_plain
-from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
+from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError, RoutingError
 from offload.interfaces import Content
 from offload.layers.words.names import check_channel
 
@@ -74,6 +75,13 @@ def include(routing: str | Sequence[Any], **filters: str) -> Include:
     return Include(routing, filters)
 
 
+def is_routing(value: object) -> bool:
+    """Whether it is a list of routing entries, or a dict that has WebSockets in it."""
+    if isinstance(value, dict):
+        return any(channel in value for channel in WEBSOCKET_CHANNELS)
+    return isinstance(value, list) and any(isinstance(entry, (Route, ClassRoute, Include)) for entry in value)
+
+
 class Named:
     """A consumer, or class of consumers, that is known by its dotted path alone, because it runs elsewhere."""
 
@@ -96,6 +104,7 @@ _Stage = tuple[tuple[str, "re.Pattern[str]"], ...]
 class _Rule:
     stages: tuple[_Stage, ...]
     consumer: Consumer
+    place: str
 
     def match(self, content: Content) -> dict[str, Any] | None:
         """The keyword arguments for the consumer, or None when a filter does not match."""
@@ -123,6 +132,13 @@ def _text(value: Any) -> str | None:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
+class Routed(Protocol):
+    """A message, as far as routing looks at it."""
+
+    channel_name: str
+    content: Content
+
+
 class Router:
     """A checked routing.
 
@@ -132,23 +148,51 @@ class Router:
             their consumers cannot be called. Routings given by dotted paths are always imported.
 
     Raises:
-        ConfigurationError: an entry is wrong; the message names the entry and what to write instead.
+        RoutingError: an entry is wrong; the message names the entry and what to write instead.
     """
 
     def __init__(self, routing: str | Sequence[Any], imports: bool = True) -> None:
         self._rules: dict[str, list[_Rule]] = {}
+        self._imports = imports
         where = routing if isinstance(routing, str) else "channel_routing"
-        for channel, rule in _flatten(routing, where, (), imports):
+        self._add(routing, where)
+
+    def add_route(self, entry: Route | ClassRoute | Include) -> None:
+        """Add an entry behind all others.
+
+        Raises:
+            RoutingError: it is wrong.
+        """
+        self._add([entry], "the added route")
+
+    def _add(self, routing: str | Sequence[Any], where: str) -> None:
+        for channel, rule in _flatten(routing, where, (), self._imports):
             self._rules.setdefault(channel, []).append(rule)
         self._keys = {channel: set().union(*(r.keys() for r in rules)) for channel, rules in self._rules.items()}
 
     @property
-    def channels(self) -> list[str]:
+    def channels(self) -> set[str]:
         """The channels that have a consumer."""
-        return list(self._rules)
+        return set(self._rules)
 
-    def match(self, channel: str, content: Content) -> tuple[Consumer, dict[str, Any]] | None:
-        """The first consumer whose filters match, with its keyword arguments; None when there is none."""
+    def check(self) -> None:
+        """Find routes that cannot be of use, and log those that are doubtful.
+
+        Raises:
+            ConfigurationError: no message of a route's channel matches its filters, or its consumer does not take
+                their named groups.
+        """
+        for channel, rules in self._rules.items():
+            for rule in rules:
+                check_rule(channel, rule, self._imports)
+        warn_of_undecided(self._rules.get(CONNECT, ()), self._rules.get(RECEIVE, ()))
+
+    def match(self, message: Routed) -> tuple[Consumer, dict[str, Any]] | None:
+        """The first consumer whose filters match a message, with its keyword arguments; None when there is none."""
+        return self.find(message.channel_name, message.content)
+
+    def find(self, channel: str, content: Content) -> tuple[Consumer, dict[str, Any]] | None:
+        """As `match`, for a message that is no object yet."""
         for rule in self._rules.get(channel, ()):
             arguments = rule.match(content)
             if arguments is not None:
@@ -168,7 +212,7 @@ class Router:
         for channel in WEBSOCKET_CHANNELS:
             for rule in self._rules.get(channel, ()):
                 decidable = tuple(tuple(f for f in stage if f[0] in known) for stage in rule.stages)
-                if _Rule(decidable, rule.consumer).match(known) is not None:
+                if _Rule(decidable, rule.consumer, rule.place).match(known) is not None:
                     return True
         return False
 
@@ -178,11 +222,11 @@ def _flatten(
 ) -> Iterator[tuple[str, _Rule]]:
     entries = import_dotted(routing, "the routing") if isinstance(routing, str) else routing
     if len(outer) > _DEEPEST:
-        raise ConfigurationError(f"{where} is included {_DEEPEST} levels deep; does it include itself?")
+        raise RoutingError(f"{where} is included {_DEEPEST} levels deep; does it include itself?")
     if isinstance(entries, dict):
         entries = [Route((channel,), consumer, {}) for channel, consumer in entries.items()]
     if not isinstance(entries, (list, tuple)):
-        raise ConfigurationError(
+        raise RoutingError(
             f"{where} is a {type(entries).__name__}, not a list; write {where.rpartition('.')[2]} = [route(...), ...]"
         )
     for number, entry in enumerate(entries):
@@ -199,7 +243,7 @@ def _flatten(
         elif isinstance(entry, ClassRoute):
             yield from _class_rules(entry, place, outer, imports)
         else:
-            raise ConfigurationError(
+            raise RoutingError(
                 f"{place} is {entry!r}, not a routing entry; write route(channel, consumer, path=...), "
                 "route_class(...) or include(...)"
             )
@@ -207,14 +251,14 @@ def _flatten(
 
 def _checked_channel(channel: object, place: str) -> str:
     if not isinstance(channel, str) or not channel:
-        raise ConfigurationError(f"{place} names the channel {channel!r}; a channel's name is a string")
+        raise RoutingError(f"{place} names the channel {channel!r}; a channel's name is a string")
     if channel.startswith("websocket.") and channel not in WEBSOCKET_CHANNELS:
         near = difflib.get_close_matches(channel, WEBSOCKET_CHANNELS, 1, 0.0)
-        raise ConfigurationError(f"{place} names the unknown channel {channel!r}; did you mean {near[0]!r}?")
+        raise RoutingError(f"{place} names the unknown channel {channel!r}; did you mean {near[0]!r}?")
     try:
         check_channel(channel)
     except InvalidChannelName as error:
-        raise ConfigurationError(f"{place} names a channel that cannot be: {error}") from error
+        raise RoutingError(f"{place} names a channel that cannot be: {error}") from error
     return channel
 
 
@@ -226,9 +270,9 @@ def _rule(consumer: Any, filters: dict[str, str], place: str, outer: tuple[_Stag
     if isinstance(consumer, str):
         consumer = _find(consumer, f"the consumer of {place}", imports)
     if not callable(consumer):
-        raise ConfigurationError(f"the consumer of {place} is {consumer!r}, which cannot be called")
+        raise RoutingError(f"the consumer of {place} is {consumer!r}, which cannot be called")
     check_plain(consumer, f"the consumer of {place}")
-    return _Rule((*outer, _stage(filters, place)), consumer)
+    return _Rule((*outer, _stage(filters, place)), consumer, place)
 
 
 def _class_rules(
@@ -239,7 +283,7 @@ def _class_rules(
         cls = _find(cls, f"the class of {place}", imports)
     mapping = getattr(cls, "method_mapping", None)
     if not callable(cls) or not isinstance(mapping, dict):
-        raise ConfigurationError(
+        raise RoutingError(
             f"the class of {place} is {cls!r}, without a method_mapping; derive it from offload.consumers.BaseConsumer"
         )
     if imports and hasattr(cls, "_offload_check"):
@@ -257,11 +301,13 @@ def _stage(filters: dict[str, str], place: str) -> _Stage:
             compiled = re.compile(pattern.decode() if isinstance(pattern, bytes) else pattern)
             # Values are matched as text, and nobody should hear only from his first client that this cannot be.
             compiled.match("")
-            stage.append((key, compiled))
         except (re.error, TypeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"{place} filters {key} by {pattern!r}, not a regular expression: {error}"
-            ) from error
+            raise RoutingError(f"{place} filters {key} by {pattern!r}, not a regular expression: {error}") from error
+        if compiled.groups > len(compiled.groupindex):
+            raise RoutingError(
+                f"{place} filters {key} by {pattern!r}, which has a group without a name; write (?P<name>...)"
+            )
+        stage.append((key, compiled))
     return tuple(stage)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from offload.exceptions import ConfigurationError
@@ -39,6 +39,33 @@ def check_plain(consumer: Any, what: str, may_yield: bool = False) -> None:
     else:
         return
     raise ConfigurationError(f"{what} is {kind}, which does nothing when it is called; write it with plain def")
+
+
+def check_arguments(consumer: Any, what: str, leading: int, groups: Iterable[str]) -> None:
+    """Refuse what cannot be called with the named groups of its routing's filters.
+
+    Args:
+        consumer: a callable. Somebody else's decorator may take, or give, whatever it likes.
+        what: it is, for people.
+        leading: how many positional arguments there are before the groups.
+        groups: their names.
+
+    Raises:
+        ConfigurationError: it takes others.
+    """
+    function = inspect.unwrap(consumer, stop=lambda wrapper: not _is_transparent(wrapper))
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):
+        return  # compiled, and does not tell
+    names = list(groups)
+    # A class method has its first one already.
+    leading -= inspect.ismethod(consumer)
+    try:
+        signature.bind(*[None] * leading, **dict.fromkeys(names))
+    except TypeError as error:
+        given = f"the named groups {', '.join(names)} of its filters" if names else "no named groups of its filters"
+        raise ConfigurationError(f"{what} does not take {given}: {error}") from None
 
 
 def _is_transparent(wrapper: Any) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from offload.consumers.routing import is_routing
 from offload.exceptions import ConfigurationError
 
 DEFAULT_CALLABLE = "application"
@@ -70,7 +72,24 @@ def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleTyp
             raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
     if not callable(target):
         raise ConfigurationError(f"{module_name}:{name} is a {type(target).__name__}, not a WSGI callable")
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__):
+        raise ConfigurationError(f"{module_name}:{name} is an ASGI application; {_wsgi_hint(module_name)}")
     return module, target
+
+
+def check_routing_name(module: ModuleType) -> None:
+    """Find a module's routing that has another name than ``channel_routing``, which alone is looked for.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    named = [name for name, value in vars(module).items() if is_routing(value)]
+    near = difflib.get_close_matches("channel_routing", named, 1, 0.0)
+    if near:
+        raise ConfigurationError(
+            f"module {module.__name__!r} has routes in {near[0]!r}, and no 'channel_routing'; name it that, "
+            f"or run with --routing {module.__name__}:{near[0]}"
+        )
 
 
 def websockets_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -78,6 +97,14 @@ def websockets_only(environ: dict[str, Any], start_response: Callable[..., Any])
     body = b"this server has WebSockets only\n"
     start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def _wsgi_hint(module_name: str) -> str:
+    package, _, last = module_name.rpartition(".")
+    beside = f"{package}.wsgi" if package else "wsgi"
+    if last == "asgi" and importlib.util.find_spec(beside) is not None:
+        return f"offload serves WSGI: did you mean {beside}?"
+    return "offload serves WSGI: name a callable application(environ, start_response)"
 
 
 def _callables(target: Any) -> list[str]:

@@ -19,6 +19,7 @@ from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, parent, streams
+from offload.server.application import check_routing_name
 from offload.server.control import Control
 from offload.settings import DEFAULT_LAYER, Settings
 
@@ -101,6 +102,8 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         configuration.configure(routing=settings.layer.routing.replace(":", "."))
     elif configuration.router_source() is None and hasattr(module, "channel_routing"):
         configuration.configure(routing=f"{module.__name__}.channel_routing")
+    elif configuration.router_source() is None:
+        check_routing_name(module)
     for alias in configuration.aliases():
         # The default layer of an application that never speaks of layers is left alone until it is used.
         if asked_for or alias in spoken_of or configuration.router_source(alias) is not None:

@@ -289,7 +289,8 @@ def _names_of_routes() -> Router:
         ConfigurationError: no WebSocket is routed, or the layer reaches no worker.
     """
     router = Router(configuration.router_source() or [], imports=False)
-    if not set(router.channels) & set(WEBSOCKET_CHANNELS):
+    router.check()
+    if not router.channels & set(WEBSOCKET_CHANNELS):
         raise ConfigurationError(
             "--dispatch layer needs routes of WebSockets; name them with --routing MODULE:NAME, "
             "or as channel_routing in the module of APP"

@@ -47,13 +47,13 @@ TRIES_KEY = "__tries__"
 """Travels with a message that was put back, and tells how often; consumers do not see it."""
 
 
-def wanted_channels(routed: list[str], only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:
+def wanted_channels(routed: set[str], only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:
     """The channels to serve: those with a consumer, that match a glob of `only` (if any), and none of `exclude`.
 
     Raises:
         ConfigurationError: none is left.
     """
-    named = [channel for channel in routed if channel not in WEBSOCKET_CHANNELS]
+    named = sorted(routed.difference(WEBSOCKET_CHANNELS))
     if len(named) < len(routed):
         # A handshake has an answer, and a session its end, also where no consumer is routed for them.
         named += WEBSOCKET_CHANNELS
@@ -118,6 +118,8 @@ class WorkerProcess:
             gevent.spawn(self._take) for _ in range(min(self.settings.worker.takers, self.settings.process.pool_size))
         ]
         announcer = gevent.spawn(self._announce)
+        for hook in configuration.worker_hooks():
+            hook()
         log.info("serving %s", ", ".join(self._channels))
         self.control.tell(ready=True)
         self._stopped.wait()

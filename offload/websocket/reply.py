@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from offload.interfaces import DECIDES_KEY, Content
+from offload.consumers.reply_check import check_reply
+from offload.interfaces import Content
 from offload.protocol.http.response_head import field_lines
 from offload.protocol.websocket.connection import (
     BINARY,
@@ -11,13 +12,9 @@ from offload.protocol.websocket.connection import (
     binary_frame,
     data_frame,
     deflated_frame,
-    may_be_sent,
     text_frame,
 )
 from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
-
-_OF_HANDSHAKE = frozenset(("headers", "status", "content"))
-_KEYS = frozenset(("text", "bytes", "close", "accept", "subprotocol", DECIDES_KEY)) | _OF_HANDSHAKE
 
 
 class Reply:
@@ -105,47 +102,16 @@ def prepare(content: Content) -> bytes | Reply:
             return text_frame(text)
         if type(data) is bytes and len(data) < SMALLEST_BYTES:
             return binary_frame(data)
-    unknown = content.keys() - _KEYS
-    if unknown or not content:
-        raise ValueError(
-            f"a reply has the keys text, bytes, close, accept and subprotocol; this one has {sorted(content) or 'none'}"
-        )
-    if text is not None and not isinstance(text, str):
-        raise TypeError(f"a reply's text is a {type(text).__name__}, not a str; encode it, for instance as JSON")
-    if data is not None and not isinstance(data, bytes):
-        raise TypeError(f"a reply's bytes are a {type(data).__name__}, not bytes")
-    accept = content.get("accept")
+    check_reply(content)
+    accept, close = content.get("accept"), content.get("close")
     reply = Reply(
         None if text is None else text.encode(),
         data,
         None if accept is None else bool(accept),
         content.get("subprotocol"),
-        _close_code(content.get("close")),
+        None if close is None or close is False else NORMAL if close is True else close,
     )
-    if not _OF_HANDSHAKE.isdisjoint(content):
-        _read_handshake(reply, content)
+    reply.status, reply.body = content.get("status"), content.get("content")
+    if headers := content.get("headers"):
+        reply.fields = field_lines(headers)
     return reply
-
-
-def _read_handshake(reply: Reply, content: Content) -> None:
-    """What is said of the answer: ``headers`` at any time before, ``status`` and ``content`` with a refusal."""
-    status, body = content.get("status"), content.get("content")
-    if status is not None or body is not None:
-        if reply.accept is not False:
-            raise ValueError('a reply\'s status and content refuse a handshake; say {"accept": False}, too')
-        if status is not None and not (type(status) is int and 200 <= status <= 599):
-            raise ValueError(f"a refused handshake's status is {status!r}; it is a number from 200 to 599")
-        if body is not None and not isinstance(body, bytes):
-            raise TypeError(f"a refused handshake's content is a {type(body).__name__}, not bytes")
-    reply.fields = field_lines(content.get("headers") or ())
-    reply.status, reply.body = status, body
-
-
-def _close_code(close: object) -> int | None:
-    if close is None or close is False:
-        return None
-    if close is True:
-        return NORMAL
-    if not isinstance(close, int) or not may_be_sent(close):
-        raise ValueError(f"a reply's close is {close!r}; it is True, or a code such as 1000 or 3000 to 4999")
-    return close

@@ -427,7 +427,7 @@ def test_a_routing_by_names_imports_no_consumer() -> None:
     assert router.accepts_websocket({"path": "/a"})
     assert router.accepts_websocket({"path": "/b"})
     assert not router.accepts_websocket({"path": "/c"})
-    found = router.match("jobs", {})
+    found = router.find("jobs", {})
     assert found is not None
     with pytest.raises(OffloadError, match=r"'nowhere\.job' is not imported here; it runs in workers"):
         found[0](None)

@@ -47,43 +47,43 @@ inner_routing = [
 
 def test_the_first_match_wins() -> None:
     router = Router([route("jobs", first), route("jobs", second)])
-    assert router.match("jobs", {}) == (first, {})
+    assert router.find("jobs", {}) == (first, {})
 
 
 def test_named_groups_become_keyword_arguments() -> None:
     router = Router([route("websocket.receive", first, path=r"^/chat/(?P<room>\w+)/$")])
-    assert router.match("websocket.receive", receive("/chat/lobby/")) == (first, {"room": "lobby"})
-    assert router.match("websocket.receive", receive("/chat/")) is None
+    assert router.find("websocket.receive", receive("/chat/lobby/")) == (first, {"room": "lobby"})
+    assert router.find("websocket.receive", receive("/chat/")) is None
 
 
 def test_a_filter_matches_from_the_beginning_as_re_match_does() -> None:
     router = Router([route("websocket.receive", first, path="/chat")])
-    assert router.match("websocket.receive", receive("/chat/anything")) is not None
-    assert router.match("websocket.receive", receive("/a/chat")) is None
+    assert router.find("websocket.receive", receive("/chat/anything")) is not None
+    assert router.find("websocket.receive", receive("/a/chat")) is None
 
 
 def test_all_filters_must_match_and_a_missing_value_does_not() -> None:
     router = Router([route("jobs", first, kind="^resize$", size=r"^(?P<size>\d+)$")])
-    assert router.match("jobs", {"kind": "resize", "size": 40}) == (first, {"size": "40"})
-    assert router.match("jobs", {"kind": "resize"}) is None
-    assert router.match("jobs", {"kind": "crop", "size": 40}) is None
+    assert router.find("jobs", {"kind": "resize", "size": 40}) == (first, {"size": "40"})
+    assert router.find("jobs", {"kind": "resize"}) is None
+    assert router.find("jobs", {"kind": "crop", "size": 40}) is None
 
 
 def test_bytes_are_matched_as_text() -> None:
     router = Router([route("websocket.connect", first, query_string=r"^token=(?P<token>\w+)")])
-    assert router.match("websocket.connect", {"query_string": b"token=abc"}) == (first, {"token": "abc"})
+    assert router.find("websocket.connect", {"query_string": b"token=abc"}) == (first, {"token": "abc"})
 
 
 def test_patterns_may_be_bytes() -> None:
     router = Router([route("websocket.connect", first, path=b"^/b"), route("websocket.connect", second)])  # type: ignore[arg-type]
-    assert router.match("websocket.connect", {"path": "/bytes"}) == (first, {})
-    assert router.match("websocket.connect", {"path": "/text"}) == (second, {})
+    assert router.find("websocket.connect", {"path": "/bytes"}) == (first, {})
+    assert router.find("websocket.connect", {"path": "/text"}) == (second, {})
 
 
 def test_one_route_may_have_several_channels() -> None:
     router = Router([route(["jobs", "websocket.connect"], first), route("other", second)])
-    assert router.channels == ["jobs", "websocket.connect", "other"]
-    assert router.match("jobs", {}) == router.match("websocket.connect", {}) == (first, {})
+    assert router.channels == {"jobs", "websocket.connect", "other"}
+    assert router.find("jobs", {}) == router.find("websocket.connect", {}) == (first, {})
 
 
 def test_class_with_other_attributes_keeps_its_name() -> None:
@@ -110,37 +110,37 @@ def test_methods_of_a_project_may_have_any_name() -> None:
             raise AssertionError("it was called")
 
     router = Router([route_class(Live), route_class(Other)])
-    assert router.match("jobs", {}) == (Other, {})
-    assert router.match("websocket.receive", receive("/")) == (Live, {})
+    assert router.find("jobs", {}) == (Other, {})
+    assert router.find("websocket.receive", receive("/")) == (Live, {})
 
 
 def test_include_strips_what_it_matched() -> None:
     router = Router([include(inner_routing, path=r"^/blog/(?P<lang>\w\w)")])
-    assert router.match("websocket.receive", receive("/blog/en/hello/")) == (first, {"lang": "en", "slug": "hello"})
-    assert router.match("websocket.receive", receive("/blog/en/")) == (second, {"lang": "en"})
-    assert router.match("websocket.receive", receive("/hello/")) is None
+    assert router.find("websocket.receive", receive("/blog/en/hello/")) == (first, {"lang": "en", "slug": "hello"})
+    assert router.find("websocket.receive", receive("/blog/en/")) == (second, {"lang": "en"})
+    assert router.find("websocket.receive", receive("/hello/")) is None
 
 
 def test_includes_nest_and_may_be_dotted_paths() -> None:
     middle = [include(f"{__name__}.inner_routing", path=r"^/b")]
     router = Router([include(middle, path=r"^/a")])
-    assert router.match("websocket.receive", receive("/a/b/c/")) == (first, {"slug": "c"})
+    assert router.find("websocket.receive", receive("/a/b/c/")) == (first, {"slug": "c"})
 
 
 def test_lists_inside_lists_and_dicts_are_routings_too() -> None:
-    assert Router([[route("jobs", first)]]).match("jobs", {}) == (first, {})
-    assert Router({"jobs": first}).match("jobs", {}) == (first, {})  # type: ignore[arg-type]
+    assert Router([[route("jobs", first)]]).find("jobs", {}) == (first, {})
+    assert Router({"jobs": first}).find("jobs", {}) == (first, {})  # type: ignore[arg-type]
 
 
 def test_a_consumer_may_be_a_dotted_path() -> None:
     router = Router([route("jobs", f"{__name__}.first")])
-    assert router.match("jobs", {}) == (first, {})
+    assert router.find("jobs", {}) == (first, {})
 
 
 def test_a_class_takes_all_channels_of_its_mapping() -> None:
     router = Router([route_class(WebsocketConsumer, path="^/c")])
     assert sorted(router.channels) == ["websocket.connect", "websocket.disconnect", "websocket.receive"]
-    assert router.match("websocket.connect", receive("/c")) == (WebsocketConsumer, {})
+    assert router.find("websocket.connect", receive("/c")) == (WebsocketConsumer, {})
 
 
 def test_a_handshake_is_routed_when_any_websocket_consumer_wants_its_path() -> None:

@@ -42,7 +42,7 @@ channel_routing = [
     route("websocket.connect", "consumers.count_up", path="^/count$"),
     route("websocket.receive", "consumers.count_up", path="^/count$"),
     route("websocket.receive", "consumers.tell_latency", path="^/latency$"),
-    route("websocket.disconnect", "consumers.gone", path="^/(decide/|number|wait|long|later|count|latency)"),
+    route("websocket.disconnect", "consumers.gone", path="^/(?:decide/|number|wait|long|later|count|latency)"),
     route("jobs", "consumers.job"),
 ]
 """

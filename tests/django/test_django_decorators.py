@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from django.contrib import auth
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import connection
@@ -30,6 +34,7 @@ from django_offload.decorators import (
 )
 from offload import DenyConnection, route, route_class
 from offload.consumers import WebsocketConsumer, configuration
+from offload.consumers.sessions import session_for_reply_channel
 from offload.exceptions import ConfigurationError
 
 CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
@@ -548,3 +553,44 @@ def test_consumer_classes_say_what_their_users_need_without_django_offload(attri
     assert str(caught.value) == (
         f"{attribute} = True needs Django's sessions and users; add 'django_offload' to INSTALLED_APPS"
     )
+
+
+# Channel sessions as Django's
+
+
+def test_login_and_logout_work_with_a_channel_session(user: User) -> None:
+    seen = []
+
+    @channel_session_user
+    def consumer(message: Any) -> None:
+        request: Any = SimpleNamespace(session=message.channel_session, META={})
+        if message["path"] == "/in":
+            message.channel_session["kept"] = 1
+            auth.login(request, user)
+        elif message["path"] == "/out":
+            auth.logout(request)
+        seen.append((message.user.username, dict(message.channel_session)))
+
+    client = client_of(consumer).connect()
+    for path in ("/in", "/", "/out", "/"):
+        client.consumers.receive({"reply_channel": client.name, "path": path, "text": "", "order": 1})
+
+    logged_in = {"kept": 1, "_auth_user_id": str(user.pk), **dict.fromkeys(decorators.LOGIN_KEYS[1:], ANY)}
+    assert seen == [("", {}), ("ada", logged_in), ("ada", logged_in), ("", {}), ("", {})]
+
+
+class Consumers:
+    @channel_session_user_from_http
+    def method(self, message: Any) -> None:
+        message.channel_session["seen"] = message.user.username
+
+    @login_required
+    def guarded(self, message: Any) -> None:
+        raise AssertionError("it is for users")
+
+
+def test_decorators_work_on_methods(user: User) -> None:
+    client = client_of(Consumers().method, cookie=cookie(log_in(user))).connect()
+    assert session_for_reply_channel(client.name)["seen"] == "ada"
+    with pytest.raises(DenyConnection):
+        client_of(functools.partial(Consumers.guarded, Consumers())).connect()

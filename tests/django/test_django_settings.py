@@ -65,14 +65,14 @@ def test_routing_is_a_dotted_path_or_a_list() -> None:
     }
 
     with override_settings(CHANNEL_LAYERS=layers):
-        assert router_for().channels == ["websocket.receive"]
-        assert router_for("images").channels == ["images.resize"]
-        assert router_for("silent").channels == []
+        assert router_for().channels == {"websocket.receive"}
+        assert router_for("images").channels == {"images.resize"}
+        assert router_for("silent").channels == set()
 
 
 def test_default_routing_lies_beside_the_root_urls() -> None:
     with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": MEMORY}}):
-        assert router_for().channels == ["websocket.receive"]
+        assert router_for().channels == {"websocket.receive"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_without_channel_layers_the_default_is_ipc_with_the_routing_beside_the_u
     with override_settings(CHANNEL_LAYERS=layers):
         assert conf.entries() == {"default": {"URL": "ipc:"}}
         assert conf.problems() == {}
-        assert router_for().channels == ["websocket.receive"]
+        assert router_for().channels == {"websocket.receive"}
 
 
 @pytest.mark.parametrize(

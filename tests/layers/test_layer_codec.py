@@ -114,9 +114,9 @@ def test_codec_turns_subclasses_into_the_plain_type():
         ([1], "content is a list, not a dict"),
         ({1: 2}, "content has the key 1 of type int; keys must be str"),
         (
-            {"a": [{"b": (1,)}]},
-            "content['a'][0]['b'] is a tuple, but messages carry None, bool, int, float, str, bytes, list and dict"
-            " only; pass a list",
+            {"a": [{"b": ({1},)}]},
+            "content['a'][0]['b'][0] is a set, but messages carry None, bool, int, float, str, bytes, list and dict"
+            " only",
         ),
         (
             {"a": collections.deque()},

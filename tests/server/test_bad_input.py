@@ -46,7 +46,17 @@ def project(tmp_path: Path) -> Path:
         "bad_name = [route('bad name!!', hello)]\n"
         "from offload import include\n"
         "itself = [include('shop.itself')]\n"
+        "bad_key = [route('websocket.connect', hello, pth='^/$')]\n"
         "no_module = [route('websocket.receive', 'shopp.hello')]\n"
+    )
+    (tmp_path / "chat").mkdir()
+    for name, kind in (("asgi", "async def"), ("wsgi", "def")):
+        (tmp_path / "chat" / f"{name}.py").write_text(f"{kind} application(*args): ...\n")
+    (tmp_path / "nearly.py").write_text(
+        "from offload import route\n"
+        "def application(environ, start_response): ...\n"
+        "def hello(message): ...\n"
+        "channels_routing = [route('websocket.connect', hello)]\n"
     )
     (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
     (tmp_path / "failing.py").write_text("def application(e, s): ...\nraise RuntimeError('no database')\n")
@@ -137,6 +147,22 @@ def project(tmp_path: Path) -> Path:
             ["shop", "--routing", "shop:bad_consumer"],
             "the consumer of shop.bad_consumer[0] is 'shop.helo', but module 'shop' has no 'helo'; did "
             "you mean 'hello'?",
+            3,
+        ),
+        (
+            ["shop", "--routing", "shop:bad_key"],
+            "shop.bad_key[0] filters by 'pth', which no message on 'websocket.connect' carries; did you mean 'path'?",
+            3,
+        ),
+        (
+            ["chat.asgi"],
+            "chat.asgi:application is an ASGI application; offload serves WSGI: did you mean chat.wsgi?",
+            3,
+        ),
+        (
+            ["nearly"],
+            "module 'nearly' has routes in 'channels_routing', and no 'channel_routing'; name it that, or run with "
+            "--routing nearly:channels_routing",
             3,
         ),
         (

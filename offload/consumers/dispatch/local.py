@@ -16,7 +16,7 @@ from offload.consumers.channel import Channel
 from offload.consumers.message import Message
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
 from offload.consumers.synchronous import check_result, name_of
-from offload.exceptions import ConsumeLater, DenyConnection, OffloadError
+from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Content, Layer
 
 log = logging.getLogger("offload.consumer")
@@ -63,11 +63,11 @@ class Dispatch:
 
     def consumer_of(self, channel: str, content: Content) -> Bound | None:
         """The consumer for a message of a named channel, with its keyword arguments; None when no filters match."""
-        return self.router.match(channel, content)
+        return self.router.find(channel, content)
 
     def connect_consumer(self, content: Content) -> Bound | None:
         """The consumer for a handshake, in what every handshake passes through; None where there is neither."""
-        found = self.router.match(CONNECT, content)
+        found = self.router.find(CONNECT, content)
         if self._handshake is None:
             return found
         consumer, arguments = found or (_accept, {})
@@ -83,17 +83,13 @@ class Dispatch:
             found: from `consumer_of`.
             channel, content: the message; its ``reply_channel``, where it has one, becomes ``message.reply_channel``.
         """
-        reply = content.get("reply_channel")
-        reply_channel = Channel(reply, channel_layer=self.layer) if isinstance(reply, str) else None
-        self.run(*found, Message(content, channel, self.layer, reply_channel))
+        self.run(*found, Message(content, channel, self.layer))
 
     def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
         """Call one consumer between the hooks. What it raises comes through; what a hook raises is logged."""
         _call(self._started)
         try:
-            result = consumer(message, **arguments)
-            if result is not None:
-                check_result(consumer, result)
+            _consume(consumer, arguments, message)
         finally:
             _call(self._finished)
 
@@ -163,7 +159,7 @@ class BoundConsumers:
         dispatch = self._dispatch
         found = self._receive
         if found is None:
-            found = dispatch.router.match(RECEIVE, content)
+            found = dispatch.router.find(RECEIVE, content)
             if found is None:
                 log.debug("no receive consumer for a message at %s; dropped", content["path"])
                 return
@@ -176,9 +172,7 @@ class BoundConsumers:
             if dispatch._started or dispatch._finished:
                 dispatch.run(consumer, arguments, message)
             else:
-                result = consumer(message, **arguments)
-                if result is not None:
-                    check_result(consumer, result)
+                _consume(consumer, arguments, message)
         except ConsumeLater:
             self._guard(found, message, tried=1)
         except Exception:
@@ -187,7 +181,7 @@ class BoundConsumers:
     def disconnect(self, content: Content) -> None:
         """Run the disconnect consumer, then drop the connection's session."""
         try:
-            found = self._dispatch.router.match(DISCONNECT, content)
+            found = self._dispatch.router.find(DISCONNECT, content)
             if found is not None:
                 self._guard(found, self._message(content, DISCONNECT))
         finally:
@@ -224,6 +218,15 @@ class BoundConsumers:
 
 def _accept(message: Message) -> None:
     """The connect consumer of a path that has none: returning accepts."""
+
+
+def _consume(consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
+    try:
+        result = consumer(message, **arguments)
+        if result is not None:
+            check_result(consumer, result)
+    except ChannelSocketException as error:
+        error.run(message)
 
 
 def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:

@@ -13,7 +13,7 @@ first byte                 the message is
 
 A content is a dict of str keys to None, bool, int (of any size), float, str, bytes, list and dict, nested at most
 `MAX_DEPTH` deep. Subclasses of these (Django's ``SafeString``, an ``IntEnum``, an ``OrderedDict``) are accepted and
-arrive as the plain type. A tuple is refused: it would arrive as a list; so are ``bytearray`` and ``memoryview``.
+arrive as the plain type; a tuple arrives as a list. ``bytearray`` and ``memoryview`` are refused.
 """
 
 from __future__ import annotations
@@ -193,14 +193,14 @@ def _check_value(value: object, path: Path, depth: int) -> int:
         return len(value) if isinstance(value, (str, bytes)) else 0
     if isinstance(value, dict):
         return _check_dict(value, path, depth + 1)
-    if isinstance(value, list):
+    # An extension type of msgpack's own is a tuple, too, and would come back as what the sender chose.
+    if isinstance(value, (list, tuple)) and not isinstance(value, msgpack.ExtType):
         if depth >= MAX_DEPTH:
             raise TypeError(f"content is nested more than {MAX_DEPTH} levels deep")
         return sum(_check_value(item, (*path, index), depth + 1) for index, item in enumerate(value))
-    remedy = "; pass a list" if isinstance(value, tuple) else ""
     raise TypeError(
         f"{_at(path)} is a {_type_name(value)}, but messages carry None, bool, int, float, str, bytes, list"
-        f" and dict only{remedy}"
+        " and dict only"
     )
 
 
@@ -222,7 +222,7 @@ def _copy(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {_copy(key): _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_copy(item) for item in value]
     # The value itself, whatever a subclass shows it as.
     if isinstance(value, str):
