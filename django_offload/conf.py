@@ -31,8 +31,11 @@ from offload.exceptions import ConfigurationError
 from offload.interfaces import Layer
 from offload.layers.addresses.schemes import shown_value
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.memory import MemoryLayer
 
-KEYS = ("BACKEND", "CONFIG", "ROUTING", "URL")
+KEYS = ("BACKEND", "CONFIG", "ROUTING", "TEST_CONFIG", "URL")
+_UNREAD = 100_000
+"""Messages that a client of a test may leave unread."""
 BACKENDS = ("offload.layers.ipc.IPCLayer", "offload.layers.redis.RedisLayer", "offload.layers.memory.MemoryLayer")
 
 
@@ -114,12 +117,25 @@ def _value_problem(where: str, entry: Mapping[str, Any]) -> str | None:
             return f"{where} has the URL {found}; write an address such as 'redis://127.0.0.1:6379/0'"
     elif problem := _backend_problem(where, entry):
         return problem
+    if problem := _test_problem(where, entry):
+        return problem
     routing = entry.get("ROUTING")
     if routing is not None and not isinstance(routing, (str, list, tuple)):
         return (
             f"{where} has the ROUTING {shown_value(routing)}; "
             'write the dotted path "project.routing.channel_routing", or a list'
         )
+    return None
+
+
+def _test_problem(where: str, entry: Mapping[str, Any]) -> str | None:
+    test = entry.get("TEST_CONFIG")
+    if test is None:
+        return None
+    if not isinstance(test, dict) or not all(isinstance(key, str) for key in test):
+        return f"{where} has the TEST_CONFIG {shown_value(test)}, not a dict of the backend's keyword arguments"
+    if "URL" not in test and "BACKEND" not in entry:
+        return f'{where} has a TEST_CONFIG without a URL and no BACKEND; write {{"URL": "redis://127.0.0.1:6379/9"}}'
     return None
 
 
@@ -135,8 +151,21 @@ def _backend_problem(where: str, entry: Mapping[str, Any]) -> str | None:
     return None
 
 
-def build_layer(alias: str) -> Layer:
+def is_testing() -> bool:
+    """Whether Django's test environment is set up, by its test runner or by pytest-django."""
+    # Not imported for this: who tests has imported it.
+    utils = sys.modules.get("django.test.utils")
+    return hasattr(getattr(utils, "_TestState", None), "saved_data")
+
+
+def build_layer(alias: str, for_tests: bool = False) -> Layer:
     """The layer of an alias, as the settings say when it is first needed.
+
+    In tests it is in memory, whatever is configured: no test may reach clients. ``TEST_CONFIG`` says otherwise.
+
+    Args:
+        alias: of ``CHANNEL_LAYERS``.
+        for_tests: whether it is for tests though Django does not know that it tests.
 
     Raises:
         ConfigurationError: one sentence with the value, what is wrong with it, and the remedy.
@@ -144,6 +173,10 @@ def build_layer(alias: str) -> Layer:
     if problem := problems().get(alias):
         raise ConfigurationError(problem)
     entry = entries()[alias]
+    if for_tests or is_testing():
+        if "TEST_CONFIG" not in entry:
+            return _memory_layer(entry.get("CONFIG", {}))
+        entry = _test_entry(entry)
     if "URL" in entry:
         return layer_from_url(_at_project(entry["URL"]))
     where = f"CHANNEL_LAYERS[{alias!r}]"
@@ -162,6 +195,22 @@ def build_layer(alias: str) -> Layer:
     except TypeError as error:
         raise ConfigurationError(f"the CONFIG of {where} does not fit {entry['BACKEND']!r}: {error}") from None
     return cast("Layer", backend(**config))
+
+
+def _test_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of ``CHANNEL_LAYERS`` as tests have it: another ``URL``, or other arguments of its backend."""
+    test: Mapping[str, Any] = entry["TEST_CONFIG"]
+    if "URL" in test:
+        return {"URL": test["URL"]}
+    return {"BACKEND": entry.get("BACKEND"), "CONFIG": test}
+
+
+def _memory_layer(config: Mapping[str, Any]) -> Layer:
+    """A layer in memory, with the limits of the configured one."""
+    limits = {name: config[name] for name in ("capacity", "expiry", "group_expiry", "max_size") if name in config}
+    # Nobody reads ahead of a test client.
+    capacities = {"websocket.send.*": _UNREAD, **config.get("channel_capacity", {})}
+    return MemoryLayer(channel_capacity=capacities, **limits)
 
 
 def project_socket() -> str | None:

@@ -43,12 +43,14 @@ class HandshakeRequest(WSGIRequest):
     Attributes:
         message: the connect message.
         error: what the consumer raised, to be raised again behind the middleware.
+        result: what it returned.
     """
 
     def __init__(self, message: Message) -> None:
         super().__init__(environ_of(message.content))
         self.message = message
         self.error: BaseException | None = None
+        self.result: Any = None
 
 
 def through_middleware(consumer: Consumer) -> Consumer:
@@ -56,7 +58,7 @@ def through_middleware(consumer: Consumer) -> Consumer:
 
     def view(request: HandshakeRequest, **arguments: Any) -> HttpResponse:
         try:
-            consumer(request.message, **arguments)
+            request.result = consumer(request.message, **arguments)
         except _DJANGO_ANSWERS:
             raise
         except Exception as error:  # noqa: BLE001 -- raised again, behind the middleware
@@ -70,8 +72,8 @@ def through_middleware(consumer: Consumer) -> Consumer:
         view.login_required = consumer.login_required  # type: ignore[attr-defined]
 
     @functools.wraps(consumer, updated=())
-    def connect(message: Message, **arguments: Any) -> None:
-        _handler().serve(message, view, arguments)
+    def connect(message: Message, **arguments: Any) -> Any:
+        return _handler().serve(message, view, arguments)
 
     return connect
 
@@ -84,8 +86,8 @@ class _Handler(BaseHandler):
         self.load_middleware()
         self._session = _session_middleware()
 
-    def serve(self, message: Message, view: Consumer, arguments: dict[str, Any]) -> None:
-        """Let one handshake through the middleware, and say what comes of it."""
+    def serve(self, message: Message, view: Consumer, arguments: dict[str, Any]) -> Any:
+        """Let one handshake through the middleware, and say what comes of it. Returns what the consumer does."""
         reply_channel = message.reply_channel
         assert reply_channel is not None
         request = HandshakeRequest(message)
@@ -126,6 +128,7 @@ class _Handler(BaseHandler):
         finally:
             if response.streaming:
                 response.close()
+        return request.result
 
     def resolve_request(self, request: Any) -> ResolverMatch:
         """The consumer, whatever the urlconf has at its path."""

@@ -107,7 +107,7 @@ WRONG = [
     ),
     (
         {"default": {"BACKEND": MEMORY, "TIMEOUT": 3}},
-        "CHANNEL_LAYERS['default'] has the unknown key 'TIMEOUT'; known are BACKEND, CONFIG, ROUTING, URL",
+        "CHANNEL_LAYERS['default'] has the unknown key 'TIMEOUT'; known are BACKEND, CONFIG, ROUTING, TEST_CONFIG, URL",
     ),
     (
         {"default": {"ROUTING": "testsite.routing.channel_routing"}},

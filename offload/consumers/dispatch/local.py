@@ -85,16 +85,19 @@ class Dispatch:
         """
         self.run(*found, Message(content, channel, self.layer))
 
-    def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
-        """Call one consumer between the hooks. What it raises comes through; what a hook raises is logged."""
+    def run(self, consumer: Consumer, arguments: dict[str, Any], message: Message) -> Any:
+        """Call one consumer between the hooks, and return what it does.
+
+        What it raises comes through; what a hook raises is logged.
+        """
         _call(self._started)
         try:
-            _consume(consumer, arguments, message)
+            return _consume(consumer, arguments, message)
         finally:
             _call(self._finished)
 
-    def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message, tried: int = 0) -> None:
-        """Call one consumer, again while it raises `ConsumeLater`; what it raises otherwise, or at last, comes through.
+    def run_patiently(self, consumer: Consumer, arguments: dict[str, Any], message: Message, tried: int = 0) -> Any:
+        """As `run`, again while the consumer raises `ConsumeLater`.
 
         Args:
             consumer, arguments, message: what to call.
@@ -107,8 +110,7 @@ class Dispatch:
                 message = message.copy()
             tried += 1
             try:
-                self.run(consumer, arguments, message)
-                return
+                return self.run(consumer, arguments, message)
             except ConsumeLater:
                 log.debug("%s asked for %r later", name_of(consumer), message)
         log.error("%s asked %d times for %r later; it is dropped", name_of(consumer), LATER_TRIES, message)
@@ -146,7 +148,7 @@ class BoundConsumers:
         found = self._dispatch.connect_consumer(content)
         if found is not None:
             try:
-                self._dispatch.run_patiently(*found, self._message(content, CONNECT))
+                self._dispatch.run_patiently(*found, self.message(content, CONNECT))
             except (DenyConnection, ConsumeLater):
                 # A decision, and what has been logged after the last try.
                 raise
@@ -183,7 +185,7 @@ class BoundConsumers:
         try:
             found = self._dispatch.router.find(DISCONNECT, content)
             if found is not None:
-                self._guard(found, self._message(content, DISCONNECT))
+                self._guard(found, self.message(content, DISCONNECT))
         finally:
             # Also when the consumer raised what is no Exception.
             self.end()
@@ -196,7 +198,8 @@ class BoundConsumers:
             except OffloadError as error:
                 log.warning("the session of %s stays until it expires: %s", self.reply_channel, error)
 
-    def _message(self, content: Content, channel: str) -> Message:
+    def message(self, content: Content, channel: str) -> Message:
+        """A message of this connection, as its consumers get it."""
         message = Message(content, channel, self._dispatch.layer, self.reply_channel)
         message._connection = self
         return message
@@ -220,13 +223,14 @@ def _accept(message: Message) -> None:
     """The connect consumer of a path that has none: returning accepts."""
 
 
-def _consume(consumer: Consumer, arguments: dict[str, Any], message: Message) -> None:
+def _consume(consumer: Consumer, arguments: dict[str, Any], message: Message) -> Any:
     try:
         result = consumer(message, **arguments)
         if result is not None:
             check_result(consumer, result)
+        return result
     except ChannelSocketException as error:
-        error.run(message)
+        return error.run(message)
 
 
 def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
