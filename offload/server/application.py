@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import inspect
@@ -31,7 +32,7 @@ def load_module(spec: str) -> ModuleType:
         raise ConfigurationError(
             f"cannot import {module_name!r}: there is no module {error.name!r} in {os.getcwd()} or on the Python path"
             # One word may be meant as something else.
-            + ("" if {".", ":"} & set(spec) else "; the commands are worker, send and group-send")
+            + ("" if {".", ":"} & set(spec) else "; the commands are worker, send, group-send, check and settings")
         ) from error
     except (ValueError, TypeError) as error:
         if module_name and not module_name.startswith("."):
@@ -40,7 +41,7 @@ def load_module(spec: str) -> ModuleType:
 
 
 def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleType, Callable[..., Any]]:
-    """Import ``MODULE[:CALLABLE]``.
+    """Import ``MODULE[:CALLABLE]``; the callable may be a call that makes it, with literals as arguments.
 
     Args:
         spec: as the command line has it.
@@ -56,12 +57,7 @@ def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleTyp
     module_name, _, name = spec.partition(":")
     if may_be_routing and not name and not hasattr(module, DEFAULT_CALLABLE) and hasattr(module, "channel_routing"):
         return module, websockets_only
-    if name.endswith(")"):
-        raise ConfigurationError(
-            f"{spec!r} is a call, and offload calls nothing to get an application; "
-            f"write {DEFAULT_CALLABLE} = {name} in {module_name!r}, and name {module_name}:{DEFAULT_CALLABLE}"
-        )
-    name = name or DEFAULT_CALLABLE
+    name, call = _parted(spec, name or DEFAULT_CALLABLE)
     target: Any = module
     for part in name.split("."):
         try:
@@ -72,6 +68,8 @@ def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleTyp
             raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
     if not callable(target):
         raise ConfigurationError(f"{module_name}:{name} is a {type(target).__name__}, not a WSGI callable")
+    if call is not None:
+        target = _called(spec, target, call)
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__):
         raise ConfigurationError(f"{module_name}:{name} is an ASGI application; {_wsgi_hint(module_name)}")
     return module, target
@@ -90,6 +88,42 @@ def check_routing_name(module: ModuleType) -> None:
             f"module {module.__name__!r} has routes in {near[0]!r}, and no 'channel_routing'; name it that, "
             f"or run with --routing {module.__name__}:{near[0]}"
         )
+
+
+def _parted(spec: str, text: str) -> tuple[str, ast.Call | None]:
+    """The name in ``NAME``, ``NAME.NAME`` or ``NAME(LITERAL, KEY=LITERAL)``, and the call, if it is one."""
+    try:
+        expression = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        expression = None
+    call = expression if isinstance(expression, ast.Call) else None
+    named = expression if call is None else call.func
+    name = ast.unparse(named) if named is not None else ""
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigurationError(f"{spec!r} is not MODULE:NAME, or a call as in MODULE:NAME('text', key=1)")
+    return name, call
+
+
+def _called(spec: str, factory: Callable[..., Any], call: ast.Call) -> Callable[..., Any]:
+    """What a factory makes; the arguments are literals."""
+    try:
+        arguments = [ast.literal_eval(argument) for argument in call.args]
+        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError:
+        raise ConfigurationError(
+            f"{spec!r} is a call with arguments other than literals, such as 'text' or 1"
+        ) from None
+    try:
+        inspect.signature(factory).bind(*arguments, **keywords)
+    except TypeError as error:
+        raise ConfigurationError(f"{spec!r} cannot be called so: {error}") from None
+    except ValueError:
+        # Made in C, and tells nothing of itself; the call will.
+        pass
+    application = factory(*arguments, **keywords)
+    if not callable(application):
+        raise ConfigurationError(f"{spec!r} made a {type(application).__name__}, not a WSGI callable")
+    return application  # type: ignore[no-any-return]
 
 
 def websockets_only(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Protocol
 
@@ -75,7 +77,7 @@ def _boot_and_serve(process: Process, settings: Settings, control: Control) -> i
 
 
 def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:
-    """Layers and routing: what the application said, else what the command line said; connected where they are used.
+    """Layers and routing, as `declare_layers` has them; connected where they are used.
 
     Args:
         settings: the server's.
@@ -85,13 +87,36 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
     Raises:
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
+    for alias in declare_layers(settings, module, partial(_ask_for_hub, control)):
+        layer = configuration.layer_for(alias)
+        if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
+            log.warning(
+                "the layer %r is each process's own memory, so groups do not span the %d processes; use ipc:",
+                alias,
+                settings.process.workers,
+            )
+        _ask_for_hub(control, layer)
+        layer.check()
 
+
+def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer], None]) -> list[str]:
+    """Layers and routing: what the application said, else what the command line said. Connects to nothing.
+
+    Args:
+        settings: the server's.
+        module: the application's module, imported.
+        made: called with the default layer of the command line, when that is made.
+
+    Returns:
+        The aliases of the layers that are in use from the start: the default layer of an application that never
+        speaks of layers is left alone until it is used.
+    """
     addresses = list(settings.layer.urls) or [DEFAULT_LAYER]
 
     def default_layer() -> Layer:
         # What a WebSocket may receive, it may send on; with as much again for its path and keys.
         layer = layer_from_url(addresses, max(2 * settings.websocket.max_size, LayerSettings.max_size))
-        _ask_for_hub(layer, control)
+        made(layer)
         return layer
 
     asked_for = bool(settings.layer.urls)
@@ -104,21 +129,14 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         configuration.configure(routing=f"{module.__name__}.channel_routing")
     elif configuration.router_source() is None:
         check_routing_name(module)
-    for alias in configuration.aliases():
-        # The default layer of an application that never speaks of layers is left alone until it is used.
-        if asked_for or alias in spoken_of or configuration.router_source(alias) is not None:
-            layer = configuration.layer_for(alias)
-            if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
-                log.warning(
-                    "the layer %r is each process's own memory, so groups do not span the %d processes; use ipc:",
-                    alias,
-                    settings.process.workers,
-                )
-            _ask_for_hub(layer, control)
-            layer.check()
+    return [
+        alias
+        for alias in configuration.aliases()
+        if asked_for or alias in spoken_of or configuration.router_source(alias) is not None
+    ]
 
 
-def _ask_for_hub(layer: Layer, control: Control) -> None:
+def _ask_for_hub(control: Control, layer: Layer) -> None:
     if isinstance(layer, IPCLayer):
         control.tell(hub=layer.path)
         layer.expect_hub()

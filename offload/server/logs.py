@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from offload.exceptions import ConfigurationError
+from offload.settings import LogOptions
 
 FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
@@ -47,12 +48,13 @@ class _File(logging.FileHandler):
                 old.close()
 
 
-def set_up(level: str, file: str) -> None:
-    """Send offload's log to a file, or to stderr for ``-``.
+def set_up(options: LogOptions) -> None:
+    """Send offload's log to its file, or to stderr for ``-``.
 
     Raises:
         ConfigurationError: the file cannot be written.
     """
+    file = options.file
     handler: logging.Handler
     try:
         handler = logging.StreamHandler(sys.stderr) if file == "-" else _File(file)
@@ -60,7 +62,7 @@ def set_up(level: str, file: str) -> None:
         raise ConfigurationError(f"cannot write the log {file!r}: {error.strerror}") from error
     handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
     log = logging.getLogger("offload")
-    log.setLevel(level.upper())
+    log.setLevel(options.level.upper())
     log.handlers = [handler]
     log.propagate = False
 

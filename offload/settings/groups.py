@@ -149,6 +149,11 @@ class ProcessOptions(Group):
     )  # fmt: skip
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What `env` says."""
+        return {name: value for name, _, value in (pair.partition("=") for pair in self.env)}
+
+    @property
     def drain_seconds(self) -> float:
         """What `drain_timeout` comes to: who wants a short stop need not set both times."""
         if self.drain_timeout is not None:
@@ -432,7 +437,8 @@ class LogOptions(Group):
 
     level: str = choice(
         "info", "--log-level", "debug, info, warning, error or critical",
-        ("debug", "info", "warning", "error", "critical"), metavar="LEVEL", gunicorn="loglevel", commands=BOTH,
+        ("debug", "info", "warning", "error", "critical"), synonyms={"warn": "warning", "fatal": "critical"},
+        metavar="LEVEL", gunicorn="loglevel", commands=BOTH,
     )  # fmt: skip
     file: str = words(
         "-", "--error-logfile --log-file", "the log; - for stderr", metavar="FILE", gunicorn="errorlog", commands=BOTH

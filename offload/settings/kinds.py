@@ -149,7 +149,11 @@ class Items:
 
     def read(self, value: Any, where: str, default: Any) -> Any:
         """See `Kind`."""
-        parts = [os.fspath(part) for part in (value if isinstance(value, (list, tuple, set)) else [value])]
+        parts: list[str] = []
+        for part in value if isinstance(value, (list, tuple, set)) else [value]:
+            if not isinstance(part, (str, os.PathLike)):
+                raise ConfigurationError(f"{where} has {part!r}, which is not a text")
+            parts.append(os.fspath(part))
         pieces = tuple(parts)
         if self.commas:
             pieces = tuple(piece.strip() for part in parts for piece in part.split(",") if piece.strip())

@@ -45,6 +45,11 @@ class Option:
     field: str = ""
 
     @property
+    def flag(self) -> str:
+        """The flag that messages name."""
+        return next(flag for flag in self.flags if flag.startswith("--"))
+
+    @property
     def variable(self) -> str:
         """The environment's name for it."""
         return f"OFFLOAD_{self.name.upper()}"

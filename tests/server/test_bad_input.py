@@ -7,10 +7,19 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from offload.consumers import configuration
+from offload.exceptions import ConfigurationError
+from offload.server.application import load_application
+from offload.server.check import problems
+from offload.server.sockets import listen
+from offload.settings.reading import Reader
+
+LARGE = "99999999999999999999"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -36,7 +45,9 @@ def project(tmp_path: Path) -> Path:
         "from offload import route\n"
         "def application(environ, start_response): ...\n"
         "def hello(message): ...\n"
+        "def make_site(name='x'): return None if name == 'none' else application\n"
         "text = 'not callable'\n"
+        "number = 1\n"
         "good = [route('websocket.receive', hello, path='^/$')]\n"
         "not_a_list = 5\n"
         "not_an_entry = [route('websocket.receive', hello), 'websocket.connect']\n"
@@ -63,136 +74,141 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def problem(app: str, *flags: str) -> str:
+    """What is wrong with a project, as its server's boot and ``offload check`` tell it."""
+    (found,) = problems(Reader([app, "--layer", "memory://", *flags], {}).read().settings)
+    return found
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project, importable in this process for the length of a test."""
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    yield project
+    configuration.reset()
+    for name in ("shop", "broken", "failing", "chat", "chat.asgi", "chat.wsgi", "nearly"):
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message", "status"),
+    ("app", "message"),
     [
-        (["--workrs", "2", "shop"], "unknown option '--workrs'; did you mean --workers?", 2),
-        (["shop", "extra"], "unknown argument 'extra'; 'offload --help' lists all", 2),
-        ([], "the following arguments are required: APP", 2),
-        (["shop", "-w", "two"], "--workers is 'two', which is not a whole number", 2),
-        (["shop", "-w", "0"], "--workers is 0, but it must be from 1 to 4096", 2),
-        (["shop", "--ws-ping-interval", "often"], "--ws-ping-interval is 'often', which is not a number", 2),
         (
-            ["shop", "--log-level", "loud"],
-            "--log-level is 'loud'; choose one of debug, info, warning, error, critical",
-            2,
-        ),
-        (["shop", "-b", ""], "--bind is empty; leave it out for 127.0.0.1:8000", 2),
-        (["shop", "-b", "192.0.2.1"], "cannot listen at 192.0.2.1: this machine has no such address", 2),
-        (["shop", "-b", "unix:"], "the address 'unix:' has no path; write unix:/run/offload.sock", 2),
-        (["shop", "-b", "a..b:80"], "cannot listen at a..b:80: the host 'a..b' is not known", 2),
-        (
-            ["shop", "--backlog", "99999999999"],
-            "--backlog is 99999999999, but it must be from 1 to 2147483647",
-            2,
+            "shopp",
+            "cannot import 'shopp': there is no module 'shopp' in {here} or on the Python path; "
+            "the commands are worker, send, group-send, check and settings",
         ),
         (
-            ["shop", "--graceful-timeout", "inf"],
-            "--graceful-timeout is inf, but it must be from 0 to 2147483647",
-            2,
+            "shop.settings:app",
+            "cannot import 'shop.settings': there is no module 'shop.settings' in {here} or on the Python path",
         ),
+        ("shop:app", "module 'shop' has no 'app'; did you mean shop:application?"),
+        ("shop:applicatoin", "module 'shop' has no 'applicatoin'; did you mean shop:application?"),
+        ("shop:number.foo", "module 'shop' has no 'number.foo'; name yours as shop:NAME"),
+        ("shop:text", "shop:text is a str, not a WSGI callable"),
+        ("shop:text()", "shop:text is a str, not a WSGI callable"),
+        ("shop:mak_site()", "module 'shop' has no 'mak_site'; did you mean shop:make_site?"),
+        ("shop:make_site(q=1)", "'shop:make_site(q=1)' cannot be called so: got an unexpected keyword argument 'q'"),
         (
-            ["shop", "--drain-timeout", "nan"],
-            "--drain-timeout is nan, but it must be from 0 to 2147483647",
-            2,
+            "shop:make_site(name)",
+            "'shop:make_site(name)' is a call with arguments other than literals, such as 'text' or 1",
         ),
+        ("shop:make_site('none')", "\"shop:make_site('none')\" made a NoneType, not a WSGI callable"),
         (
-            ["shop", "--ws-origins", "example.com,https://example.com/chat"],
-            "--ws-origins has 'https://example.com/chat': an Origin has no path; write 'https://example.com'",
-            2,
-        ),
-        (["shop", "-b", "nowhere"], "the address 'nowhere' is not HOST:PORT, unix:PATH or fd://N", 2),
-        (["shop", "--chdir", "missing"], "cannot change to the directory 'missing': No such file or directory", 2),
-        (
-            ["shopp"],
-            "cannot import 'shopp': there is no module 'shopp' in {cwd} or on the Python path; "
-            "the commands are worker, send and group-send",
-            3,
-        ),
-        (["shop:app"], "module 'shop' has no 'app'; did you mean shop:application?", 3),
-        (["shop:text"], "shop:text is a str, not a WSGI callable", 3),
-        (["shop:applicatoin"], "module 'shop' has no 'applicatoin'; did you mean shop:application?", 3),
-        (
-            ["shop", "--routing", "shop:goood"],
-            "the routing is 'shop.goood', but module 'shop' has no 'goood'; did you mean "
-            "'good'?",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:not_a_list"],
-            "shop.not_a_list is a int, not a list; write not_a_list = [route(...), "
-            "...]",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:not_an_entry"],
-            "shop.not_an_entry[1] is 'websocket.connect', not a routing entry; write route(channel, "
-            "consumer, path=...), "
-            "route_class(...) or include(...)",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:bad_channel"],
-            "shop.bad_channel[0] names the unknown channel 'websocket.recieve'; did you mean "
-            "'websocket.receive'?",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:bad_filter"],
-            "shop.bad_filter[0] filters path by '^/(', not a regular expression: missing ), "
-            "unterminated subpattern at position 2",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:bad_consumer"],
-            "the consumer of shop.bad_consumer[0] is 'shop.helo', but module 'shop' has no 'helo'; did "
-            "you mean 'hello'?",
-            3,
-        ),
-        (
-            ["shop", "--routing", "shop:bad_key"],
-            "shop.bad_key[0] filters by 'pth', which no message on 'websocket.connect' carries; did you mean 'path'?",
-            3,
-        ),
-        (
-            ["chat.asgi"],
+            "chat.asgi",
             "chat.asgi:application is an ASGI application; offload serves WSGI: did you mean chat.wsgi?",
-            3,
         ),
         (
-            ["nearly"],
+            "nearly",
             "module 'nearly' has routes in 'channels_routing', and no 'channel_routing'; name it that, or run with "
             "--routing nearly:channels_routing",
-            3,
         ),
-        (
-            ["shop", "--routing", "shop:no_module"],
-            "the consumer of shop.no_module[0] is 'shopp.hello', but there is no module "
-            "'shopp'",
-            3,
-        ),
+        ("shop:1+1", "'shop:1+1' is not MODULE:NAME, or a call as in MODULE:NAME('text', key=1)"),
+        ("shop:make_site(", "'shop:make_site(' is not MODULE:NAME, or a call as in MODULE:NAME('text', key=1)"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_in_one_line(project: Path, arguments: list[str], message: str, status: int) -> None:
-    arguments = [*arguments, "--layer", "memory://"]
-    if not {"-b", "--bind"} & set(arguments):
-        arguments += ["-b", "127.0.0.1:0"]
-    result = offload(*arguments, cwd=project)
-    assert error_of(result) == message.format(cwd=project)
-    assert result.returncode == status
+def test_application_that_is_none(here: Path, app: str, message: str) -> None:
+    assert problem(app) == message.replace("{here}", str(here))
 
 
-def test_a_channel_that_cannot_be_is_named(project: Path) -> None:
-    result = offload("shop", "-b", "127.0.0.1:0", "--layer", "memory://", "--routing", "shop:bad_name", cwd=project)
-    assert error_of(result).startswith(
-        "shop.bad_name[0] names a channel that cannot be: channel name 'bad name!!' must be letters"
-    )
-    assert result.returncode == 3
+@pytest.mark.parametrize("app", ["shop", "shop:make_site()", "shop:make_site('x')", "shop:make_site(name='x')"])
+def test_application_may_be_made_by_a_call(here: Path, app: str) -> None:
+    module, application = load_application(app)
+    assert application is module.application
 
 
-def test_a_routing_that_includes_itself_is_found(project: Path) -> None:
-    result = offload("shop", "-b", "127.0.0.1:0", "--layer", "memory://", "--routing", "shop:itself", cwd=project)
-    assert error_of(result) == "shop.itself is included 20 levels deep; does it include itself?"
+@pytest.mark.parametrize(
+    ("routing", "message"),
+    [
+        ("goood", "the routing is 'shop.goood', but module 'shop' has no 'goood'; did you mean 'good'?"),
+        ("not_a_list", "shop.not_a_list is a int, not a list; write not_a_list = [route(...), ...]"),
+        (
+            "not_an_entry",
+            "shop.not_an_entry[1] is 'websocket.connect', not a routing entry; write route(channel, "
+            "consumer, path=...), route_class(...) or include(...)",
+        ),
+        (
+            "bad_channel",
+            "shop.bad_channel[0] names the unknown channel 'websocket.recieve'; did you mean 'websocket.receive'?",
+        ),
+        (
+            "bad_filter",
+            "shop.bad_filter[0] filters path by '^/(', not a regular expression: missing ), "
+            "unterminated subpattern at position 2",
+        ),
+        (
+            "bad_consumer",
+            "the consumer of shop.bad_consumer[0] is 'shop.helo', but module 'shop' has no 'helo'; did "
+            "you mean 'hello'?",
+        ),
+        (
+            "bad_key",
+            "shop.bad_key[0] filters by 'pth', which no message on 'websocket.connect' carries; did you mean 'path'?",
+        ),
+        ("no_module", "the consumer of shop.no_module[0] is 'shopp.hello', but there is no module 'shopp'"),
+        ("itself", "shop.itself is included 20 levels deep; does it include itself?"),
+        ("bad_name", "shop.bad_name[0] names a channel that cannot be: channel name 'bad name!!' must be letters, "),
+    ],
+)
+def test_routing_that_is_none(here: Path, routing: str, message: str) -> None:
+    found = problem("shop", "--routing", f"shop:{routing}")
+    assert found.startswith(message) if message.endswith(" ") else found == message
+
+
+def test_layer_that_is_none(here: Path) -> None:
+    (found,) = problems(Reader(["shop", "--layer", "rediss//x", "--routing", "shop:good"], {}).read().settings)
+    assert "rediss//x" in found
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("192.0.2.1", "cannot listen at 192.0.2.1: this machine has no such address"),
+        ("unix:", "the address 'unix:' has no path; write unix:/run/offload.sock"),
+        ("a..b:80", "cannot listen at a..b:80: the host 'a..b' is not known"),
+        ("nowhere", "the address 'nowhere' is not HOST:PORT, unix:PATH or fd://N"),
+        (f"fd://{LARGE}", f"cannot listen at fd://{LARGE}: Bad file descriptor"),
+        ("fd://\u00b2", "the address 'fd://\u00b2' is not fd://N with a number"),
+    ],
+)
+def test_address_that_is_none(address: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        listen(address, 1)
+    assert str(refused.value) == message
+
+
+def test_module_that_fails_by_itself_is_told_with_its_traceback(here: Path) -> None:
+    assert "RuntimeError: no database\nTraceback" in problem("failing")
+    assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in problem("broken")
+
+
+# As processes: a refusal of the boot, one of the supervisor, one of the layer.
+
+
+def test_wrong_application_ends_the_start(project: Path) -> None:
+    result = offload("shop:app", "-b", "127.0.0.1:0", "--layer", "memory://", cwd=project)
+    assert error_of(result) == "module 'shop' has no 'app'; did you mean shop:application?"
     assert result.returncode == 3
 
 
@@ -202,13 +218,6 @@ def test_a_module_that_fails_by_itself_shows_its_traceback(project: Path) -> Non
     assert "importing 'failing' failed: RuntimeError: no database" in result.stderr
     # Once, however many processes were asked for.
     assert result.stderr.count("raise RuntimeError('no database')") == 1
-
-
-def test_a_missing_dependency_of_the_application_shows_its_traceback(project: Path) -> None:
-    result = offload("broken", "-b", "127.0.0.1:0", "--layer", "memory://", cwd=project)
-    assert result.returncode == 3
-    assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in result.stderr
-    assert 'broken.py", line 1' in result.stderr
 
 
 def test_a_busy_port_is_named(project: Path) -> None:
@@ -230,39 +239,3 @@ def test_an_unreachable_redis_ends_the_start(project: Path) -> None:
         result = offload("shop", "-b", "127.0.0.1:0", "--routing", "shop:good", "--layer", url, "-w", "2", cwd=project)
     assert re.fullmatch(rf"layer 'redis' cannot reach redis://127\.0\.0\.1:{port}/0: .*refused.*", error_of(result))
     assert result.returncode != 0
-
-
-def test_a_wrong_layer_address_is_explained(project: Path) -> None:
-    result = offload("shop", "-b", "127.0.0.1:0", "--layer", "rediss//x", "--routing", "shop:good", cwd=project)
-    assert "rediss//x" in error_of(result)
-    assert result.returncode == 3
-
-
-def test_environment_variables_are_checked_like_flags(project: Path) -> None:
-    result = offload("shop", cwd=project, WEB_CONCURRENCY="many")
-    assert error_of(result) == "WEB_CONCURRENCY is 'many', which is not a whole number"
-    result = offload("shop", cwd=project, OFFLOAD_WS_QUEUE="-1")
-    assert error_of(result) == "OFFLOAD_WS_QUEUE is -1, but it must be 1 or more"
-
-
-def test_send_refuses_what_is_not_an_object() -> None:
-    result = offload("group-send", "--layer", "memory://", "room", "[1]")
-    assert error_of(result) == 'the content is a JSON list; write an object: {"text": "hello"}'
-    assert result.returncode == 2
-
-
-@pytest.mark.parametrize("command", ["send", "group-send"])
-def test_send_refuses_what_is_nested_too_deeply(command: str) -> None:
-    # As deep as one argument can be.
-    result = offload(command, "--layer", "memory://", "room", "[" * 60_000 + "]" * 60_000)
-    assert error_of(result) == "the content is nested too deeply"
-    assert result.returncode == 2
-    result = offload(command, "--layer", "memory://", "room", '{"a":' * 200 + "1" + "}" * 200)
-    assert error_of(result) == "content is nested more than 100 levels deep"
-    assert result.returncode == 1
-
-
-def test_send_names_a_bad_group() -> None:
-    result = offload("group-send", "--layer", "memory://", "bad room!", '{"text": "hello"}')
-    assert "bad room!" in error_of(result)
-    assert result.returncode == 2
