@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 
+from offload import __version__
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
@@ -34,7 +35,7 @@ _OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE)
 
 def reader(arguments: Sequence[str], command: str = SERVE) -> Reader:
     """Of the settings of a command line, and of this process's environment."""
-    return Reader(arguments, os.environ, command, _OWN_VARIABLES)
+    return Reader(arguments, os.environ, command, _OWN_VARIABLES, __version__)
 
 
 def supervise(arguments: Sequence[str], command: str) -> int:

@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from offload import __version__
 from offload.exceptions import ConfigurationError
 from offload.settings.groups import GROUPS, OPTIONS
 from offload.settings.gunicorn import SPECIAL, UNUSED
@@ -52,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def settings_parser(command: str) -> Parser:
+def settings_parser(command: str, version: str) -> Parser:
     """The flags of ``offload APP`` ("serve") and of ``offload worker APP`` ("worker")."""
     name = "offload" if command == SERVE else f"offload {command}"
     parser = Parser(
@@ -67,7 +66,7 @@ def settings_parser(command: str) -> Parser:
     parser.add_argument(
         "app", metavar="APP", nargs="?", help='MODULE[:CALLABLE]; the callable defaults to "application"'
     )
-    parser.add_argument("-v", "--version", action="version", version=f"offload {__version__}")
+    parser.add_argument("-v", "--version", action="version", version=f"offload {version}")
     parser.add_argument(*SPECIAL["config"][0].split(), metavar="FILE", help=SPECIAL["config"][1])
     if command == SERVE:
         for special in ("check_config", "print_config"):
@@ -93,11 +92,16 @@ def settings_parser(command: str) -> Parser:
     return parser
 
 
-def parse(command: str, arguments: Sequence[str]) -> dict[str, Any]:
+def parse(command: str, arguments: Sequence[str], version: str = "") -> dict[str, Any]:
     """What the command line has, by the names of options and of gunicorn's settings; None for what it has not.
+
+    Args:
+        command: "serve" or "worker".
+        arguments: what follows it.
+        version: what ``--version`` prints.
 
     Raises:
         ConfigurationError: an unknown option or argument, or a missing value.
     """
-    parsed: dict[str, Any] = vars(settings_parser(command).parse_args(list(arguments)))
+    parsed: dict[str, Any] = vars(settings_parser(command, version).parse_args(list(arguments)))
     return parsed

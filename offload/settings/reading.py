@@ -57,6 +57,7 @@ class Reader:
         environ: its variables.
         command: "serve" or "worker".
         own_variables: variables of offload's that are no settings.
+        version: what ``--version`` prints.
 
     Raises:
         ConfigurationError: the command line is wrong, or that in ``GUNICORN_CMD_ARGS``.
@@ -68,11 +69,12 @@ class Reader:
         environ: Mapping[str, str],
         command: str = SERVE,
         own_variables: Sequence[str] = (),
+        version: str = "",
     ) -> None:
         self._environ = dict(environ)
         self._command = command
         self._own_variables = own_variables
-        self._flags = parse(command, arguments)
+        self._flags = parse(command, arguments, version)
         # A worker is started beside the server of a project, whose file has the server's number and pid file.
         self._more_flags = self._further_flags() if command == SERVE else {}
         place = self._flags["config"] or environ.get(CONFIG_VARIABLE) or self._more_flags.get("config")
