@@ -20,41 +20,48 @@ OFFLOAD := $(abspath $(BIN)/offload)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(BIN)/.installed: setup.cfg pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[redis]'
+# Named for the interpreter: with another one the environment is made anew.
+INSTALLED := $(BIN)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+
+$(INSTALLED): setup.cfg pyproject.toml
+	@echo "Installing offload and what it needs into $(VENV); the first time this takes a minute."
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV) || { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[redis]'
 	@touch $@
 
-$(BIN)/.installed-test: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(INSTALLED)-test: $(INSTALLED)
+	@echo "Installing what the tests need into $(VENV)."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-demo: $(BIN)/.installed  ## serve the chat: make demo PORT=9000 WORKERS=4 LAYER=redis://127.0.0.1:6379/0
-	@echo "Starting the chat: open http://127.0.0.1:$(PORT)/ in two windows. Ctrl-C ends it."
-	@cd examples/chat && OFFLOAD_LAYER='$(LAYER)' exec $(OFFLOAD) project.wsgi --bind 127.0.0.1:$(PORT) --workers $(WORKERS)
+demo: $(INSTALLED)  ## serve the chat: make demo PORT=9000 WORKERS=4 LAYER=redis://127.0.0.1:6379/0
+	@echo "Starting the chat of examples/chat: $(WORKERS) server processes on the layer $(LAYER)"
+	@echo "Open http://127.0.0.1:$(PORT)/ in two windows; the page tells what to try. Ctrl-C ends it."
+	@cd examples/chat && DEMO=1 WEB_CONCURRENCY=$(WORKERS) OFFLOAD_LAYER='$(LAYER)' \
+	    exec $(OFFLOAD) project.wsgi --bind 127.0.0.1:$(PORT) --workers $(WORKERS)
 
-services: $(BIN)/.installed-test  # what the tests talk to, where the system's packages may be installed
+services: $(INSTALLED)-test  # what the tests talk to, where the system's packages may be installed
 	@sh tests/install-services.sh
 	@sh tests/install-other-servers.sh $(BIN)/python
 
-test: $(BIN)/.installed-test services  ## run the tests, some ten minutes on two CPUs; PYTEST_ARGS are passed on
+test: $(INSTALLED)-test services  ## run the tests, some ten minutes on two CPUs; PYTEST_ARGS are passed on
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_ARGS)
 
 test-all:  ## run the tests on every supported Python that this machine has
 	@sh tests/every-python.sh $(PYTEST_ARGS)
 
-lint: $(BIN)/.installed-test  ## check style
+lint: $(INSTALLED)-test  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(BIN)/.installed-test  ## put files into shape
+format: $(INSTALLED)-test  ## put files into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(BIN)/.installed-test  ## check types
+types: $(INSTALLED)-test  ## check types
 	$(BIN)/mypy
 
-fuzz: $(BIN)/.installed-test  ## look for crashes and hangs by coverage-guided fuzzing: make fuzz RUNS=1000000
+fuzz: $(INSTALLED)-test  ## look for crashes and hangs by coverage-guided fuzzing: make fuzz RUNS=1000000
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@mkdir -p build/fuzz
 	$(BIN)/python -m tests.fuzz.fuzz_http -runs=$(RUNS)
@@ -66,7 +73,7 @@ bench:  ## measure against the named peers; BENCH are its arguments; writes benc
 bench-quick:  ## one short round of every benchmark; its figures say little
 	$(PYTHON) -m benchmarks --quick $(BENCH)
 
-docs: $(BIN)/.installed  ## write the settings page, and build the documentation into build/docs
+docs: $(INSTALLED)  ## write the settings page, and build the documentation into build/docs
 	$(BIN)/python -m docs.settings_page
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/python -m sphinx -q -W -b html docs build/docs

@@ -13,8 +13,9 @@ from tests.serving import ROOT, Server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """``offload project.wsgi -w 2`` in the chat's directory, on the layer that it has by default."""
-    server = Server("project.wsgi", workers=2, cwd=ROOT / "examples" / "chat", env={"SECRET_KEY": "for tests only"})
+    """``make demo``: two server processes in the chat's directory, on the layer that it has by default."""
+    env = {"SECRET_KEY": "for tests only", "DEMO": "1", "WEB_CONCURRENCY": "2"}
+    server = Server("project.wsgi", workers=2, cwd=ROOT / "examples" / "chat", env=env)
     yield server
     assert server.stop() == 0, server.log
 

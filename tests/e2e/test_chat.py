@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.serving import ROOT, Server
+from tests.redis_server import free_port
+from tests.serving import ROOT, Server, serving
 
 SECONDS = 15.0
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
@@ -162,6 +164,51 @@ def test_what_manage_py_sends_to_the_group_appears_in_both_pages(
         page.sees(author, shown)
 
 
+def test_the_tour_tells_what_to_try_with_commands_that_work(pages: tuple[Page, Page], server: Server) -> None:
+    first, _ = pages
+    first.show()
+    assert first.find("footer").text.startswith(f"Server process {first.process()}, one of 2")
+    assert first.find("#tour a").get_attribute("href") == server.url(f"/chat/{room_of(first)}/")
+
+    first.browser.execute_script("document.querySelector('#tour').open = true")
+    first.browser.set_permissions("clipboard-read", "granted")
+    first.browser.set_permissions("clipboard-write", "granted")
+    first.find("[data-copies=send-command]").click()
+    first.until(lambda: first.find("[data-copies=send-command]").text == "Copied", "not copied")
+    copied = first.browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    done = subprocess.run(["sh", "-c", copied], env=server.environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for page in pages:
+        page.sees("", "hello from the shell")
+    first.show()
+    assert first.find("#kill-command").text == f"kill -9 {first.process()}"
+
+
+def test_what_is_sent_while_the_server_is_away_waits_and_arrives_once(browser: webdriver.Chrome) -> None:
+    started = {"cwd": ROOT / "examples" / "chat", "env": {"SECRET_KEY": "for tests only"}}
+    bind = ("--bind", f"127.0.0.1:{free_port()}", "--drain-timeout", "0")
+    page = Page(browser, browser.current_window_handle)
+    with serving("project.wsgi", *bind, **started) as server:
+        page.enter(server.url(), "Ada", "patience")
+    page.until(lambda: "Disconnected; trying again in " in page.find("#state").text, "not told")
+    page.say("Are you there?")
+    page.until(lambda: page.find("#messages .waiting time").text == "waits for the connection", "not told")
+
+    # The longer the pauses, the longer there is something to count.
+    page.until(lambda: re.search(r"in [2-9] s|in \d\d s", page.find("#state").text), "no long pause")
+    seconds = {int(page.find("#state").text.split()[-2])}
+    page.until(
+        lambda: seconds.add(int((page.find("#state").text.split() or [0, 0])[-2])) or len(seconds) > 1, "no count"
+    )
+    with serving("project.wsgi", *bind, **started):
+        # By script: the button may go just now, when the page tries again by itself.
+        browser.execute_script("document.querySelector('#retry').click()")
+        page.process()
+        page.sees("Ada", "Are you there?")
+        assert [text for _, text in page.messages()].count("Are you there?") == 1
+        assert page.browser.execute_script("return document.querySelectorAll('#messages .waiting').length") == 0
+
+
 def test_rooms_are_apart(pages: tuple[Page, Page], server: Server) -> None:
     first, second = pages
     second.enter(server.url(), "Grace", "elsewhere")
@@ -241,7 +288,7 @@ def test_pages_work_by_keyboard_and_tell_screen_readers(pages: tuple[Page, Page]
         webdriver.ActionChains(first.browser).send_keys(Keys.TAB).perform()
         active = first.browser.switch_to.active_element
         order.append(active.get_attribute("id") or active.tag_name)
-    assert order == ["log", "name", "text", "button"]
+    assert order == ["summary", "log", "name", "text"]
 
     first.browser.get(server.url())
     assert first.browser.execute_script(unlabelled) == 0

@@ -8,9 +8,13 @@ from offload import Group
 LONGEST = 4000
 
 
+# As `make demo` starts the server; elsewhere the page does without the number.
+PROCESSES = int(os.environ.get("WEB_CONCURRENCY") or 0)
+
+
 def ws_connect(message, room):
-    # For the page's footer, to show that a room spans server processes. Sent before joining, it comes first.
-    message.reply_channel.send({"text": json.dumps({"process": os.getpid()})})
+    # To show that a room spans server processes. Sent before joining, it comes first.
+    message.reply_channel.send({"text": json.dumps({"process": os.getpid(), "of": PROCESSES})})
     Group(f"chat-{room}").add(message.reply_channel)
 
 

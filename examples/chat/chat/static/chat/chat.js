@@ -21,15 +21,17 @@ const own = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toSt
 
 let socket = null;
 let timer = null;
+let countdown = null;
 let failures = 0;
 let wasConnected = false;
 let unread = 0;
+// What was written while there was no connection, each with its line in the page.
+const outbox = [];
 
 // Connection
 
 function connect() {
-  clearTimeout(timer);
-  timer = null;
+  stopWaiting();
   show("connecting", wasConnected ? "Reconnecting…" : "Connecting…");
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const attempt = new WebSocket(`${scheme}//${location.host}${location.pathname}`);
@@ -41,6 +43,10 @@ function connect() {
       append({ notice: true, text: "Connected again. What was said in between is not shown." });
     }
     wasConnected = true;
+    for (const { text, item } of outbox.splice(0)) {
+      item.remove(); // it comes back from the room, as everybody sees it
+      say(text);
+    }
   };
   attempt.onmessage = ({ data }) => {
     if (typeof data !== "string") {
@@ -52,7 +58,7 @@ function connect() {
       greeted = true;
       failures = 0;
       if (Number.isInteger(message.process)) {
-        byId("process").value = message.process;
+        showProcess(message.process, message.of);
         return;
       }
     }
@@ -67,11 +73,32 @@ function connect() {
 
 function lost() {
   socket = null;
-  byId("process").value = "–";
+  showProcess("–", 0);
   // Not all at the same moment: after a restart of the server every page comes back.
   const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++) * (0.5 + Math.random() / 2);
-  show("waiting", navigator.onLine ? `Disconnected; trying again in ${Math.ceil(wait / 1000)} s` : "Offline");
+  const due = performance.now() + wait;
+  const count = () => {
+    const seconds = Math.max(1, Math.ceil((due - performance.now()) / 1000));
+    show("waiting", navigator.onLine ? `Disconnected; trying again in ${seconds} s` : "Offline; what you send waits");
+  };
+  count();
+  countdown = setInterval(count, 1000);
   timer = setTimeout(connect, wait);
+}
+
+function stopWaiting() {
+  clearTimeout(timer);
+  clearInterval(countdown);
+  timer = countdown = null;
+}
+
+function showProcess(number, of) {
+  byId("process").value = number;
+  byId("of").textContent = of > 1 ? `, one of ${of}` : "";
+  const victim = byId("victim");
+  if (victim !== null) {
+    victim.value = number;
+  }
 }
 
 function connectNow() {
@@ -108,6 +135,7 @@ function read(data) {
     if (message !== null && typeof message === "object" && ("text" in message || "process" in message)) {
       return {
         process: message.process,
+        of: message.of,
         name: String(message.name ?? "").trim().slice(0, 80),
         text: String(message.text ?? ""),
         mine: message.from === own,
@@ -120,27 +148,30 @@ function read(data) {
   return { notice: true, text: data };
 }
 
-function append({ name = "", text, mine = false, notice = false }) {
+function append({ name = "", text, mine = false, notice = false, waiting = false }) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   const item = document.createElement("li");
   item.className = notice ? "notice" : mine ? "mine" : "theirs";
+  item.classList.toggle("waiting", waiting);
   if (!notice) {
-    const author = document.createElement("b");
-    author.textContent = name;
-    author.style.setProperty("--hue", hue(name));
+    const label = document.createElement("b");
+    label.textContent = name;
+    label.style.setProperty("--hue", hue(name));
     const previous = messages.lastElementChild;
     if (previous !== null && previous.className === item.className && previous.dataset.name === name) {
-      author.className = "hidden"; // seen above already, but still read out
+      label.className = "hidden"; // seen above already, but still read out
     }
     item.dataset.name = name;
-    item.append(author);
+    item.append(label);
   }
   const words = document.createElement("p");
   words.textContent = text;
   const now = new Date();
   const time = document.createElement("time");
   time.dateTime = now.toISOString();
-  time.textContent = now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  time.textContent = waiting
+    ? "waits for the connection"
+    : now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   item.append(words, time);
   messages.append(item);
   while (messages.childElementCount > SHOWN_AT_MOST) {
@@ -155,6 +186,7 @@ function append({ name = "", text, mine = false, notice = false }) {
     unread += 1;
     document.title = `(${unread}) ${title}`;
   }
+  return item;
 }
 
 function hue(name) {
@@ -192,14 +224,43 @@ byId("composer").addEventListener("submit", (event) => {
     return;
   }
   if (socket === null || socket.readyState !== WebSocket.OPEN) {
-    show(state.dataset.state, "Not connected; your message waits in its field");
+    outbox.push({ text, item: append({ name: author(), text, mine: true, waiting: true }) });
     connectNow();
-    return;
+  } else {
+    say(text);
   }
-  socket.send(JSON.stringify({ name: nameField.value.trim() || nameField.placeholder, text, from: own }));
   textField.value = "";
   textField.focus();
 });
+
+function author() {
+  return nameField.value.trim() || nameField.placeholder;
+}
+
+function say(text) {
+  socket.send(JSON.stringify({ name: author(), text, from: own }));
+}
+
+// The tour of the demonstration: open where there is room beside the messages
+
+const tour = byId("tour");
+if (tour !== null) {
+  tour.open = matchMedia("(min-width: 72rem)").matches;
+}
+
+for (const button of document.querySelectorAll("button.copy")) {
+  button.addEventListener("click", async () => {
+    const source = byId(button.dataset.copies);
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source); // no clipboard here: selected, for Ctrl-C
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+}
 
 // Name: from the door's form, else what this window had, else what the visitor chose last.
 

@@ -12,19 +12,23 @@ const number = (value) => value.toLocaleString("en");
 let shown = { task: null, state: "none" };
 let socket = null;
 let timer = null;
+let countdown = null;
 let failures = 0;
 
 // Connection
 
 function connect() {
   clearTimeout(timer);
-  timer = null;
+  clearInterval(countdown);
+  timer = countdown = null;
+  tell("connecting", "Connecting…");
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const attempt = new WebSocket(`${scheme}//${location.host}${location.pathname}`);
   socket = attempt;
   attempt.onmessage = ({ data }) => {
     failures = 0;
     document.body.dataset.connected = "";
+    tell("open", "Connected");
     const status = JSON.parse(data);
     if (isNews(status)) {
       shown = status;
@@ -43,8 +47,19 @@ function lost() {
   delete document.body.dataset.connected;
   // Not all at the same moment: after a restart of the server every page comes back.
   const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures++) * (0.5 + Math.random() / 2);
-  byId("state").textContent = "Disconnected; connecting again…";
+  const due = performance.now() + wait;
+  const count = () => {
+    const seconds = Math.max(1, Math.ceil((due - performance.now()) / 1000));
+    tell("waiting", navigator.onLine ? `Disconnected; trying again in ${seconds} s` : "Offline");
+  };
+  count();
+  countdown = setInterval(count, 1000);
   timer = setTimeout(connect, wait);
+}
+
+function tell(name, words) {
+  byId("connection").dataset.state = name;
+  byId("connection").textContent = words;
 }
 
 function connectNow() {
