@@ -37,6 +37,8 @@ def shell_command(room: str) -> str:
     content = json.dumps({"text": "hello from the shell"})
     words = [sys.executable, "manage.py", "group_send", f"chat-{room}", content]
     layer = os.environ.get("OFFLOAD_LAYER")
-    return shlex.join(["cd", str(settings.BASE_DIR)]) + " && " + shlex.join(
-        ["env", f"OFFLOAD_LAYER={layer}", *words] if layer else words
+    return (
+        shlex.join(["cd", str(settings.BASE_DIR)])
+        + " && "
+        + shlex.join(["env", f"OFFLOAD_LAYER={layer}", *words] if layer else words)
     )

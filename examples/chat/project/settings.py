@@ -1,7 +1,8 @@
 """Settings of the chat. It stores nothing: no database, no sessions.
 
-From the environment: DEMO=1 (the page tells what to try, with commands for this machine's shell), SECRET_KEY, ALLOWED_HOSTS (further hosts, by commas), DEBUG=1, OFFLOAD_LAYER (the address of the
-channel layer; without one it is the IPC layer, which serves one machine).
+From the environment: DEMO=1 (the page tells what to try, with commands for this machine's shell), SECRET_KEY,
+ALLOWED_HOSTS (further hosts, by commas), DEBUG=1, OFFLOAD_LAYER (the address of the channel layer; without one it is
+the IPC layer, which serves one machine).
 """
 
 import os
