@@ -57,6 +57,10 @@ class LoadSlot:
         self._leaving = True
         self._counts[self._number] = _NOBODY
 
+    def let_go(self) -> None:
+        """In a forked child: the counter is its parent's."""
+        self._leaving = True
+
     def change(self, by: int) -> None:
         """Connections came or went."""
         self.connections += by

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ from offload.server import logs
 from offload.server.application import load_application
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
+from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection
@@ -58,6 +60,8 @@ class ServerProcess:
     control: Control
     load: LoadSlot
     _listeners: list[Listener] = field(default_factory=list)
+    _connections: set[Connection] = field(default_factory=set)
+    _pools: set[Pool] = field(default_factory=set)
     _leaving_code: int = GOING_AWAY
     _drained: Event | None = None
     _look_is_due: bool = False
@@ -73,6 +77,7 @@ class ServerProcess:
         """
         settings = self.settings
         self._stopped = Event()
+        let_go_in_children(self._let_go)
         # Before any file is open, so that each is reopened whenever the signal comes.
         self._moved = gevent.get_hub().loop.signal(signal.SIGUSR1, ref=False)
         self._moved.start(self._reopen_logs)
@@ -198,18 +203,21 @@ class ServerProcess:
         server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
         tls = self._tls
         base = environ_base(server, self.settings.process.workers > 1, "http" if tls is None else "https")
-        loop, load, limit = self._loop, self.load, self.settings.process.worker_connections
+        loop, load, connections = self._loop, self.load, self._connections
+        limit = self.settings.process.worker_connections
         serve = self._acceptor.accepted
 
         def accepted(client: Any, peer: object) -> None:
             load.change(1)
-            if tls is None:
-                serve(Connection(loop, client, peer, left), base)
-            else:
-                serve(TlsConnection(loop, client, peer, left, tls), base)
+            connection = (
+                Connection(loop, client, peer, left) if tls is None else TlsConnection(loop, client, peer, left, tls)
+            )
+            connections.add(connection)
+            serve(connection, base)
 
-        def left() -> None:
+        def left(connection: Connection) -> None:
             load.change(-1)
+            connections.discard(connection)
             if self._drained is not None:
                 self._look_again()
 
@@ -255,6 +263,16 @@ class ServerProcess:
             self._awaits_disconnects_alone = True
             self._look_again()
             drained.wait(max(0.001, last - time.monotonic()))
+
+    def _let_go(self, end: Callable[[], None]) -> None:
+        """In a child that the application forked: nothing of the service is its own."""
+        for sock in (*self.listening, self.control.sock):
+            sock.close()
+        for connection in self._connections:
+            connection.let_go()
+        for pool in self._pools:
+            pool.let_go(end)
+        self.load.let_go()
 
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""

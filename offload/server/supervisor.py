@@ -21,6 +21,7 @@ from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
 from offload.server.directory import Directory
 from offload.server.load import SharedLoad
+from offload.server.patch import patch
 from offload.server.pid_file import PidFile
 from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
@@ -266,7 +267,7 @@ class Supervisor:
         counter = self._load.take()
 
         def serve(control: Control) -> int:
-            _become_gevent()
+            patch()
             main = importlib.import_module(self.entry).main
             return int(main(self.settings, self._listening, control, self._load.slot(counter)))
 
@@ -422,10 +423,3 @@ class Supervisor:
             self._restarts.add(pause, partial(self._want_hub, path))
         elif slot is not None:
             self._restarts.add(pause, partial(self._fork_server, slot))
-
-
-def _become_gevent() -> None:
-    """Patch the standard library, before the application or anything of ours that needs it is imported."""
-    from gevent import monkey
-
-    monkey.patch_all()

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gevent
@@ -30,6 +31,7 @@ from offload.server import logs
 from offload.server.application import load_module
 from offload.server.boot import configure_layers, run
 from offload.server.control import Control
+from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
 from offload.settings import Settings
 from offload.transport.pool import Pool
@@ -86,6 +88,8 @@ class WorkerProcess:
     def boot(self) -> None:
         """See `offload.server.boot.Process`."""
         settings = self.settings
+        self._pool = Pool(settings.process.pool_size)
+        let_go_in_children(self._let_go)
         module = load_module(settings.app)
         configure_layers(settings, module, self.control)
         router = configuration.router_for(settings.worker.alias)
@@ -100,7 +104,6 @@ class WorkerProcess:
         )
         self._dispatch = Dispatch(router, self._layer)
         self._turns = WorkerTurns(self._dispatch, self._layer)
-        self._pool = Pool(settings.process.pool_size)
         # A message is taken only when a greenlet is free for it: what waits, waits in the layer, for other workers.
         self._free = BoundedSemaphore(settings.process.pool_size)
         self._stopped = Event()
@@ -149,6 +152,11 @@ class WorkerProcess:
         elif not alive:
             log.warning("the supervisor is gone; stopping")
             self._stopped.set()
+
+    def _let_go(self, end: Callable[[], None]) -> None:
+        """In a child that the application forked: it takes no messages."""
+        self.control.sock.close()
+        self._pool.let_go(end)
 
     def _announce(self) -> None:
         # Also while it stops: the owners wait for what runs yet.

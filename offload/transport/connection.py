@@ -57,7 +57,7 @@ class Connection:
         loop: gevent's loop.
         sock: connected and non-blocking; the connection owns it from now on.
         peer: the client's address, as the socket module gives it.
-        left: called once when the connection has ended.
+        left: called once, with the connection, when it has ended.
 
     Attributes:
         handler: called with what arrives; may be replaced at any time.
@@ -89,7 +89,7 @@ class Connection:
         "unsent_bytes",
     )
 
-    def __init__(self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None]) -> None:
+    def __init__(self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[Connection], None]) -> None:
         self._loop = loop
         self._sock = sock
         self._recv: Callable[[int], bytes] = sock.recv
@@ -336,6 +336,13 @@ class Connection:
                 self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_LINGERING)
             self.abort()
 
+    def let_go(self) -> None:
+        """In a forked child: the connection is the parent's alone. Nothing is sent, ended, or told to the handler."""
+        self.closed = True
+        self._end = None
+        self._unsent = self.refill = self.handler = None
+        self._sock.close()
+
     def abort(self) -> None:
         """Close now; what is unsent is lost."""
         if self.closed:
@@ -350,7 +357,7 @@ class Connection:
         self._unsent = self.refill = None
         self.unsent_bytes = 0
         self._sock.close()
-        self._left()
+        self._left(self)
         if self._drained is not None:
             self._drained.set()
         handler, self.handler = self.handler, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -29,6 +30,18 @@ class _Worker(greenlet):
     """One of a pool's greenlets."""
 
     pool: Pool
+    task: Task | None = None
+
+    @property
+    def throw(self) -> Callable[..., Any]:  # type: ignore[override]
+        """What is thrown by this is for the task that runs now: a gevent.Timeout asks at its start, and throws later."""
+        return partial(self._throw_into, self.task)
+
+    def _throw_into(self, task: Task | None, *error: Any) -> Any:
+        if task is not None and task is self.task:
+            return super().throw(*error)
+        log.warning("%r was thrown into a task that has ended, and is dropped", error[0])
+        return None
 
 
 class Pool:
@@ -84,6 +97,18 @@ class Pool:
             self._due = True
             self._loop.run_callback(self._start)
 
+    def let_go(self, end: Callable[[], None]) -> None:
+        """In a forked child: no task but the one that forked runs any more.
+
+        Args:
+            end: called when that one has ended.
+        """
+        self._ready.clear()
+        self._idle.clear()
+        self._left = self._away = 0
+        self._running = 1
+        self.rested = end
+
     def _start(self) -> None:
         # Runs in the hub. gevent runs callbacks that callbacks add in the same pass, without a poll.
         polls = self._loop.iteration
@@ -117,22 +142,6 @@ class Pool:
     def _work(self) -> None:
         me = getcurrent()
         assert isinstance(me, _Worker)
-        try:
-            self._work_on(me)
-        except BaseException as error:  # noqa: BLE001 -- see below
-            # It had no task, so this was meant for an earlier one: a timeout that nobody cancelled, a late kill. Who
-            # threw it may throw more, so a new greenlet takes its place. Not among the idle ones while it logs, which
-            # could wait.
-            if me in self._idle:
-                self._idle.remove(me)
-            try:
-                log.error(
-                    "a greenlet of the pool was ended by what an earlier task left behind: %r", error, exc_info=error
-                )
-            finally:
-                self._look()
-
-    def _work_on(self, me: _Worker) -> None:
         wait = self._hub.switch
         while True:
             self._called = None
@@ -157,13 +166,14 @@ class Pool:
         ready = self._ready
         while self._left:
             self._left -= 1
-            function, argument = ready.popleft()
+            function, argument = me.task = ready.popleft()
             try:
                 function(argument)
             except BaseException as error:
                 # Not even an application's SystemExit may end a greenlet that others' tasks wait for.
                 log.error("a task of the pool failed: %r", error, exc_info=error)
             del function, argument
+            me.task = None
             # Context variables are the task's own, as if the greenlet were new.
             me.gr_context = None
             if self._left and perf_counter() >= self._until:

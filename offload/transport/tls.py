@@ -176,7 +176,7 @@ class TlsConnection(Connection):
     __slots__ = ("_acceptor", "_established", "_incoming", "_outgoing", "_plain", "_ready", "_soon", "_tls")
 
     def __init__(
-        self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[], None], acceptor: TlsAcceptor
+        self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[Connection], None], acceptor: TlsAcceptor
     ) -> None:
         super().__init__(loop, sock, peer, left)
         self._acceptor = acceptor

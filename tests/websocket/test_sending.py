@@ -44,7 +44,7 @@ class Pair:
         ours.setblocking(False)
         self.client = gevent_socket.socket(theirs.family, theirs.type, 0, theirs.detach())
         self.client.settimeout(DEADLINE)
-        self.connection = Connection(gevent.get_hub().loop, ours, "client", lambda: None)
+        self.connection = Connection(gevent.get_hub().loop, ours, "client", lambda _: None)
         self.sender = Sender(self.connection)
         self.shared = Shared()
 

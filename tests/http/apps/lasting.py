@@ -13,7 +13,6 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 _local, _thread_local = gevent.local.local(), threading.local()
-_let_on = Event()
 
 
 class _Waiting(logging.Handler):
@@ -49,7 +48,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if path == "/leaves":
         _leave(kind)
     elif path == "/waits":
-        _let_on.wait()
+        # Until after the time of a request before it.
+        gevent.sleep(0.05)
     elif path == "/fails":
         gevent.Timeout(0.01).start()
         raise ValueError("too bad")
