@@ -11,8 +11,6 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
-from greenlet import getcurrent
-
 from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import Exchange
 from offload.http.response import Response
@@ -23,6 +21,7 @@ from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
+from offload.transport.pool import begin_anew
 
 log = logging.getLogger("offload.http")
 
@@ -329,15 +328,13 @@ class HttpConnection:
     def _serve_row(self, request: Request) -> None:
         self._row = self._server.options.limit_pipelined - 1
         following: Request | None = request
-        me = getcurrent()
         while following is not None:
             if self._row > 0:
                 # Their answers leave together; at once where an application waits for something.
                 self._connection.hold_back()
             self._exchange(following).run()
             following, self._next_in_row = self._next_in_row, None
-            # Context variables are each request's own, as if it had a task of its own.
-            me.gr_context = None
+            begin_anew()
             if not self._server.pool.has_time:
                 self._row = 0
         self._row = 0

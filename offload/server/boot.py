@@ -24,6 +24,7 @@ from offload.server import exit_handlers, logs, parent, streams
 from offload.server.application import check_routing_name
 from offload.server.control import Control
 from offload.settings import DEFAULT_LAYER, Settings
+from offload.transport.pool import keep_timeouts_in_tasks
 
 log = logging.getLogger("offload.server")
 
@@ -59,6 +60,7 @@ def run(process: Process, settings: Settings, control: Control) -> int:
 
 
 def _boot_and_serve(process: Process, settings: Settings, control: Control) -> int:
+    keep_timeouts_in_tasks()
     try:
         process.boot()
     except (ConfigurationError, LayerUnavailable) as error:

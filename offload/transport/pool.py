@@ -8,9 +8,9 @@ signals run next. A turn ends after some milliseconds, whatever waits.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -30,18 +30,25 @@ class _Worker(greenlet):
     """One of a pool's greenlets."""
 
     pool: Pool
-    task: Task | None = None
+    runs = False
+    timeouts: weakref.WeakSet[gevent.Timeout] | None = None
 
-    @property
-    def throw(self) -> Callable[..., Any]:  # type: ignore[override]
-        """What is thrown by this is for the task that runs now: a gevent.Timeout asks at its start, and throws later."""
-        return partial(self._throw_into, self.task)
-
-    def _throw_into(self, task: Task | None, *error: Any) -> Any:
-        if task is not None and task is self.task:
+    def throw(self, *error: Any) -> Any:
+        if self.runs:
             return super().throw(*error)
         log.warning("%r was thrown into a task that has ended, and is dropped", error[0])
         return None
+
+    def forget(self) -> None:
+        """A task has ended: nothing of it stays for the next one."""
+        # Context variables are the task's own, as if the greenlet were new.
+        self.gr_context = None
+        if self.timeouts:
+            for timeout in list(self.timeouts):
+                if timeout.pending:
+                    log.warning("%r was not closed by the task that started it; it is closed now", timeout)
+                    timeout.close()
+            self.timeouts = None
 
 
 class Pool:
@@ -166,16 +173,16 @@ class Pool:
         ready = self._ready
         while self._left:
             self._left -= 1
-            function, argument = me.task = ready.popleft()
+            function, argument = ready.popleft()
+            me.runs = True
             try:
                 function(argument)
             except BaseException as error:
                 # Not even an application's SystemExit may end a greenlet that others' tasks wait for.
                 log.error("a task of the pool failed: %r", error, exc_info=error)
             del function, argument
-            me.task = None
-            # Context variables are the task's own, as if the greenlet were new.
-            me.gr_context = None
+            me.runs = False
+            me.forget()
             if self._left and perf_counter() >= self._until:
                 self._left = 0
 
@@ -208,3 +215,25 @@ def wait_for_client(wait: Callable[..., T], *arguments: Any) -> T:
     """
     me = getcurrent()
     return me.pool.wait_outside(wait, *arguments) if isinstance(me, _Worker) else wait(*arguments)
+
+
+def begin_anew() -> None:
+    """Have the rest of this task be one of its own, without the context variables and timeouts of what it did."""
+    me = getcurrent()
+    if isinstance(me, _Worker):
+        me.forget()
+
+
+def keep_timeouts_in_tasks() -> None:
+    """From now on a `gevent.Timeout` that a task of a pool forgets ends with the task, and hits no later one."""
+    start = gevent.Timeout.start
+
+    def started(timeout: gevent.Timeout) -> None:
+        start(timeout)
+        me = getcurrent()
+        if isinstance(me, _Worker):
+            if me.timeouts is None:
+                me.timeouts = weakref.WeakSet()
+            me.timeouts.add(timeout)
+
+    gevent.Timeout.start = started  # type: ignore[assignment, method-assign]

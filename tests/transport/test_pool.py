@@ -15,7 +15,7 @@ from tests.http.client import Client
 from tests.serving import DEADLINE, serving
 
 LASTING = "tests.http.apps.lasting"
-DROPPED = r"%s.* was thrown into a task that has ended, and is dropped"
+DROPPED = r"%s.* was (?:thrown into a task that has ended, and is dropped|not closed by the task that started it)"
 
 
 def run(pool: Pool, function: Callable[[], object]) -> None:
@@ -34,7 +34,7 @@ def run(pool: Pool, function: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("timeout", r"<Timeout .*0\.01"), ("kill", r"GreenletExit\(\)"), ("throw", "RuntimeError.'thrown late'")],
+    [("timeout", r"<Timeout .*0\.01"), ("kill", ".*GreenletExit"), ("throw", "RuntimeError.'thrown late'")],
 )
 def test_no_request_is_lost_after_an_exception_that_an_earlier_one_left_behind(kind: str, said: str) -> None:
     with serving(LASTING, "--pool-size", "1", "--layer", "memory://") as server, Client(server) as client:
