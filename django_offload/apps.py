@@ -10,8 +10,9 @@ from django.core.signals import setting_changed
 
 from django_offload import conf
 from django_offload.binding import Binding
-from django_offload.checks import check_channel_layers, check_databases, check_deployment
+from django_offload.checks import check_channel_layers, check_databases, check_deployment, check_settings
 from django_offload.handshake import forget_middleware
+from django_offload.settings import PREFIX
 
 
 class OffloadConfig(AppConfig):
@@ -24,6 +25,7 @@ class OffloadConfig(AppConfig):
         """Configure offload; imports no routing and connects to nothing."""
         conf.apply()
         Binding.register_all()
+        checks.register(check_settings, "offload")
         checks.register(check_channel_layers, "offload")
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
@@ -34,4 +36,6 @@ def _reapply(*, setting: str, **kwargs: Any) -> None:
     # Tests override settings; nothing made of the old ones must outlive them.
     forget_middleware()
     if setting in ("CHANNEL_LAYERS", "ROOT_URLCONF"):
-        conf.apply()
+        conf.apply_layers()
+    elif setting.startswith(PREFIX):
+        conf.apply_policies()

@@ -12,17 +12,23 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from django_offload import conf
+from django_offload.settings import problems
 from offload.consumers.configuration import layer_for, router_for
 from offload.exceptions import ConfigurationError
 from offload.layers.memory import MemoryLayer
 
 
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The ``OFFLOAD_...`` settings are what they may be."""
+    return [Error(problem, id="offload.E004") for problem in problems()]
+
+
 def check_channel_layers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """``CHANNEL_LAYERS`` is well formed, its backends can be built, and its routings imported. Connects to nothing."""
-    problems = conf.problems()
-    found: list[CheckMessage] = [Error(problem, id="offload.E001") for problem in problems.values()]
+    malformed = conf.problems()
+    found: list[CheckMessage] = [Error(problem, id="offload.E001") for problem in malformed.values()]
     for alias in conf.entries():
-        if alias in problems:
+        if alias in malformed:
             continue
         try:
             layer_for(alias)
@@ -38,9 +44,9 @@ def check_channel_layers(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """What works on one's desk only."""
     found: list[CheckMessage] = []
-    problems = conf.problems()
+    malformed = conf.problems()
     for alias in conf.entries():
-        if alias not in problems:
+        if alias not in malformed:
             try:
                 layer = layer_for(alias)
             except ConfigurationError:

@@ -24,6 +24,7 @@ from django_offload import decorators
 from django_offload.connections import before_consumer, give_back
 from django_offload.handshake import through_middleware
 from django_offload.origins import origin_is_allowed
+from django_offload.settings import value_of
 from django_offload.signals import send_finished, send_started, send_worker_ready
 from offload.consumers.configuration import DEFAULT, configure
 from offload.consumers.routing import import_dotted
@@ -34,15 +35,42 @@ from offload.layers.addresses.urls import layer_from_url
 from offload.layers.memory import MemoryLayer
 
 KEYS = ("BACKEND", "CONFIG", "ROUTING", "TEST_CONFIG", "URL")
+BACKENDS = ("offload.layers.ipc.IPCLayer", "offload.layers.redis.RedisLayer", "offload.layers.memory.MemoryLayer")
+_OF_CHANNELS = {
+    "asgi_ipc": BACKENDS[0],
+    "asgi_rabbitmq": BACKENDS[1],
+    "asgi_redis": BACKENDS[1],
+    "asgiref.inmemory": BACKENDS[2],
+    "channels.database_layer": BACKENDS[0],
+    "channels.layers": BACKENDS[2],
+    "channels_rabbitmq": BACKENDS[1],
+    "channels_redis": BACKENDS[1],
+}
+"""Backends of Django Channels' versions, by package, and what stands in their place here."""
+_ARGUMENTS_OF_CHANNELS = {
+    "symmetric_encryption_keys": "write 'encryption_keys'",
+    "connection_kwargs": "write what they say into the hosts' addresses, as in 'rediss://user:password@host:6379/0'",
+    "stats_prefix": "leave it out: each process counts for itself",
+    "channel_memory": "leave it out: a channel holds 'capacity' messages",
+}
 _UNREAD = 100_000
 """Messages that a client of a test may leave unread."""
-BACKENDS = ("offload.layers.ipc.IPCLayer", "offload.layers.redis.RedisLayer", "offload.layers.memory.MemoryLayer")
 
 
 def apply() -> None:
     """Tell offload what the settings say now."""
+    apply_layers()
+    apply_policies()
+
+
+def apply_layers() -> None:
+    """Describe the layers and routings of the settings."""
     for alias, entry in entries().items():
         configure(functools.partial(build_layer, alias), alias=alias, routing=routing_of(alias, entry))
+
+
+def apply_policies() -> None:
+    """Say what is to be around consumers, requests and handshakes."""
     # A receiver of `consumer_finished` may use the database yet.
     configure(started=before_consumer, finished=send_finished)
     configure(
@@ -51,6 +79,7 @@ def apply() -> None:
         finished=give_back,
         after_request=give_back,
         handshake=through_middleware,
+        missing_layer=value_of("MISSING_LAYER"),
         worker_ready=send_worker_ready,
         json_encoder=DjangoJSONEncoder,
         decorators={
@@ -144,10 +173,16 @@ def _backend_problem(where: str, entry: Mapping[str, Any]) -> str | None:
     if not isinstance(backend, str):
         what = f"has the BACKEND {shown_value(backend)}, not a dotted path" if "BACKEND" in entry else "has no BACKEND"
         return f"{where} {what}; use one of {', '.join(BACKENDS)}"
+    for package, successor in _OF_CHANNELS.items():
+        if f"{backend}.".startswith(f"{package}."):
+            return f"{where} has the BACKEND {backend!r} of Channels; write {successor!r}"
     if any(sign in backend for sign in ":/?#@"):
         return f"{where} has an address as its BACKEND; write it as its URL"
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         return f"{where} has the CONFIG {shown_value(config)}, not a dict of the backend's keyword arguments"
+    for key, remedy in _ARGUMENTS_OF_CHANNELS.items():
+        if key in config:
+            return f"{where} has {key!r} of Channels in its CONFIG; {remedy}"
     return None
 
 
@@ -211,6 +246,24 @@ def _memory_layer(config: Mapping[str, Any]) -> Layer:
     # Nobody reads ahead of a test client.
     capacities = {"websocket.send.*": _UNREAD, **config.get("channel_capacity", {})}
     return MemoryLayer(channel_capacity=capacities, **limits)
+
+
+def other_layer(alias: str, layer: Layer) -> str | None:
+    """What to tell where servers started from this shell use another default layer than the settings name.
+
+    Args:
+        alias, layer: the one that the settings name.
+
+    Raises:
+        ConfigurationError: the shell's ``OFFLOAD_LAYER`` is no address.
+    """
+    address = os.environ.get("OFFLOAD_LAYER")
+    if not address or alias != DEFAULT or layer_from_url(_at_project(address)).place == layer.place:
+        return None
+    return (
+        f"OFFLOAD_LAYER names {layer_from_url(_at_project(address)).place}, which servers started from this shell use; "
+        f"CHANNEL_LAYERS names {layer.place}, which this command uses"
+    )
 
 
 def project_socket() -> str | None:

@@ -50,6 +50,10 @@ class Layer(Protocol):
     capacity: int
     group_expiry: float
 
+    @property
+    def place(self) -> str:
+        """Where what it carries is: processes whose layers have the same place meet there. Never holds a password."""
+
     def check(self) -> None:
         """Connect now. Raises ``LayerUnavailable`` with one clear sentence when the server cannot be reached."""
 

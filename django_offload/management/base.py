@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError
 
+from django_offload import conf
 from offload.consumers.configuration import DEFAULT, layer_for
 from offload.exceptions import OffloadError
 from offload.interfaces import Content, Layer
@@ -35,6 +36,8 @@ class SendingCommand(ABC, BaseCommand):
         content = _object(options["content"])
         try:
             layer = layer_for(options["alias"])
+            if problem := conf.other_layer(options["alias"], layer):
+                self.stderr.write(f"warning: {problem}")
             self.send(layer, options[self.target], content)
         except (OffloadError, TypeError) as error:
             raise CommandError(str(error)) from error

@@ -14,10 +14,10 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import quote
 
-from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.test import Client as HttpTestClient
 
+from django_offload.settings import value_of
 from offload import Channel, DenyConnection, Group, Message
 from offload.consumers import configuration
 from offload.consumers.configuration import DEFAULT
@@ -446,7 +446,7 @@ class WebSocketClient(Client):
                 rest.append(content)
         if not accepted:
             subprotocol = None
-            if getattr(settings, "OFFLOAD_ACCEPT", "implicit") == "explicit":
+            if value_of("ACCEPT") == "explicit":
                 return self._answered(_REFUSED, headers)
         self._unread = rest
         self._is_open = True

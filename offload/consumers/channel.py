@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offload.consumers import configuration
 from offload.consumers.reply_check import REPLY_PREFIX, check_reply
-from offload.exceptions import InvalidChannelName
+from offload.exceptions import InvalidChannelName, LayerUnreachable
 from offload.interfaces import Content, Layer
 
 
@@ -54,7 +54,10 @@ class Channel(str):
         """
         if self.startswith(REPLY_PREFIX):
             check_reply(content)
-        (self._layer or self.channel_layer).send(self, content)
+        try:
+            (self._layer or self.channel_layer).send(self, content)
+        except LayerUnreachable as error:
+            configuration.unreachable(error)
 
     def __repr__(self) -> str:
         return f"Channel({str.__repr__(self)})"
@@ -100,7 +103,10 @@ class Group:
             content: as for `Channel.send`.
             immediately: accepted for code written for Channels 1; sends are always immediate.
         """
-        self.channel_layer.group_send(self.name, content)
+        try:
+            self.channel_layer.group_send(self.name, content)
+        except LayerUnreachable as error:
+            configuration.unreachable(error)
 
     def __repr__(self) -> str:
         return f"Group({self.name!r})"

@@ -6,6 +6,7 @@ costs nothing and a process may fork after it.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from json import JSONEncoder
 from typing import Any
 
 from offload.consumers.routing import Router
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, LayerUnreachable
 from offload.interfaces import Layer
 from offload.layers.addresses.urls import layer_from_url
 
@@ -25,6 +26,8 @@ Hook = Callable[[], None]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT = "default"
+
+log = logging.getLogger("offload.layer")
 
 
 @dataclass
@@ -46,6 +49,7 @@ class _State:
     worker_ready: list[Hook] = field(default_factory=list)
     decorators: dict[str, Decorator] = field(default_factory=dict)
     handshake: Decorator | None = None
+    logs_unreachable: bool = False
     json_encoder: type[JSONEncoder] = JSONEncoder
 
 
@@ -75,6 +79,7 @@ def configure(
     json_encoder: type[JSONEncoder] | None = None,
     decorators: Mapping[str, Decorator] | None = None,
     handshake: Decorator | None = None,
+    missing_layer: str | None = None,
 ) -> None:
     """Say once, at start, what `Channel` and `Group` of this process use.
 
@@ -94,7 +99,11 @@ def configure(
             ``http_user``, to True.
         handshake: what wraps every connect consumer, also where none is routed. It may answer in the consumer's place
             by a reply ``{"accept": False, "status": 302, "headers": [[name, value]], "content": b""}``.
+        missing_layer: what a send through a layer that cannot be reached does: ``raise`` (`LayerUnreachable`), or
+            ``log`` a warning and lose the message.
     """
+    if missing_layer not in (None, "raise", "log"):
+        raise ConfigurationError(f"missing_layer is {missing_layer!r}; it is 'raise' or 'log'")
     with _lock:
         if layer is not None:
             previous = _state.aliases.get(alias)
@@ -124,6 +133,8 @@ def configure(
             _state.decorators.update(decorators)
         if handshake is not None:
             _state.handshake = handshake
+        if missing_layer is not None:
+            _state.logs_unreachable = missing_layer == "log"
 
 
 def _close_unless_used(previous: _Alias) -> None:
@@ -199,6 +210,17 @@ def close(alias: str) -> None:
     entry = _state.aliases.get(alias)
     if entry is not None and entry.layer is not None:
         entry.layer.close()
+
+
+def unreachable(error: LayerUnreachable) -> None:
+    """A send found its layer away.
+
+    Raises:
+        LayerUnreachable: this one, unless `configure` was told to log it.
+    """
+    if not _state.logs_unreachable:
+        raise error
+    log.warning("a message is lost: %s", error)
 
 
 def origin_policy() -> OriginPolicy | None:

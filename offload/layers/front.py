@@ -71,6 +71,11 @@ class LayerBase(Backend):
 
     # What callers see
 
+    @property
+    def place(self) -> str:
+        """Where what it carries is: processes whose layers have the same place meet there. Never holds a password."""
+        return f"{self.name}://"
+
     def check(self) -> None:
         self._check()
 

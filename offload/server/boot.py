@@ -124,6 +124,8 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
     asked_for = bool(settings.layer.urls)
     spoken_of = set(configuration.aliases())
     if asked_for or not configuration.is_configured():
+        if configuration.is_configured():
+            _tell_of_another(layer_from_url(addresses))
         configuration.configure(default_layer, routing=configuration.router_source())
     if settings.layer.routing is not None:
         configuration.configure(routing=settings.layer.routing.replace(":", "."))
@@ -136,6 +138,21 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
         for alias in configuration.aliases()
         if asked_for or alias in spoken_of or configuration.router_source(alias) is not None
     ]
+
+
+def _tell_of_another(layer: Layer) -> None:
+    try:
+        own = configuration.layer_for()
+    except ConfigurationError:
+        # Nobody uses it.
+        return
+    if own.place != layer.place:
+        log.warning(
+            "--layer names %s, and the application's own default layer is %s, which its commands, scripts and tasks go "
+            "on using; name the same in both (in Django's settings: CHANNEL_LAYERS)",
+            layer.place,
+            own.place,
+        )
 
 
 def _ask_for_hub(control: Control, layer: Layer) -> None:

@@ -137,6 +137,30 @@ WRONG = [
         "CHANNEL_LAYERS['default'] has the URL 6379; write an address such as 'redis://127.0.0.1:6379/0'",
     ),
 ]
+WRONG += [
+    (
+        {"default": {"BACKEND": backend}},
+        f"CHANNEL_LAYERS['default'] has the BACKEND {backend!r} of Channels; write 'offload.layers.{successor}'",
+    )
+    for backend, successor in [
+        ("asgi_redis.RedisChannelLayer", "redis.RedisLayer"),
+        ("asgi_redis.core.RedisChannelLayer", "redis.RedisLayer"),
+        ("channels_redis.core.RedisChannelLayer", "redis.RedisLayer"),
+        ("asgi_ipc.IPCChannelLayer", "ipc.IPCLayer"),
+        ("asgiref.inmemory.ChannelLayer", "memory.MemoryLayer"),
+        ("channels.layers.InMemoryChannelLayer", "memory.MemoryLayer"),
+    ]
+]
+WRONG += [
+    (
+        {"default": {"BACKEND": "offload.layers.redis.RedisLayer", "CONFIG": {"symmetric_encryption_keys": ["x"]}}},
+        "CHANNEL_LAYERS['default'] has 'symmetric_encryption_keys' of Channels in its CONFIG; write 'encryption_keys'",
+    ),
+    (
+        {"default": {"BACKEND": MEMORY, "TEST_CONFIG": 5}},
+        "CHANNEL_LAYERS['default'] has the TEST_CONFIG 5, not a dict of the backend's keyword arguments",
+    ),
+]
 UNFIT = [
     (
         {"default": {"BACKEND": "offload.layers.memory.MemoryLyer"}},
@@ -401,6 +425,19 @@ def test_check_is_content_with_a_good_project() -> None:
 def test_check_tells_malformed_channel_layers(layers: Any, message: str) -> None:
     with override_settings(CHANNEL_LAYERS=layers):
         assert f"?: (offload.E001) {message}\n" in check()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"OFFLOAD_MISSING_LAYER": "warn"}, "OFFLOAD_MISSING_LAYER is 'warn'; write 'raise' or 'log'"),
+        ({"OFFLOAD_ACCEPT": True}, "OFFLOAD_ACCEPT is True; write 'implicit' or 'explicit'"),
+        ({"OFFLOAD_MISING_LAYER": "log"}, "unknown setting OFFLOAD_MISING_LAYER; did you mean OFFLOAD_MISSING_LAYER?"),
+    ],
+)
+def test_check_tells_wrong_settings(overrides: dict[str, Any], message: str) -> None:
+    with override_settings(**overrides):
+        assert f"?: (offload.E004) {message}\n" in check()
 
 
 @pytest.mark.parametrize(("layers", "message"), UNFIT)

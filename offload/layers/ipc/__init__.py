@@ -60,6 +60,11 @@ class IPCLayer(LayerBase):
         self._hub_expected = False
         self._link = self._new_link()
 
+    @property
+    def place(self) -> str:
+        """See `LayerBase.place`."""
+        return f"ipc://{self.path}"
+
     def expect_hub(self) -> None:
         """From now on, wait up to `timeout` for a hub that is not there: somebody is starting it. A process that has
         been connected does so anyway; others are told at once that there is none."""

@@ -158,6 +158,12 @@ class RedisLayer(LayerBase):
         self._finalizer: weakref.finalize[..., RedisLayer] | None = None
         self._set_out()
 
+    @property
+    def place(self) -> str:
+        """See `LayerBase.place`."""
+        prefix = f"?prefix={self.settings.prefix}" if self.settings.prefix else ""
+        return ",".join(sorted(address.shown for address in self._addresses)) + prefix
+
     def _set_out(self) -> None:
         """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
         first = self._addresses[0]
