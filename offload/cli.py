@@ -20,7 +20,7 @@ from offload.server.directory import Directory
 from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
-from offload.settings.printing import lines
+from offload.settings.printing import lines, summary
 from offload.settings.reading import Reader, Reading
 
 log = logging.getLogger("offload.server")
@@ -51,7 +51,15 @@ def supervise(arguments: Sequence[str], command: str) -> int:
     directory = _enter(settings)
     tell(reading)
     entry, what = ("offload.server.worker", "worker") if command == WORKER else (Supervisor.entry, Supervisor.what)
-    return Supervisor(settings, directory, entry, what).run()
+
+    def reread() -> Settings:
+        anew = source.read()
+        logs.set_up(anew.settings.log)
+        os.environ.update(anew.settings.process.variables)
+        tell(anew)
+        return anew.settings
+
+    return Supervisor(settings, directory, entry, what, reread).run()
 
 
 def _enter(settings: Settings) -> Directory:
@@ -67,8 +75,9 @@ def _enter(settings: Settings) -> Directory:
 
 def tell(reading: Reading) -> None:
     """What a reading has to say, into the log."""
-    if reading.file is not None:
-        log.info("settings of %s", reading.file)
+    came_from = summary(reading.settings)
+    if came_from:
+        log.info("settings: %s", came_from)
     for difference in reading.differences:
         log.info("%s", difference)
     for remark in reading.remarks:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Protocol
 
 from offload.consumers import configuration
+from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
 from offload.layers.addresses.urls import layer_from_url
@@ -153,6 +154,18 @@ def _tell_of_another(layer: Layer) -> None:
             layer.place,
             own.place,
         )
+
+
+def about(router: Router) -> list[str]:
+    """What is served, in lines for the log at the start: layers and routes, as far as there are any."""
+    channels = ", ".join(sorted(router.channels))
+    if not channels:
+        return []
+    aliases = configuration.aliases()
+    places = [configuration.layer_for(alias).place for alias in aliases]
+    if len(aliases) > 1:
+        places = [f"{alias} at {place}" for alias, place in zip(aliases, places, strict=True)]
+    return [f"layer {', '.join(places)}", f"consumers of {channels}"]
 
 
 def _ask_for_hub(control: Control, layer: Layer) -> None:

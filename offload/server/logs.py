@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 
 from offload.exceptions import ConfigurationError
 from offload.settings import LogOptions
 
 FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line, for collectors of logs.
+
+    Its keys are ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``process``, ``message``, and ``exception`` (a
+    traceback) where there is one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        document = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document, default=str)
 
 
 class _File(logging.FileHandler):
@@ -60,7 +83,7 @@ def set_up(options: LogOptions) -> None:
         handler = logging.StreamHandler(sys.stderr) if file == "-" else _File(file)
     except OSError as error:
         raise ConfigurationError(f"cannot write the log {file!r}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+    handler.setFormatter(JsonFormatter() if options.format == "json" else logging.Formatter(FORMAT, DATE_FORMAT))
     log = logging.getLogger("offload")
     log.setLevel(options.level.upper())
     log.handlers = [handler]

@@ -34,7 +34,7 @@ from offload.layers.memory import MemoryLayer
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
-from offload.server.boot import configure_layers, run
+from offload.server.boot import about, configure_layers, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
@@ -84,7 +84,9 @@ class ServerProcess:
         is_remote = settings.layer.dispatch == "layer"
         module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
-        self.wire(application, _names_of_routes() if is_remote else configuration.router_for())
+        router = _names_of_routes() if is_remote else configuration.router_for()
+        self._about = about(router)
+        self.wire(application, router)
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -176,7 +178,7 @@ class ServerProcess:
         supervisor = self._loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         self.start()
-        self.control.tell(ready=True)
+        self.control.tell(ready=True, about=self._about)
         self._stopped.wait()
         supervisor.close()
         self.stop()

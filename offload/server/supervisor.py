@@ -49,12 +49,14 @@ class Supervisor:
         directory: where it runs; entered, and entered again at each reload.
         entry: the module whose ``main`` a child runs, after gevent has patched the standard library.
         what: what such a child is called in the log.
+        reread: reads the settings anew for a reload, or raises ConfigurationError; None keeps them.
     """
 
     settings: Settings
     directory: Directory
     entry: str = "offload.server.process"
     what: str = "server process"
+    reread: Callable[[], Settings] | None = None
     _children: dict[int, Child] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=Restarts)
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
@@ -74,7 +76,8 @@ class Supervisor:
         Raises:
             ConfigurationError: an address cannot be bound, or the first server process could not begin to serve.
         """
-        settings = self.settings
+        # Those of the processes that run.
+        settings = self._settled = self.settings
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
         self._places: list[sockets.Place] = []
@@ -95,7 +98,12 @@ class Supervisor:
             scheme = "https" if settings.tls.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
             self._where = f" at {places}" if places else ""
-            log.info("offload %s runs %s%s, supervisor %d", __version__, settings.app, self._where, os.getpid())
+            count = settings.process.workers
+            what = self.what if count == 1 else self._what_several
+            log.info(
+                "offload %s runs %s%s, supervisor %d, %d %s",
+                __version__, settings.app, self._where, os.getpid(), count, what,
+            )  # fmt: skip
             # One first: what is wrong with the application is said once, and the others find it right.
             self._fork_server(0)
             self._watch()
@@ -150,9 +158,12 @@ class Supervisor:
             log.info("reloading: SIGHUP")
             self._restarts.hurry()
             try:
+                if self.reread is not None:
+                    self.settings = self.reread()
                 self.directory.enter()
             except ConfigurationError as error:
                 log.error("not reloaded, the old %s go on: %s", self._what_several, error)
+                self.settings = self._settled
                 return
             self._pid_file.renew()
             self._begin_reload()
@@ -201,6 +212,7 @@ class Supervisor:
     def _give_up_reload(self) -> None:
         """No process is replaced any more; one that has to be started again gets the code of those that run."""
         self._to_replace.clear()
+        self.settings = self._settled
         if self.directory.go_back():
             self._pid_file.renew()
 
@@ -331,7 +343,7 @@ class Supervisor:
             if "hub" in note:
                 self._want_hub(note["hub"])
             if "ready" in note:
-                self._child_ready(child)
+                self._child_ready(child, note.get("about", []))
             if "failed" in note:
                 child.failure = note["failed"]
                 # What it has yet to run, its application's handlers of atexit, may not hold up the news.
@@ -347,12 +359,16 @@ class Supervisor:
             self._selector.unregister(child.control.sock)
             child.control.sock.close()
 
-    def _child_ready(self, child: Child) -> None:
+    def _child_ready(self, child: Child, about: list[str]) -> None:
         if child.retired:
             # It was too late, and is on its way out.
             return
         child.ready = True
         self.directory.settle()
+        self._settled = self.settings
+        if not self._served:
+            for line in about:
+                log.info("%s", line)
         log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
             self._served = True

@@ -17,6 +17,7 @@ from offload.settings.kinds import LARGEST, Account, Mask, Number
 from offload.settings.option import (
     BOTH,
     WORKER,
+    Source,
     choice,
     declare,
     hook,
@@ -564,10 +565,10 @@ class Settings:
     log: LogOptions = LogOptions()
     metrics: MetricsOptions = MetricsOptions()
     hooks: HookOptions = HookOptions()
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, app: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Settings:
+    def of(cls, app: str, values: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
         """From values by the names of options, each as its kind has read it.
 
         Raises:

@@ -15,6 +15,22 @@ _SERVE = (SERVE,)
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a value was read.
+
+    Attributes:
+        what: a flag, a variable, a name in a file.
+        place: the file, or the variable that has flags; None for this command line and this environment.
+    """
+
+    what: str
+    place: str | None = None
+
+    def __str__(self) -> str:
+        return self.what if self.place is None else f"{self.what} in {self.place}"
+
+
+@dataclass(frozen=True)
 class Option:
     """One option.
 

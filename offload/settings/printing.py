@@ -20,6 +20,15 @@ def lines(settings: Settings, command: str) -> Iterator[str]:
             yield f"{text:<{_SOURCE_COLUMN}}  # {settings.sources.get(name, 'default')}"
 
 
+def summary(settings: Settings) -> str:
+    """Where the settings came from, in one line; empty where all are defaults."""
+    places: dict[str, list[str]] = {}
+    for source in (settings.sources[name] for name in OPTIONS if name in settings.sources):
+        place = source.place or ("command line" if source.what.startswith("-") else "environment")
+        places.setdefault(place, []).append(source.what)
+    return "; ".join(f"{place} ({', '.join(names)})" for place, names in places.items())
+
+
 def _shown(option: Option, value: Any) -> str:
     if isinstance(option.kind, Number) and value == option.kind.zero:
         return "0"

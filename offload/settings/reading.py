@@ -19,7 +19,7 @@ from offload.settings.command_line import parse
 from offload.settings.config_file import find
 from offload.settings.groups import OPTIONS, Settings
 from offload.settings.gunicorn import SPECIAL, UNUSED
-from offload.settings.option import SERVE, Option
+from offload.settings.option import SERVE, Option, Source
 
 CONFIG_VARIABLE = "OFFLOAD_CONFIG"
 ARGUMENTS_VARIABLE = "GUNICORN_CMD_ARGS"
@@ -94,11 +94,11 @@ class Reader:
         """
         said = _Said()
         self._take_file(said)
-        self._take_flags(self._more_flags, said, f" in {ARGUMENTS_VARIABLE}")
+        self._take_flags(self._more_flags, said, ARGUMENTS_VARIABLE)
         for option in OPTIONS.values():
             if option.flags and self._environ.get(option.variable):
-                said.set(option, self._environ[option.variable], option.variable)
-        self._take_flags(self._flags, said, "")
+                said.set(option, self._environ[option.variable], Source(option.variable))
+        self._take_flags(self._flags, said, None)
         self._take_defaults(said)
         said.remarks += self._unknown_variables()
         return Reading(
@@ -118,35 +118,36 @@ class Reader:
             option = _FILE_NAMES.get(name)
             if option is not None:
                 if value is not None and self._command in option.commands:
-                    said.set(option, value, f"{name} in {file.name}")
+                    said.set(option, value, Source(name, file.name))
             elif name == "wsgi_app":
                 said.app = value or ""
             elif name in UNUSED:
-                said.leave(name, value, f"{name} = {value!r}" if _is_short(value) else name, f" in {file.name}")
+                text = f"{name} = {value!r}" if isinstance(value, (str, int, float)) else name
+                said.leave(name, value, Source(text, file.name))
             elif name not in SPECIAL and not name.startswith("_"):
                 unknown += _unknown_name(name, value)
         if unknown:
             said.remarks.append(f"{file.name}: not settings, and ignored: {', '.join(unknown)}")
 
-    def _take_flags(self, flags: Mapping[str, Any], said: _Said, where: str) -> None:
+    def _take_flags(self, flags: Mapping[str, Any], said: _Said, place: str | None) -> None:
         for name, value in flags.items():
             if value is None:
                 continue
             if name in OPTIONS:
-                said.set(OPTIONS[name], value, OPTIONS[name].flag + where)
+                said.set(OPTIONS[name], value, Source(OPTIONS[name].flag, place))
             elif name in UNUSED:
                 flag = UNUSED[name].flags[-1]
-                said.leave(name, value, flag if UNUSED[name].is_switch else f"{flag} {value}", where)
+                said.leave(name, value, Source(flag if UNUSED[name].is_switch else f"{flag} {value}", place))
 
     def _take_defaults(self, said: _Said) -> None:
         for variable, name in _DEFAULT_VARIABLES.items():
             if self._environ.get(variable) and name not in said.values:
-                said.set(OPTIONS[name], self._environ[variable], variable)
+                said.set(OPTIONS[name], self._environ[variable], Source(variable))
         port = self._environ.get("PORT")
         if port and "bind" not in said.values and self._command == SERVE:
             if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536):
                 raise ConfigurationError(f"PORT is {port!r}, which is not the number of a port")
-            said.set(OPTIONS["bind"], f"0.0.0.0:{port}", "PORT")
+            said.set(OPTIONS["bind"], f"0.0.0.0:{port}", Source("PORT"))
 
     def _unknown_variables(self) -> list[str]:
         """Variables that look like settings and are none; others may have their own reasons to begin like that."""
@@ -168,26 +169,22 @@ class _Said:
     def __init__(self) -> None:
         self.app = ""
         self.values: dict[str, Any] = {}
-        self.sources: dict[str, str] = {}
+        self.sources: dict[str, Source] = {}
         self.remarks: list[str] = []
 
-    def set(self, option: Option, value: Any, where: str) -> None:
-        self.values[option.name] = option.read(value, where)
-        self.sources[option.name] = where
+    def set(self, option: Option, value: Any, source: Source) -> None:
+        self.values[option.name] = option.read(value, str(source))
+        self.sources[option.name] = source
 
-    def leave(self, name: str, value: Any, text: str, where: str) -> None:
+    def leave(self, name: str, value: Any, source: Source) -> None:
         if not UNUSED[name].is_silent(value):
-            self.remarks.append(f"{text}{where} has no effect: {UNUSED[name].why}")
+            self.remarks.append(f"{source} has no effect: {UNUSED[name].why}")
 
     def differences(self) -> Iterator[str]:
         for name, value in self.values.items():
             option, source = OPTIONS[name], self.sources[name]
-            if option.differs is not None and value != option.default and source != option.variable:
+            if option.differs is not None and value != option.default and source.what != option.variable:
                 yield f"{source}: {option.differs}"
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, (str, int, float))
 
 
 def _unknown_name(name: str, value: Any) -> Iterator[str]:

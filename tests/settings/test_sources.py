@@ -23,7 +23,7 @@ def test_later_source_wins_over_earlier(read: Read) -> None:
     assert (settings.listen.backlog, settings.replace.timeout) == (5, 12.0)
     assert settings.app == "shop"
     assert reading.file == "gunicorn.conf.py"
-    assert settings.sources == {
+    assert {name: str(source) for name, source in settings.sources.items()} == {
         "workers": "--workers",
         "keep_alive": "--keep-alive in GUNICORN_CMD_ARGS",
         "backlog": "backlog in gunicorn.conf.py",
