@@ -73,8 +73,9 @@ bench:  ## measure against the named peers; BENCH are its arguments; writes benc
 bench-quick:  ## one short round of every benchmark; its figures say little
 	$(PYTHON) -m benchmarks --quick $(BENCH)
 
-docs: $(INSTALLED)  ## write the settings page, and build the documentation into build/docs
+docs: $(INSTALLED)  ## write the generated pages, and build the documentation into build/docs
 	$(BIN)/python -m docs.settings_page
+	$(BIN)/python -m docs.gunicorn_page
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/python -m sphinx -q -W -b html docs build/docs
 

@@ -11,9 +11,10 @@ PAGE = Path(__file__).resolve().parent / "reference" / "settings.md"
 HEAD = """\
 # Settings
 
-Each setting of `offload APP` and `offload worker APP`, with its flag. Later ones win: defaults, then the environment
-(`OFFLOAD_<NAME>`; also `PORT` and `WEB_CONCURRENCY` as gunicorn reads them), then flags. Times are seconds, sizes are
-bytes. A wrong flag, value or variable is one line, and exit status 2.
+Each setting of `offload APP` and `offload worker APP`, with its flag, its variable, and its name in a configuration
+file. Later sources win: defaults, the file, variables, flags; [From gunicorn](../howto/from-gunicorn.md) tells more.
+Times are seconds, sizes are bytes. A wrong value is one line with the nearest right word, and exit status 2.
+`offload settings` prints the settings in effect, and where each came from.
 """
 
 
@@ -21,13 +22,19 @@ def table(command: str, group: str) -> str:
     """The options of one group that a command takes; empty where it takes none."""
     rows = []
     for option in OPTIONS.values():
-        if option.group == group and command in option.commands and option.flags:
+        if option.group == group and command in option.commands:
             flags = ", ".join(f"`{flag}`" for flag in option.flags)
             value = f" {option.kind.metavar}" if option.kind.metavar else ""
             shown = f"`{option.shown}`" if option.shown else ""
             text = option.text.replace("|", "\\|")
-            rows.append(f"| {flags}{value} | `{option.variable}` | {shown} | {text} |\n")
-    return "".join(["| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n", *rows]) if rows else ""
+            names = f"`{option.name}`" if option.gunicorn in (None, option.name) else f"`{option.gunicorn}`"
+            variable = f"`{option.variable}`" if option.flags else ""
+            rows.append(f"| {flags}{value} | {variable} | {names} | {shown} | {text} |\n")
+    return (
+        "".join(["| flag | variable | in a file | default | meaning |\n| --- | --- | --- | --- | --- |\n", *rows])
+        if rows
+        else ""
+    )
 
 
 def section(command: str) -> str:

@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gunicorn
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 from websockets.sync.client import connect
 
-from docs import settings_page
+from docs import gunicorn_page, settings_page
+from offload.settings import SERVE
+from offload.settings.command_line import settings_parser
+from offload.settings.gunicorn import UNUSED
 from tests.serving import DEADLINE, ROOT, serving
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,6 +52,22 @@ def test_the_chat_of_a_page_runs_in_several_processes(page: Path, tmp_path: Path
 
 def test_the_settings_page_is_what_the_settings_say() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page(), "run: make docs"
+
+
+def test_page_on_gunicorn_answers_for_each_of_its_settings() -> None:
+    text = gunicorn_page.PAGE.read_text()
+    for setting in KNOWN_SETTINGS:
+        assert gunicorn_page.answer(setting), setting.name
+    if f"that of gunicorn {gunicorn.__version__}.\n" in text:
+        assert text == gunicorn_page.page(), "run: make docs"
+
+
+def test_flags_of_gunicorn_are_taken() -> None:
+    flags = set(settings_parser(SERVE, "").format_help().split()) | {f for u in UNUSED.values() for f in u.flags}
+    flags = {flag.rstrip(",") for flag in flags}
+    for setting in KNOWN_SETTINGS:
+        for flag in setting.cli or ():
+            assert flag in flags, f"{setting.name}: {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

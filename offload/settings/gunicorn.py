@@ -45,7 +45,7 @@ class Unused:
         return value in self.same or str(value) in map(str, self.same)
 
 
-_HTTP2 = "HTTP/1.1 and WebSockets are what is spoken"
+_HTTP2 = "offload speaks HTTP/1.1 and WebSockets"
 _ASGI = "it is for ASGI applications"
 _DIRTY = "there are no dirty arbiters; `offload worker` runs what takes long"
 _CONTROL = "there is no control socket; signals are the control"
@@ -108,9 +108,9 @@ UNUSED: Mapping[str, Unused] = {
     ),
     "raw_paste_global_conf": _unused("--paste-global", "PasteDeploy's files are not read", same=([],)),
     "protocol": _unused(
-        "--protocol", "HTTP is what is spoken; in nginx, write proxy_pass for uwsgi_pass", same=("http",)
+        "--protocol", "offload speaks HTTP; in nginx, write proxy_pass for uwsgi_pass", same=("http",)
     ),
-    "uwsgi_allow_ips": _unused("--uwsgi-allow-from", "the uwsgi protocol is not spoken", same=("127.0.0.1,::1",)),
+    "uwsgi_allow_ips": _unused("--uwsgi-allow-from", "offload speaks HTTP", same=("127.0.0.1,::1",)),
     "ssl_version": _unused(
         "--ssl-version", "TLS 1.2 and 1.3 are served, whatever it says",
         same=("TLS", "TLSv1_2", "TLS_SERVER", 2, 5, 17),
