@@ -1,6 +1,7 @@
 """WebSockets for synchronous Python: a gevent WSGI server, consumers, and channel layers."""
 
 from offload.consumers import (
+    DEFAULT_CHANNEL_LAYER,
     Channel,
     Group,
     Message,
@@ -16,6 +17,7 @@ from offload.exceptions import ConsumeLater, DenyConnection
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT_CHANNEL_LAYER",
     "Channel",
     "ConsumeLater",
     "DenyConnection",

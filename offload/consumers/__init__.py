@@ -1,6 +1,6 @@
 """What applications are written with: channels, groups, messages, routing, class-based consumers, sessions."""
 
-from offload.consumers.aliases import channel_layers, get_channel_layer
+from offload.consumers.aliases import DEFAULT_CHANNEL_LAYER, channel_layers, get_channel_layer
 from offload.consumers.channel import Channel, Group
 from offload.consumers.classes import (
     BaseConsumer,
@@ -14,6 +14,7 @@ from offload.consumers.message import Message
 from offload.consumers.routing import include, route, route_class
 
 __all__ = [
+    "DEFAULT_CHANNEL_LAYER",
     "BaseConsumer",
     "Channel",
     "Group",

@@ -10,6 +10,8 @@ from offload.consumers.routing import Router
 from offload.exceptions import ChannelFull, MessageTooLarge
 from offload.interfaces import Content, Layer
 
+DEFAULT_CHANNEL_LAYER = configuration.DEFAULT
+
 
 def get_channel_layer(alias: str = configuration.DEFAULT) -> Layer:
     """The layer of an alias.
