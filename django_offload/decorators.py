@@ -204,10 +204,14 @@ def _http_session_of(message: Any) -> SessionBase | None:
             message.channel_session[name] = shared.session_key
         return shared if shared.session_key is not None else None
     engine = import_module(settings.SESSION_ENGINE)
+    cookie = parse_cookie(_header(message, b"cookie") or "").get(name)
+    if cookie is not None and cookie == message.channel_session.session_key:
+        # Test clients of Channels 1 log in by the channel session of their own connection.
+        return cast("SessionBase", message.channel_session)
     if "headers" not in message:
         key = message.channel_session.get(name)
         return None if key is None else cast("SessionBase", engine.SessionStore(key or None))
-    session: SessionBase = engine.SessionStore(parse_cookie(_header(message, b"cookie") or "").get(name))
+    session: SessionBase = engine.SessionStore(cookie)
     if session.session_key is None:  # no cookie, or what cannot be a key
         return None
     message.channel_session[name] = session.session_key

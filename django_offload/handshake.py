@@ -73,6 +73,9 @@ def through_middleware(consumer: Consumer) -> Consumer:
 
     @functools.wraps(consumer, updated=())
     def connect(message: Message, **arguments: Any) -> Any:
+        if not hasattr(settings, "ROOT_URLCONF"):
+            # A project without pages, whose requests Django itself would not serve.
+            return consumer(message, **arguments)
         return _handler().serve(message, view, arguments)
 
     return connect

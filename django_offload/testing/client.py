@@ -18,8 +18,9 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.test import Client as HttpTestClient
 
 from django_offload.settings import value_of
-from offload import Channel, DenyConnection, Group, Message
+from offload import Channel, DenyConnection, Group, Message, channel_layers
 from offload.consumers import configuration
+from offload.consumers.aliases import AliasedLayer
 from offload.consumers.configuration import DEFAULT
 from offload.consumers.dispatch.local import BoundConsumers, Dispatch
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, WEBSOCKET_CHANNELS
@@ -36,26 +37,33 @@ class Client:
         alias: the layer's.
     """
 
+    _prefix = "client.reply"
+    """Of its reply channel, which takes any content, as no WebSocket's does."""
+
     def __init__(self, alias: str = DEFAULT) -> None:
         self.alias = alias
-        self.reply_channel = self.channel_layer.new_channel("websocket.send")
+        self.reply_channel = self._layer.new_channel(self._prefix)
         self._unread: deque[Content] = deque()
 
     @property
-    def channel_layer(self) -> Layer:
-        """The layer, as it is configured now."""
+    def channel_layer(self) -> AliasedLayer:
+        """The layer, as it is configured now, with its ``router`` and ``routing``."""
+        return channel_layers[self.alias]
+
+    @property
+    def _layer(self) -> Layer:
         return configuration.layer_for(self.alias)
 
     def get_next_message(self, channel: str) -> Message | None:
         """The next message on a channel, or None."""
         if channel == self.reply_channel and self._unread:
-            return Message(self._unread.popleft(), channel, self.channel_layer)
-        found = self.channel_layer.receive([channel], timeout=0)
+            return Message(self._unread.popleft(), channel, self._layer)
+        found = self._layer.receive([channel], timeout=0)
         if found is None:
             return None
         reply = found[1].get("reply_channel")
-        reply_channel = Channel(reply, self.alias, self.channel_layer) if isinstance(reply, str) else None
-        return Message(found[1], found[0], self.channel_layer, reply_channel)
+        reply_channel = Channel(reply, self.alias, self._layer) if isinstance(reply, str) else None
+        return Message(found[1], found[0], self._layer, reply_channel)
 
     def get_consumer_by_channel(self, channel: str) -> Callable[..., Any] | None:
         """The consumer of a message on a channel that has an empty text and nothing else; None without one."""
@@ -64,7 +72,7 @@ class Client:
 
     def send(self, to: str, content: Content | None = None) -> Any:
         """Put a message on a channel; its reply channel is this client's, unless it has one."""
-        self.channel_layer.send(to, {"reply_channel": self.reply_channel, **(content or {})})
+        self._layer.send(to, {"reply_channel": self.reply_channel, **(content or {})})
 
     def consume(self, channel: str, fail_on_none: bool = True) -> Any:
         """Run the consumer of the next message on a channel.
@@ -99,7 +107,7 @@ class Client:
 
     def _dispatch(self) -> Dispatch:
         # Of the routing and the layer that the test has now.
-        return Dispatch(configuration.router_for(self.alias), self.channel_layer)
+        return Dispatch(configuration.router_for(self.alias), self._layer)
 
     def _prepared(self, message: Message) -> Message:
         return message
@@ -158,6 +166,8 @@ class WebSocketClient(Client):
         handshake: the answer to the last `connect`, or None.
         latest: what the consumer of the latest message returned.
     """
+
+    _prefix = "websocket.send"
 
     def __init__(self, alias: str = DEFAULT, *, http: HttpTestClient | None = None, ordered: bool = False) -> None:
         super().__init__(alias)
@@ -251,7 +261,7 @@ class WebSocketClient(Client):
             return self._answered(_NOT_FOUND)
         if origin is not None and policy is not None and not policy(origin.decode(), "testserver"):
             return self._answered(_REFUSED)
-        message = Message(content, CONNECT, self.channel_layer, Channel(self.reply_channel, self.alias))
+        message = Message(content, CONNECT, self._layer, Channel(self.reply_channel, self.alias))
         self._bound = None
         try:
             self.latest = self._run(self._prepared(message), fail_on_none=False)
@@ -299,7 +309,7 @@ class WebSocketClient(Client):
             json: a value to be sent as JSON.
         """
         if to in WEBSOCKET_CHANNELS or (to is not None and not (content is None and text is None and path is None)):
-            self.channel_layer.send(to, self._channel_content(to, content or {}, text, path))
+            self._layer.send(to, self._channel_content(to, content or {}, text, path))
             return
         if not self.connected:
             state = "was refused" if self._close_code is None and self.handshake is not None else "is not open"
@@ -326,8 +336,8 @@ class WebSocketClient(Client):
         self._settle()
         if content is None:
             return None
-        if isinstance(content.get("text"), str):
-            return _value(content["text"]) if json else content["text"]
+        if (text := content.get("text")) is not None:
+            return _value(text) if json and isinstance(text, str) else text
         return content["bytes"] if set(content) == {"bytes"} else content
 
     # Channels 1: one message at a time.
@@ -359,7 +369,7 @@ class WebSocketClient(Client):
         check_accept: bool = True,
     ) -> Any:
         """`send`, then `consume`."""
-        self.channel_layer.send(channel, self._channel_content(channel, content or {}, text, path))
+        self._layer.send(channel, self._channel_content(channel, content or {}, text, path))
         return self.consume(channel, fail_on_none, check_accept)
 
     # Parts of these.
@@ -412,7 +422,7 @@ class WebSocketClient(Client):
         return self._order
 
     def _message(self, content: Content, channel: str) -> Message:
-        return self._prepared(Message(content, channel, self.channel_layer, Channel(self.reply_channel, self.alias)))
+        return self._prepared(Message(content, channel, self._layer, Channel(self.reply_channel, self.alias)))
 
     def _prepared(self, message: Message) -> Message:
         if message.channel_name not in WEBSOCKET_CHANNELS or message.reply_channel is None:
@@ -426,7 +436,7 @@ class WebSocketClient(Client):
     def _next(self, timeout: float = 0.0) -> Content | None:
         if self._unread:
             return self._unread.popleft()
-        found = self.channel_layer.receive([self.reply_channel], timeout=timeout)
+        found = self._layer.receive([self.reply_channel], timeout=timeout)
         return None if found is None else found[1]
 
     def _decide(self) -> Handshake:
@@ -470,7 +480,7 @@ class WebSocketClient(Client):
 
     def _settle(self) -> None:
         """Take what has come; where the server has closed, run the disconnect consumer, as a browser's answer would."""
-        while (found := self.channel_layer.receive([self.reply_channel], timeout=0)) is not None:
+        while (found := self._layer.receive([self.reply_channel], timeout=0)) is not None:
             self._unread.append(found[1])
         if not self._is_open:
             return
@@ -493,13 +503,19 @@ class WebSocketClient(Client):
 
     def _leave_groups(self) -> None:
         unread = list(iter(self._next, None))
-        self.channel_layer.detach(self.reply_channel)
+        self._layer.detach(self.reply_channel)
         self._unread = deque(unread)
         # As that of a connection that is gone: what is sent to it from now on reaches nobody.
-        self.reply_channel = self.channel_layer.new_channel("websocket.send")
+        self.reply_channel = self._layer.new_channel(self._prefix)
 
 
-HttpClient = WSClient = WebSocketClient
+class WSClient(WebSocketClient):
+    """A `WebSocketClient` for tests of Channels 1, whose consumers may send it what no WebSocket takes."""
+
+    _prefix = Client._prefix
+
+
+HttpClient = WSClient
 
 
 def _as_text(value: Any) -> str:

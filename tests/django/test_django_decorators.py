@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
+from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.base import SessionBase
@@ -18,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.decorators import method_decorator
 from testsite.tools import Client, cookie, log_in, new_session, stored
 
-from django_offload import decorators
+from django_offload import conf, decorators
 from django_offload.decorators import (
     allowed_hosts_only,
     channel_and_http_session,
@@ -32,7 +33,7 @@ from django_offload.decorators import (
     login_required,
     transfer_user,
 )
-from offload import DenyConnection, route, route_class
+from offload import DenyConnection, Message, route, route_class
 from offload.consumers import WebsocketConsumer, configuration
 from offload.consumers.sessions import session_for_reply_channel
 from offload.exceptions import ConfigurationError
@@ -594,3 +595,25 @@ def test_decorators_work_on_methods(user: User) -> None:
     assert session_for_reply_channel(client.name)["seen"] == "ada"
     with pytest.raises(DenyConnection):
         client_of(functools.partial(Consumers.guarded, Consumers())).connect()
+
+
+def test_cookie_of_a_connections_own_channel_session_is_that_session(db: None) -> None:
+    @http_session
+    def consumer(message: Any) -> None:
+        message.http_session["species"] = "horse"
+
+    layer = configuration.layer_for()
+    headers = {"host": b"example.com", "cookie": b"sessionid=test-reply"}
+    consumer(Message({"reply_channel": "test-reply", "path": "/", "headers": headers}, "websocket.connect", layer))
+    assert session_for_reply_channel("test-reply")["species"] == "horse"
+
+
+def test_handshake_needs_no_urls() -> None:
+    routing = "testsite.routing.channel_routing"
+    layers = {"default": {"BACKEND": "offload.layers.memory.MemoryLayer", "ROUTING": routing}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        del settings.ROOT_URLCONF
+        conf.apply()
+        seen = []
+        client_of(lambda message: seen.append(message.channel_name)).connect()
+    assert seen == [CONNECT]

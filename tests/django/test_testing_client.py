@@ -291,7 +291,8 @@ def test_explicit_acceptance_is_asked_for() -> None:
 
 
 def test_the_names_of_channels_1() -> None:
-    assert WSClient is HttpClient is WebSocketClient
+    assert HttpClient is WSClient
+    assert issubclass(WSClient, WebSocketClient)
     assert issubclass(WSClient, Client)
 
 
@@ -414,3 +415,17 @@ def test_layers_of_tests_are_in_memory() -> None:
                 assert layer.capacity == 3
 
         assert run(Case).endswith("OK\n")
+
+
+def test_clients_of_channels_1_are_sent_anything() -> None:
+    with apply_routes(route("jobs", lambda message: message.reply_channel.send({"trigger": message["n"]}))):
+        client = Client()
+        client.send_and_consume("jobs", {"n": 5})
+        assert client.receive() == {"trigger": 5}
+        assert client.channel_layer.router.channels == {"jobs"}
+    with apply_routes(route("websocket.receive", lambda message: message.reply_channel.send({"text": {"a": 1}}))):
+        old = WSClient()
+        old.send_and_consume("websocket.receive", text="x")
+        assert old.receive() == {"a": 1}
+        with pytest.raises(TypeError, match="a reply's text is a dict, not a str"):
+            WebSocketClient().send_and_consume("websocket.receive", text="x")
