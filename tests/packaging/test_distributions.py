@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from offload import __version__
+from tests.distributions import build
 from tests.serving import ROOT
 
 REPOSITORY = "https://github.com/django-offload/django-offload"
@@ -19,18 +20,8 @@ REPOSITORY = "https://github.com/django-offload/django-offload"
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both; made of what git knows, so that leftovers of a working tree cannot hide a gap."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("needs a checkout with git")
-    tree = tmp_path_factory.mktemp("tree")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    archive = subprocess.run(
-        ["tar", "-c", "--null", "-T", "-"], cwd=ROOT, input=listed, capture_output=True, check=True
-    )
-    subprocess.run(["tar", "-x"], cwd=tree, input=archive.stdout, check=True)
-    made = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", made, tree], capture_output=True, check=True)
-    return made
+    """A directory with both."""
+    return build(tmp_path_factory.mktemp("distributions"))
 
 
 def test_an_index_would_take_both(dist: Path) -> None:
