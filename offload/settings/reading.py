@@ -189,7 +189,7 @@ class _Said:
 
 def _unknown_name(name: str, value: Any) -> Iterator[str]:
     """A name of a configuration file that may have been meant as a setting."""
-    near = difflib.get_close_matches(name, [*_FILE_NAMES, *UNUSED], 1, 0.8)
+    near = difflib.get_close_matches(name.lower(), [*_FILE_NAMES, *UNUSED], 1, 0.8)
     if near:
         yield f"{name} (did you mean {near[0]}?)"
     elif not isinstance(value, ModuleType) and not callable(value):
