@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from typing import Any
 
 from offload.exceptions import ConfigurationError
@@ -24,6 +25,8 @@ class Control:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._rest = b""
+        # Of the threads that tell; made before gevent patches them.
+        self._lock = threading.Lock()
 
     def tell(self, **note: Any) -> bool:
         """Send one note.
@@ -32,7 +35,8 @@ class Control:
             Whether it was sent: not to a side that has ended, nor to one that has long stopped reading.
         """
         try:
-            self.sock.sendall(json.dumps(note).encode() + b"\n")
+            with self._lock:
+                self.sock.sendall(json.dumps(note).encode() + b"\n")
         except OSError:
             # Also where this end was closed, because the other was: a process may live on without it.
             return False

@@ -1,4 +1,4 @@
-"""How many connections each server process holds, in memory that all of them share."""
+"""How many connections each process holds, and how often its loop has beaten, in memory that all of them share."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class SharedLoad:
 
     def __init__(self, processes: int) -> None:
         self._counts = memoryview(mmap.mmap(-1, 8 * processes)).cast("q")
+        self._beats = memoryview(mmap.mmap(-1, 8 * processes)).cast("q")
         for number in range(processes):
             self._counts[number] = _NOBODY
 
@@ -29,12 +30,16 @@ class SharedLoad:
         """A counter that nobody uses, for a process about to be forked. Where all are in use, the last is shared."""
         free = (number for number, count in enumerate(self._counts) if count == _NOBODY)
         number = next(free, len(self._counts) - 1)
-        self._counts[number] = 0
+        self._counts[number] = self._beats[number] = 0
         return number
 
     def slot(self, number: int) -> LoadSlot:
         """The view of the process that was forked for this counter."""
-        return LoadSlot(self._counts, number)
+        return LoadSlot(self._counts, self._beats, number)
+
+    def beats(self, number: int) -> int:
+        """How often the loop of the process with this counter has beaten."""
+        return self._beats[number]
 
     def clear(self, number: int) -> None:
         """The process is gone, with its connections."""
@@ -44,13 +49,18 @@ class SharedLoad:
 class LoadSlot:
     """One process's view."""
 
-    __slots__ = ("_counts", "_leaving", "_number", "connections")
+    __slots__ = ("_beats", "_counts", "_leaving", "_number", "connections")
 
-    def __init__(self, counts: memoryview[int], number: int) -> None:
+    def __init__(self, counts: memoryview[int], beats: memoryview[int], number: int) -> None:
         self._counts = counts
+        self._beats = beats
         self._number = number
         self._leaving = False
         self.connections = 0
+
+    def beat(self) -> None:
+        """The loop has turned."""
+        self._beats[self._number] += 1
 
     def leave(self) -> None:
         """Accept no more: the connections that are left are not to be compared with others'."""

@@ -38,6 +38,7 @@ from offload.server.boot import about, configure_layers, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
+from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection
 from offload.transport.listener import Listener
@@ -178,6 +179,8 @@ class ServerProcess:
         supervisor = self._loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         self.start()
+        replace = self.settings.replace
+        Watchdog(self._loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
         self.control.tell(ready=True, about=self._about)
         self._stopped.wait()
         supervisor.close()

@@ -20,6 +20,7 @@ from offload.server import logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
 from offload.server.directory import Directory
+from offload.server.heartbeat import Heartbeats
 from offload.server.load import SharedLoad
 from offload.server.patch import patch
 from offload.server.pid_file import PidFile
@@ -94,6 +95,7 @@ class Supervisor:
                 if place is not None:
                     self._places.append(place)
             self._pid_file.write()
+            self._heartbeats = Heartbeats(settings.replace.timeout)
             self._load = SharedLoad(2 * settings.process.workers)
             scheme = "https" if settings.tls.certfile else "http"
             places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
@@ -135,6 +137,7 @@ class Supervisor:
                 key.data()
             self._reap()
             self._kill_overdue()
+            self._kill_stuck()
             if self._signals.logs_moved:
                 self._reopen_logs()
             self._signals.tell_ignored()
@@ -219,8 +222,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         moments = self._restarts.moments()
         moments += [child.kill_at for child in self._children.values() if child.kill_at is not None]
-        if self._deadline is not None:
-            moments.append(self._deadline)
+        moments += [moment for moment in (self._deadline, self._heartbeats.next_look) if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _stop(self) -> None:
@@ -256,6 +258,20 @@ class Supervisor:
     def _kill_overdue(self) -> None:
         now = time.monotonic()
         self._kill([child for child in self._children.values() if child.kill_at is not None and child.kill_at <= now])
+
+    def _kill_stuck(self) -> None:
+        """Never one that is busy with long requests: its loop goes on."""
+        beats = {
+            child.pid: self._load.beats(child.counter)
+            for child in self._children.values()
+            if child.counter is not None and child.serves and self._stage is _Stage.RUNNING
+        }
+        for pid in self._heartbeats.stuck(beats):
+            log.critical(
+                "%s %d: a task has held its loop for %g s (--timeout); it is killed",
+                self.what, pid, self.settings.replace.timeout,
+            )  # fmt: skip
+            self._signal([self._children[pid]], signal.SIGKILL)
 
     def _kill(self, overdue: list[Child]) -> None:
         for child in overdue:
@@ -342,6 +358,11 @@ class Supervisor:
         for note in notes:
             if "hub" in note:
                 self._want_hub(note["hub"])
+            if "blocked" in note:
+                log.warning(
+                    "%s %d: a task has held its loop for %.1f s:\n%s",
+                    self.what, child.pid, note["blocked"], note["stack"].rstrip(),
+                )  # fmt: skip
             if "ready" in note:
                 self._child_ready(child, note.get("about", []))
             if "failed" in note:

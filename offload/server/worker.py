@@ -33,6 +33,7 @@ from offload.server.boot import configure_layers, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
+from offload.server.watchdog import Watchdog
 from offload.settings import Settings
 from offload.transport.pool import Pool
 
@@ -80,10 +81,12 @@ class WorkerProcess:
     Args:
         settings: the command line's.
         control: to the supervisor.
+        load: this process's counters.
     """
 
     settings: Settings
     control: Control
+    load: LoadSlot
 
     def boot(self) -> None:
         """See `offload.server.boot.Process`."""
@@ -124,6 +127,8 @@ class WorkerProcess:
         for hook in configuration.worker_hooks():
             hook()
         log.info("serving %s", ", ".join(self._channels))
+        replace = self.settings.replace
+        Watchdog(loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
         self.control.tell(ready=True)
         self._stopped.wait()
         deadline = time.monotonic() + self.settings.process.graceful_timeout
@@ -220,5 +225,5 @@ class WorkerProcess:
 
 
 def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
-    """Run one worker; the sockets and the counter are those of servers, and not used."""
-    return run(WorkerProcess(settings, control), settings, control)
+    """Run one worker; the sockets are those of servers, and not used."""
+    return run(WorkerProcess(settings, control, load), settings, control)

@@ -189,6 +189,10 @@ class ReplaceOptions(Group):
         "limit", zero=None, commands=BOTH,
         differs="a process that is busy with long requests is left alone, as under -k gevent; see --request-timeout",
     )  # fmt: skip
+    blocked_after: float | None = seconds(
+        1.0, "--blocked-after", "seconds that one task may hold a process's loop before the log tells of it, with the "
+        "task's stack; 0 for never", zero=None, commands=BOTH,
+    )  # fmt: skip
     boot_timeout: float | None = seconds(
         60.0, "--boot-timeout", "seconds after which a process that is not ready is told of, and given up at a reload; "
         "0 for no limit", zero=None, commands=BOTH,
