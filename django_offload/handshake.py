@@ -157,7 +157,7 @@ class _HandshakeChannel(Channel):
     has_decided: bool
 
     def __new__(cls, inner: Channel, cookies: Callable[[], list[list[bytes]]]) -> _HandshakeChannel:
-        self = cast("_HandshakeChannel", super().__new__(cls, inner.name, inner.alias, inner.channel_layer))
+        self = super().__new__(cls, inner.name, inner.alias, inner.channel_layer)
         self._inner = inner
         self._cookies = cookies
         self.has_decided = False

@@ -11,6 +11,7 @@ from offload.consumers import (
     include,
     route,
     route_class,
+    statistics,
 )
 from offload.exceptions import ConsumeLater, DenyConnection
 
@@ -29,4 +30,5 @@ __all__ = [
     "include",
     "route",
     "route_class",
+    "statistics",
 ]

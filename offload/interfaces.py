@@ -68,6 +68,10 @@ class Layer(Protocol):
             TypeError: the content is not a dict of plain values.
         """
 
+    def check_own(self, content: Content) -> None:
+        """Check, and count as sent and received, a message that the caller itself hands to a channel that it has
+        attached in this process: the short way to one's own client. Raises what `send` does for a content."""
+
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
         """Take the next message of any of these channels, waiting up to `timeout` (None: for ever; 0: not at all).
 
@@ -114,14 +118,32 @@ class Layer(Protocol):
         """Give back connections and threads. The layer can be used again afterwards."""
 
 
+class Client(Protocol):
+    """A client whose WebSocket this process holds."""
+
+    def reply(self, content: Content) -> bool:
+        """Send to the client what its own consumer sends, without a way through the layer.
+
+        Returns:
+            False where that cannot be, as in another thread; the layer is to carry it then.
+
+        Raises:
+            ValueError: the content is no reply.
+            TypeError, MessageTooLarge: as for `Layer.send`.
+        """
+
+
 class WebSocketConsumers(Protocol):
     """The consumers of one WebSocket: bound at its handshake, asked once for each of its messages, in order.
 
     Attributes:
-        latency: seconds from the last ping to its pong; None until there was one. The gateway sets it.
+        latency: seconds from the last ping to its pong; None until there was one. The server sets it.
+        client: takes what the consumers send to their client; None before the connect consumer is asked, and after
+            the end. The server sets it.
     """
 
     latency: float | None
+    client: Client | None
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer. ``DenyConnection`` comes through and refuses the handshake; so does what else is

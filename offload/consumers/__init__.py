@@ -9,7 +9,7 @@ from offload.consumers.classes import (
     WebsocketDemultiplexer,
     WebsocketMultiplexer,
 )
-from offload.consumers.configuration import configure
+from offload.consumers.configuration import configure, statistics
 from offload.consumers.message import Message
 from offload.consumers.routing import include, route, route_class
 
@@ -29,4 +29,5 @@ __all__ = [
     "include",
     "route",
     "route_class",
+    "statistics",
 ]

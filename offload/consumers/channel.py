@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from offload.consumers import configuration
 from offload.consumers.reply_check import REPLY_PREFIX, check_reply
 from offload.exceptions import InvalidChannelName, LayerUnreachable
-from offload.interfaces import Content, Layer
+from offload.interfaces import Client, Content, Layer
+
+C = TypeVar("C", bound="Channel")
 
 
 class Channel(str):
@@ -21,7 +25,7 @@ class Channel(str):
     alias: str
     _layer: Layer | None
 
-    def __new__(cls, name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> Channel:
+    def __new__(cls: type[C], name: str, alias: str = configuration.DEFAULT, channel_layer: Layer | None = None) -> C:
         if not isinstance(name, str):
             raise InvalidChannelName(f"a channel's name is a {type(name).__name__}, not a str")
         self = super().__new__(cls, name)
@@ -64,6 +68,32 @@ class Channel(str):
 
     def __reduce__(self) -> tuple[type[Channel], tuple[str, str]]:
         return Channel, (self.name, self.alias)
+
+
+class ReplyChannel(Channel):
+    """One client's reply channel, as that client's own consumers have it.
+
+    Attributes:
+        client: takes what is sent while this process holds the client's WebSocket; else None.
+    """
+
+    __slots__ = ("client",)
+    client: Client | None
+
+    def __new__(cls, name: str, channel_layer: Layer) -> ReplyChannel:
+        self = super().__new__(cls, name, channel_layer=channel_layer)
+        self.client = None
+        return self
+
+    def send(self, content: Content, immediately: bool = True) -> None:
+        """See `Channel.send`.
+
+        Raises:
+            ValueError: the content is no reply, such as one with an unknown key.
+        """
+        client = self.client
+        if client is None or not client.reply(content):
+            super().send(content)
 
 
 class Group:

@@ -23,6 +23,7 @@ LayerSource = str | Sequence[str] | Layer | Callable[[], Layer]
 RoutingSource = str | Sequence[Any]
 OriginPolicy = Callable[[str, str], bool]
 Hook = Callable[[], None]
+StatisticsSource = Callable[[], Mapping[str, float]]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT = "default"
@@ -51,6 +52,7 @@ class _State:
     handshake: Decorator | None = None
     logs_unreachable: bool = False
     json_encoder: type[JSONEncoder] = JSONEncoder
+    statistics: dict[str, StatisticsSource] = field(default_factory=dict)
 
 
 _state = _State()
@@ -265,6 +267,27 @@ def decorator_for(name: str) -> Decorator:
         raise ConfigurationError(
             f"{name} = True needs Django's sessions and users; add 'django_offload' to INSTALLED_APPS"
         ) from None
+
+
+def add_statistics(name: str, source: StatisticsSource) -> None:
+    """Have `statistics` ask this, too, and no other one that was added by this name."""
+    _state.statistics[name] = source
+
+
+def statistics() -> dict[str, float]:
+    """What this process has counted since its start, by name.
+
+    In a server process: its requests (``http.*``), its WebSockets (``websocket.*``) and each layer that it uses
+    (``layer.ALIAS.*``); elsewhere the layers alone. Other processes count for themselves. The page "Statistics" of the
+    reference says what each number means.
+    """
+    found: dict[str, float] = {}
+    for source in list(_state.statistics.values()):
+        found.update(source())
+    for alias, entry in list(_state.aliases.items()):
+        if entry.layer is not None:
+            found.update({f"layer.{alias}.{name}": count for name, count in entry.layer.statistics().items()})
+    return found
 
 
 def reset() -> None:

@@ -15,9 +15,10 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from offload.exceptions import ConfigurationError
+from offload.observe.observer import Answer, Observer
 
 log = logging.getLogger("offload.http")
 
@@ -30,22 +31,6 @@ _UNSAFE_BARE = re.compile(r"[^!#-\[\]-~]")
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
-
-
-class Answer(Protocol):
-    """What is known of an answer; `Response` is one."""
-
-    @property
-    def status(self) -> str:
-        """``200 OK``, or the code alone."""
-
-    @property
-    def body_bytes(self) -> int:
-        """Bytes of body sent."""
-
-    @property
-    def headers(self) -> Headers:
-        """The application's fields."""
 
 
 class PlainAnswer:
@@ -70,7 +55,7 @@ class _Entry:
         self.micros = int(seconds * 1_000_000)
 
 
-class AccessLog:
+class AccessLog(Observer):
     """Writes the lines.
 
     Args:
@@ -85,28 +70,25 @@ class AccessLog:
         self._write = write
         self._line = _json_line if format == JSON else _compile(format)
 
-    def log(self, environ: Environ | None, peer: object, answer: Answer, began: float) -> None:
-        """Write a line.
-
-        Args:
-            environ: the request's; None where it could not be read.
-            peer: who asked, where the environ cannot tell.
-            answer: what was sent.
-            began: when the request was taken, by `time.perf_counter`.
-        """
-        if environ is None:
-            environ = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
+    def request(self, environ: Environ, peer: object, answer: Answer, seconds: float) -> None:
+        """See `Observer`."""
         try:
-            line = self._line(_Entry(environ, answer, time.perf_counter() - began))
+            line = self._line(_Entry(environ, answer, seconds))
         except Exception:
             # An application may have put anything into its environ. The answer is sent, and stands.
             log.exception("a line of the access log could not be written")
         else:
             self._write(line)
 
-    def log_own(self, environ: Environ | None, peer: object, status: int) -> None:
-        """`log` an answer of the server's own."""
-        self.log(environ, peer, PlainAnswer(status), time.perf_counter())
+    def refusal(self, environ: Environ | None, peer: object, status: int) -> None:
+        """See `Observer`."""
+        if environ is None:
+            environ = {"REMOTE_ADDR": peer[0] if isinstance(peer, tuple) else ""}
+        self.request(environ, peer, PlainAnswer(status), 0.0)
+
+    def handshake(self, environ: Environ | None, peer: object, status: int) -> None:
+        """See `Observer`."""
+        self.refusal(environ, peer, status)
 
 
 class LogFile:

@@ -212,12 +212,7 @@ class HttpConnection:
             date = self._server.date().encode("ascii")
             self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
             self._end()
-        self.log_own(error.status, environ)
-
-    def log_own(self, status: int, environ: Environ | None) -> None:
-        """See `Upgradable`."""
-        if self._server.access is not None:
-            self._server.access.log_own(environ, self._connection.peer, status)
+        self._server.observer.refusal(environ, self._connection.peer, error.status)
 
     def _break(self, error: HttpError, data: bytes = b"") -> None:
         self._broken = True

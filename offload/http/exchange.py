@@ -76,8 +76,7 @@ class Exchange:
         upgrade = response if isinstance(response, UpgradeResponse) else None
         if body is not None and request.expect_continue:
             body.ask_first(response.send_continue)
-        access = server.access
-        began = time.perf_counter() if access is not None else 0.0
+        began = time.perf_counter()
         environ: Environ | None = None
         try:
             environ = server.environ.build(
@@ -110,9 +109,9 @@ class Exchange:
             # However it ended: the greenlet goes on, and what the request left in it would meet the next one.
             if server.after_request:
                 server.end_request()
-        if access is not None and (upgrade is None or not upgrade.taken):
+        if upgrade is None or not upgrade.taken:
             known = bare_environ(request, connection.peer) if environ is None else environ
-            access.log(known, connection.peer, response, began)
+            server.observer.request(known, connection.peer, response, time.perf_counter() - began)
         if upgrade is None or not upgrade.finish():
             self._owner.answered(response, request)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Protocol
 
-from offload.http.access_log import AccessLog
 from offload.http.environ import Application, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
+from offload.observe.observer import Observer
 from offload.protocol.http.response_head import FieldNames
 from offload.settings import HttpOptions
 from offload.transport.pool import Pool
@@ -56,7 +56,7 @@ class HttpServer:
         environ: builds the environs.
         routed: asked first about WebSocket upgrades.
         raw: offers the application the WebSockets of those that are left to it; None leaves it the bare requests.
-        access: told of each answer.
+        observer: told of each answer.
         after_request: called in the greenlet of each request of the application when that has ended.
 
     Attributes:
@@ -73,7 +73,7 @@ class HttpServer:
         *,
         routed: RoutedUpgrades | None,
         raw: ApplicationUpgrades | None = None,
-        access: AccessLog | None = None,
+        observer: Observer,
         after_request: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.application = application
@@ -85,7 +85,7 @@ class HttpServer:
         self.date = Date()
         self.names = FieldNames()
         self.environ = environ
-        self.access = access
+        self.observer = observer
         self.after_request = after_request
         self.connections: set[ServedConnection] = set()
         self.heads: Timeouts[ServedConnection] = Timeouts(options.header_timeout, methodcaller("head_expired"))
@@ -107,6 +107,10 @@ class HttpServer:
             except BaseException as error:
                 # Not even a late kill: the answer has left, and the other hooks have work to do.
                 log.error("the hook %s failed", getattr(hook, "__qualname__", repr(hook)), exc_info=error)
+
+    def statistics(self) -> dict[str, float]:
+        """How many HTTP connections there are now, by name."""
+        return {"http.connections": len(self.connections), "http.idle": len(self.idle) + len(self.resting)}
 
     def stop(self) -> None:
         """Answer what has arrived, or may be on its way, and end each connection after that."""

@@ -1,19 +1,15 @@
-"""Upgrade requests: the checks of a handshake, whoever accepts it, and an answer that may become a socket."""
+"""Upgrade requests: whom they are given to, and an answer that may become a WebSocket."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from offload.http.environ import Environ
-from offload.http.origin_check import Origins
 from offload.http.response import ExcInfo, Headers, Response
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.handshake import VERSION, Handshake, read_handshake, wants_websocket
+from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
-
-log = logging.getLogger("offload.websocket")
 
 Refuse = Callable[[HttpError, bytes], None]
 """Answers an upgrade request with an error and further header lines, and ends the connection."""
@@ -31,9 +27,6 @@ class Upgradable(Protocol):
 
     def refuse(self, error: HttpError, fields: bytes = b"", environ: Environ | None = None) -> None:
         """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
-
-    def log_own(self, status: int, environ: Environ | None) -> None:
-        """Tell the access log of an answer of the server's own."""
 
 
 class RoutedUpgrades(Protocol):
@@ -57,50 +50,6 @@ def may_upgrade(request: Request) -> bool:
     return (
         request.method == "GET" and request.version == "1.1" and not request.has_body and wants_websocket(request)
     )  # fmt: skip
-
-
-def checked_handshake(
-    request: Request,
-    path: str,
-    scheme: str,
-    host: str,
-    origins: Origins,
-    stopping: bool,
-    compresses: bool = False,
-) -> Handshake:
-    """The handshake of an upgrade request that may be accepted.
-
-    Args:
-        request: one that `wants_websocket`.
-        path: for the log.
-        scheme: of the request, ``http`` or ``https``.
-        host: which the client's browser asked for, as proxies tell it: pages are checked against it (see `Origins`).
-        origins: decides which pages may connect.
-        stopping: whether nobody may.
-        compresses: whether an offer to compress is agreed to.
-
-    Raises:
-        HttpError: 400, 426, 403 for an Origin that is not allowed, 503 while the server stops.
-    """
-    handshake = read_handshake(request, compresses)
-    if stopping:
-        raise HttpError(503, "the server is stopping")
-    if handshake.origin is not None and not origins(handshake.origin, host, scheme == "https"):
-        log.warning(
-            "refused a WebSocket at %s from origin %s: it is not among the allowed ones for host %s",
-            ascii(path),
-            ascii(handshake.origin),
-            ascii(host),
-        )
-        raise HttpError(403, "this Origin may not open WebSockets here")
-    return handshake
-
-
-def refusal_fields(error: HttpError) -> bytes:
-    """The header lines that belong to a refused handshake's answer."""
-    if error.status != 426:
-        return b""
-    return b"Sec-WebSocket-Version: " + VERSION + b"\r\nUpgrade: websocket\r\n"
 
 
 class OfferedSocket(Protocol):
@@ -147,13 +96,13 @@ class UpgradeResponse(Response):
         if not self.taken:
             super().write(data)
 
-    def send_result(self, result: Iterable[bytes]) -> None:
-        """See `Response`. An application that serves the socket need not call `start_response`."""
+    def send_result(self, result: Iterable[bytes] | None) -> None:
+        """See `Response`. An application that serves the socket need not call `start_response`, nor return anything."""
         if self.status and not self.taken:
-            super().send_result(result)
+            super().send_result(result)  # type: ignore[arg-type]
             return
         # A generator begins to run only here.
-        for piece in result:
+        for piece in result or ():
             if piece:
                 self.write(piece)
         if not self.status and not self.taken and self.socket is not None:

@@ -25,7 +25,7 @@ from offload.layers.link.joining import Joining
 from offload.layers.link.upstream import Upstream
 from offload.layers.local.kept import KeptChannels
 from offload.layers.local.subscriptions import Subscriptions
-from offload.layers.words.codec import Codec, UndecodableMessage, checked_copy
+from offload.layers.words.codec import Codec, UndecodableMessage, check_content, checked_copy
 from offload.layers.words.names import (
     check_channel,
     check_group,
@@ -107,6 +107,12 @@ class LayerBase(Backend):
                 self._count["full" if isinstance(error, ChannelFull) else "lost"] += 1
                 raise
         self._count["sent"] += 1
+
+    def check_own(self, content: Content) -> None:
+        check_content(content, self.codec.max_size)
+        counts = self._count
+        counts["sent"] += 1
+        counts["received"] += 1
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
         """As `Layer.receive`. A process-specific channel of this process may be among them; from then on, or from

@@ -5,6 +5,7 @@ Imported in the forked child, after gevent has patched the standard library.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
@@ -77,6 +78,11 @@ def _boot_and_serve(process: Process, settings: Settings, control: Control) -> i
     logs.enable()
     parent.let_go()
     return process.serve()
+
+
+def log_statistics() -> None:
+    """Write the counters of this process into the log, as JSON."""
+    log.info("statistics: %s", json.dumps(configuration.statistics()))
 
 
 def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:

@@ -27,14 +27,15 @@ from offload.http.accept import Acceptor
 from offload.http.access_log import AccessLog, LogFile
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
-from offload.http.origin_check import Origins
 from offload.http.server import HttpServer
 from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
+from offload.observe.counters import Counters
+from offload.observe.observer import Observer, Observers
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
-from offload.server.boot import about, configure_layers, run
+from offload.server.boot import about, configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
@@ -44,10 +45,9 @@ from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
-from offload.websocket.connection_limit import Admission
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.raw_server import ApplicationSockets
-from offload.websocket.routed_server import REPLY_PREFIX, WebSocketGateway
+from offload.websocket.handshake_checks import Origins
+from offload.websocket.server import WebSocketServer
+from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, RoutedWebSockets
 
 log = logging.getLogger("offload.server")
 
@@ -106,14 +106,17 @@ class ServerProcess:
         # Messages that wait for workers must not keep requests waiting.
         consumers_pool = Pool(settings.process.pool_size) if is_remote else self._pool
         self._pools = {self._pool, consumers_pool}
-        self._access = self._access_log()
-        origins = Origins(settings.websocket.origins, configuration.origin_policy())
-        counters = WebSocketCounters()
-        # One account for each client, whoever serves its WebSockets.
-        admission = Admission(settings.websocket, counters)
+        observer = self._observer()
         proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
         environs = EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers))
-        self._websockets = None
+        self._websockets = WebSocketServer(
+            consumers_pool,
+            Origins(settings.websocket.origins, configuration.origin_policy()),
+            settings.websocket,
+            settings.http.send_timeout,
+            observer,
+        )
+        routed = None
         if router.channels:
             layer = configuration.layer_for()
             # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
@@ -121,30 +124,19 @@ class ServerProcess:
             routing: WebSocketRouting = Dispatch(router, layer)
             if is_remote:
                 routing = self._remote = LayerDispatch(router, layer, settings.layer.dispatch_timeout)
-            self._websockets = WebSocketGateway(
-                routing,
-                layer,
-                consumers_pool,
-                origins,
-                settings.websocket,
-                counters,
-                admission,
-                environs.fields,
-                self._access,
-            )
-        self._sockets = ApplicationSockets(
-            application, origins, settings.websocket, counters, admission, settings.http.send_timeout
-        )  # fmt: skip
+            routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
         self._http = HttpServer(
             application,
             self._pool,
             settings.http,
             environs,
-            routed=self._websockets,
-            raw=self._sockets,
-            access=self._access,
+            routed=routed,
+            raw=ApplicationWebSockets(self._websockets, application),
+            observer=observer,
             after_request=configuration.request_hooks(),
         )  # fmt: skip
+        configuration.add_statistics("http", self._http.statistics)
+        configuration.add_statistics("websocket", self._websockets.statistics)
         self._tls: TlsAcceptor | None = None
         if settings.tls.wanted:
             self._tls = TlsAcceptor(make_context(settings.tls), settings.tls.handshake_timeout)
@@ -156,12 +148,13 @@ class ServerProcess:
             proxies,
         )
 
-    def _access_log(self) -> AccessLog | None:
-        options = self.settings.log
+    def _observer(self) -> Observer:
+        options, counters = self.settings.log, Counters()
+        configuration.add_statistics("observed", counters.statistics)
         if options.access_file is None:
-            return None
+            return counters
         self._access_file = LogFile(options.access_file, self._loop.run_callback)
-        return AccessLog(options.access_format, self._access_file.write)
+        return Observers((counters, AccessLog(options.access_format, self._access_file.write)))
 
     def _reopen_logs(self) -> None:
         logs.reopen()
@@ -170,6 +163,7 @@ class ServerProcess:
                 self._access_file.reopen()
             except ConfigurationError as error:
                 log.error("%s; the old one goes on", error)
+        log_statistics()
 
     def serve(self) -> int:
         """Accept and serve until SIGTERM, or until the supervisor is gone."""
@@ -236,9 +230,7 @@ class ServerProcess:
         self.load.leave()
         self._acceptor.stop()
         self._http.stop()
-        self._sockets.stop(self._leaving_code, self.settings.process.drain_seconds)
-        if self._websockets is not None:
-            self._websockets.stop(self._leaving_code, self.settings.process.drain_seconds)
+        self._websockets.stop(self._leaving_code, self.settings.process.drain_seconds)
         drained = self._drain()
         if not drained.wait(max(0.001, self.settings.process.stop_seconds - self.settings.process.last_seconds)):
             self._finish_in_time(drained, deadline)
@@ -251,11 +243,8 @@ class ServerProcess:
 
     def _finish_in_time(self, drained: Event, deadline: float) -> None:
         """The time is nearly up: what WebSockets there are end now, so that their consumers hear of it."""
-        cut = self._sockets.cut_off()
-        if self._websockets is not None:
-            cut += self._websockets.cut_off()
-        if cut:
-            log.info("cutting off %d WebSockets whose clients or consumers were not done", cut)
+        if aborted := self._websockets.abort():
+            log.info("cutting off %d WebSockets whose clients or consumers were not done", aborted)
         # A stop without any time has as much for this as others; the supervisor waits longer before it kills.
         last = time.monotonic() + LAST_SECONDS
         if not drained.wait(max(0.001, deadline - time.monotonic())):
@@ -282,11 +271,9 @@ class ServerProcess:
     def _drain(self) -> Event:
         """Set as soon as no connection, and no task, is left."""
         self._drained = Event()
-        self._sockets.members.left = self._look_again
+        self._websockets.members.left = self._look_again
         for pool in self._pools:
             pool.rested = self._look_again
-        if self._websockets is not None:
-            self._websockets.members.left = self._look_again
         self._look()
         return self._drained
 
@@ -298,10 +285,11 @@ class ServerProcess:
 
     def _look(self) -> None:
         self._look_is_due = False
-        routed = self._websockets.members if self._websockets is not None else ()
+        # When all connections are cut off, these are the ones whose disconnect consumer has not run.
+        websockets = self._websockets.members
         tasks = any(pool.busy or pool.waiting for pool in self._pools)
-        others = self._http.connections or self._sockets.members or tasks or self._acceptor.pending
-        if self._drained is not None and not routed and (not others or self._awaits_disconnects_alone):
+        others = self._http.connections or tasks or self._acceptor.pending
+        if self._drained is not None and not websockets and (not others or self._awaits_disconnects_alone):
             self._drained.set()
 
 

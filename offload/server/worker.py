@@ -29,7 +29,7 @@ from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer
 from offload.server import logs
 from offload.server.application import load_module
-from offload.server.boot import configure_layers, run
+from offload.server.boot import configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
@@ -74,6 +74,11 @@ def wanted_channels(routed: set[str], only: tuple[str, ...], exclude: tuple[str,
     return sorted(wanted)
 
 
+def _usr1_received() -> None:
+    logs.reopen()
+    log_statistics()
+
+
 @dataclass
 class WorkerProcess:
     """One worker.
@@ -116,7 +121,7 @@ class WorkerProcess:
         loop = gevent.get_hub().loop
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.signal(number, ref=False).start(self._stopped.set)
-        loop.signal(signal.SIGUSR1, ref=False).start(logs.reopen)
+        loop.signal(signal.SIGUSR1, ref=False).start(_usr1_received)
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         # While one waits for an answer, others hand on what they got.

@@ -110,6 +110,11 @@ class Connection:
         self._reader = loop.io(sock.fileno(), _READ)
         self._reading = False
 
+    @property
+    def socket(self) -> _socket.socket:
+        """The socket, for its number, names and options; bytes pass through this object alone."""
+        return self._sock
+
     def start(self, handler: Handler) -> None:
         """Begin to read."""
         self.handler = handler

@@ -1,4 +1,4 @@
-"""The opening of one routed WebSocket: from the upgrade request to what the connect consumer decides.
+"""The handshake of one routed WebSocket: from the upgrade request to the connect consumer's decision.
 
 Its own words decide, at once: data or an acceptance opens the WebSocket, a close or a denial refuses it. What others
 send meanwhile waits for the decision.
@@ -9,23 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from greenlet import getcurrent, greenlet
 
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
-from offload.interfaces import DECIDES_KEY, Content, Delivery, WebSocketConsumers
+from offload.http.environ import Environ
+from offload.interfaces import DECIDES_KEY, Content, Delivery
+from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import last_answer, plain_answer
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 from offload.protocol.websocket.handshake import Handshake
-from offload.websocket.reply import Reply
-
-if TYPE_CHECKING:
-    from offload.websocket.routed import WebSocketHandler
+from offload.websocket.encode import Reply
+from offload.websocket.routed import RoutedReceiver
 
 log = logging.getLogger("offload.websocket")
-
-Answered = Callable[[int], None]
 
 _REFUSALS = {
     403: "the WebSocket was refused",
@@ -34,6 +32,8 @@ _REFUSALS = {
 }
 _CLOSES = {403: NORMAL, 500: INTERNAL_ERROR, 503: TRY_AGAIN_LATER}
 """The same, for a consumer that had accepted by hand."""
+_DENIED = "its connect consumer refused it"
+_SILENT = "its connect consumer returned without accepting it (--accept explicit)"
 
 
 class _Outcome(Enum):
@@ -45,45 +45,61 @@ class _Outcome(Enum):
 _MAX_EARLY_BYTES = 65536
 
 
-class Opening:
+def connect_content(request: Request, environ: Environ, fields: list[list[bytes]]) -> Content:
+    """The connect message of a handshake, without its reply channel; `fields` are the header fields it has."""
+    content: Content = {
+        "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
+        "scheme": "wss" if environ["wsgi.url_scheme"] == "https" else "ws",
+        "query_string": request.query,
+        "headers": fields,
+        "client": [environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)],
+        "server": [environ["SERVER_NAME"], int(environ["SERVER_PORT"] or 0)],
+        "order": 0,
+    }
+    if environ["SCRIPT_NAME"]:
+        # As ASGI calls it: where in the path the application is mounted.
+        content["root_path"] = environ["SCRIPT_NAME"]
+    return content
+
+
+class PendingHandshake:
     """What there is only until the connect consumer has returned; until its decision it hears the connection.
 
     Args:
-        handler: whose opening it is.
-        consumers: its consumers.
+        receiver: whose handshake it is.
         handshake: the checked request.
+        client: the client's address, for the log.
         early: what the client sent behind it.
         answered: called with the status of the answer.
-
-    Attributes:
-        has_begun: whether the connect consumer was asked.
     """
 
     __slots__ = (
         "_answered",
-        "_consumers",
+        "_client",
         "_decider",
         "_early",
         "_fields",
-        "_handler",
         "_handshake",
+        "_has_begun",
         "_held",
         "_leaving",
         "_outcome",
-        "has_begun",
+        "_receiver",
+        "_websocket",
     )
 
     def __init__(
         self,
-        handler: WebSocketHandler,
-        consumers: WebSocketConsumers,
+        receiver: RoutedReceiver,
         handshake: Handshake,
+        client: str,
         early: bytes,
-        answered: Answered | None,
+        answered: Callable[[int], None],
     ) -> None:
-        self._handler = handler
-        self._consumers = consumers
+        self._receiver = receiver
+        self._websocket = receiver.websocket
         self._handshake = handshake
+        self._client = client
         # Header lines that the consumers have for the answer.
         self._fields = b""
         self._held: list[Delivery] = []
@@ -93,8 +109,11 @@ class Opening:
         # The greenlet of the connect consumer, by which its own words are known.
         self._decider: greenlet | None = None
         self._early = early
-        self.has_begun = False
+        # Whether the connect consumer was asked, so that the disconnect consumer is due unless it refuses.
+        self._has_begun = False
         self._answered = answered
+        self._websocket.handshake = self
+        self._websocket.connection.handler = self
 
     # Called by the connection, in the loop.
 
@@ -102,126 +121,146 @@ class Opening:
         """Frames ahead of the answer: they wait for it."""
         self._early += data
         if len(self._early) > _MAX_EARLY_BYTES:
-            self._handler.connection.pause_reading()
+            self._websocket.connection.pause_reading()
 
     def eof_received(self) -> None:
         """The client will send nothing more, not even a close frame."""
-        self._handler.connection.abort()
+        self._websocket.connection.abort()
 
     def connection_lost(self) -> None:
         """The client is gone."""
         if self._outcome is None:
-            self._decide(_Outcome.LOST if self.has_begun else _Outcome.REFUSED)
-        self._handler.lost(self.has_begun)
+            self._decide(_Outcome.LOST if self._has_begun else _Outcome.REFUSED)
+        if not self._has_begun:
+            self._websocket.protocol.abandon()
+        self._websocket.connection_lost()
 
-    # Called by the gateway, in the loop.
+    # Called by the server, in the loop.
 
     def close(self, code: int) -> None:
         """The process is about to stop. The consumer decides first, since one that has run, and has not refused, is to
         be followed by the disconnect consumer."""
         self._leaving = code
 
-    def cut_off(self) -> None:
+    def abort(self) -> None:
         """The client need not wait any longer, whatever the consumer decides."""
-        self._answer(503, _Outcome.LOST if self.has_begun else _Outcome.REFUSED)
+        self._answer(503, _Outcome.LOST if self._has_begun else _Outcome.REFUSED)
 
     # The decision, in a greenlet of the pool.
 
     def run(self, content: Content) -> None:
         """Run the connect consumer, in a greenlet of the pool, and do as it decides."""
-        handler = self._handler
-        self.has_begun = True
+        receiver = self._receiver
+        if self._outcome is not None:
+            # Refused before it began.
+            receiver.forget()
+            return
+        self._has_begun = True
         self._decider = getcurrent()
         status: int | None = 500
+        reason = ""
         try:
-            status = self._connect(content)
+            status, reason = self._connect(content)
         finally:
             self._decider = None
-            if status is None:
+            if status is None and receiver.server.accepts_by_returning:
                 self._accept(None)
             elif self._outcome is _Outcome.ACCEPTED:
-                # By hand, before the consumer failed.
-                handler.close(_CLOSES[status])
+                # By hand; and then the consumer may have failed.
+                if status is not None:
+                    self._websocket.close(_CLOSES[status])
             else:
-                self.refuse(status)
+                self._refuse(status or 403, reason)
             if self._outcome is _Outcome.REFUSED:
                 # No message came, and no disconnect is due.
-                handler.forget()
-                self._consumers.end()
+                receiver.forget()
+                receiver.consumers.end()
             else:
-                handler.consume_next()
+                receiver.consume_next()
 
-    def _connect(self, content: Content) -> int | None:
-        """Run the connect consumer. Returns the status to refuse with, or None."""
-        handler = self._handler
+    def _connect(self, content: Content) -> tuple[int | None, str]:
+        """Run the connect consumer. Returns the status to refuse with, or None; and the reason for the log."""
+        receiver = self._receiver
         try:
-            handler.gateway.layer.attach(handler.reply_channel, handler.deliver)
+            receiver.attach()
         except Exception:
-            log.exception("the handshake at %s failed", ascii(handler.path))
-            return 503
+            log.exception("the handshake at %s failed", ascii(receiver.path))
+            return 503, ""
         try:
-            self._consumers.connect(content)
-        except DenyConnection:
-            return 403
+            receiver.consumers.connect(content)
+        except DenyConnection as error:
+            # Without what could end the line.
+            return 403, repr(str(error))[1:-1] or _DENIED
         except (LayerUnavailable, WorkersUnavailable) as error:
-            log.error("the handshake at %s failed: %s", ascii(handler.path), error)
-            return 503
+            log.error("the handshake at %s failed: %s", ascii(receiver.path), error)
+            return 503, ""
         except Exception:  # noqa: BLE001 -- the consumers have put it into the log, with its traceback
-            return 500
-        return None
+            return 500, ""
+        return None, _SILENT
 
     def _decide(self, outcome: _Outcome) -> None:
         self._outcome = outcome
-        self._handler.gateway.admission.decided()
+        self._websocket.handshake = None
+        self._receiver.server.connection_limit.decided()
 
     def _accept(self, subprotocol: str | None, first: Delivery | None = None) -> None:
         if self._outcome is not None:
             return
-        handshake, handler = self._handshake, self._handler
+        handshake, receiver, websocket = self._handshake, self._receiver, self._websocket
         try:
             answer = handshake.answer(subprotocol, self._fields)
         except ValueError as error:
-            log.error("the handshake at %s goes on without a subprotocol: %s", ascii(handler.path), error)
+            log.error("the handshake at %s goes on without a subprotocol: %s", ascii(receiver.path), error)
             answer = handshake.answer(fields=self._fields)
         self._decide(_Outcome.ACCEPTED)
-        if self._answered is not None:
-            self._answered(101)
-        handler.opened(answer, self._held, self._early)
+        self._answered(101)
+        receiver.server.observer.websocket("opened")
+        websocket.protocol.open(handshake.deflate)
+        connection = websocket.connection
+        connection.handler = websocket
+        connection.write(answer)
+        for delivery in self._held:
+            receiver.deliver_here(delivery)
+        connection.resume_reading()
+        if self._early:
+            websocket.data_received(self._early)
         if first is not None:
-            handler.deliver_here(first)
+            receiver.deliver_here(first)
         if self._leaving is not None:
-            handler.close(self._leaving)
+            websocket.close(self._leaving)
 
-    def refuse(self, status: int, reply: Reply | None = None) -> None:
+    def _refuse(self, status: int, reason: str = "", reply: Reply | None = None) -> None:
         """Refuse, unless the handshake is decided.
 
         Args:
             status: 403, 500 or 503, where the reply has none.
+            reason: for the log; "" where that has it already.
             reply: the consumer's, which may bring an answer of its own.
         """
         if self._outcome is _Outcome.LOST:
             self._outcome = _Outcome.REFUSED
         elif self._outcome is None:
             self._answer(status, _Outcome.REFUSED, reply)
+            if reason:
+                self._receiver.server.log_refusal(self._receiver.path, self._client, reason)
 
     def _answer(self, status: int, outcome: _Outcome, reply: Reply | None = None) -> None:
         self._decide(outcome)
-        handler = self._handler
-        gateway = handler.gateway
+        receiver = self._receiver
+        server = receiver.server
         if reply is not None and reply.status is not None:
             status = reply.status
-        if status < 500:
-            gateway.counters.denied += 1
-        else:
-            gateway.counters.failed_handshakes += 1
-        if self._answered is not None:
-            self._answered(status)
-        date = gateway.date().encode("ascii")
+        server.observer.websocket("denied" if status < 500 else "failed_handshakes")
+        self._answered(status)
+        self._websocket.connection.handler = self._websocket
+        date = server.date().encode("ascii")
         if reply is None or reply.body is None:
             answer = plain_answer(status, _REFUSALS.get(status, _REFUSALS[403]), date, self._fields)
         else:
             answer = last_answer(status, reply.body, date, self._fields)
-        handler.refused(answer, is_known=outcome is _Outcome.LOST)
+        self._websocket.refuse(answer)
+        if outcome is _Outcome.LOST:
+            receiver.ended()
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
@@ -239,21 +278,21 @@ class Opening:
         if whole is not None and whole.fields and (is_own or accept is not None):
             self._fields = whole.fields
         if accept is False or (is_own and closes and not is_data and not accept):
-            self.refuse(403, whole)
+            self._refuse(403, _DENIED, whole)
         elif accept or (is_own and is_data):
             self._accept(subprotocol, delivery)
         elif is_own or not (is_data or closes):
             # Nothing that decides, and nothing to send.
             return
-        elif len(self._held) < self._handler.gateway.queue:
+        elif len(self._held) < self._receiver.server.options.queue:
             self._held.append(delivery)
         else:
-            log.warning("a message for %s was dropped: its handshake takes too long", self._handler.peer)
+            log.warning("a message for %s was dropped: its handshake takes too long", self._client)
 
     def misspoken(self, delivery: Delivery) -> None:
         """A reply was no reply. If the connect consumer meant to refuse by it, accepting would let the client in."""
         if self._is_own(delivery):
-            self.refuse(500)
+            self._refuse(500)
 
     def _is_own(self, delivery: Delivery) -> bool:
         """Whether the connect consumer says it: in the greenlet that runs it, or in a worker, which says so."""

@@ -1,37 +1,36 @@
-"""One open WebSocket, whoever its messages are for: reading, control frames, limits, liveness, the closing handshake.
+"""One WebSocket: its socket, its protocol, and a receiver that its messages go to.
 
-Its subclasses say where messages go, when the last of them have had their turn, and who is told of the end.
+Reading, sending, limits, pings and the closing handshake are the same for every receiver: routed consumers
+(``offload.websocket.routed``) or an application's own loop (``offload.websocket.raw``). Everything here runs in the
+loop, or in a greenlet that sends.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from abc import abstractmethod
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
+from offload.interfaces import Delivery
+from offload.observe.log_lines import address_text
+from offload.observe.observer import WebSocketEvent
 from offload.protocol.websocket.connection import (
-    ABNORMAL,
-    NO_CODE,
-    NORMAL,
     POLICY_VIOLATION,
+    TOO_BIG,
     TRY_AGAIN_LATER,
-    Close,
+    Event,
     Failure,
     Ping,
     Pong,
+    State,
     WebSocketProtocol,
-    close_frame,
     pong_frame,
 )
-from offload.protocol.websocket.deflate import Deflate
-from offload.transport.connection import Connection
-from offload.websocket import keepalive as liveness
-from offload.websocket.encode import FrameSender
-
-if TYPE_CHECKING:
-    from offload.websocket.server import FrameGateway
+from offload.transport.connection import JOIN_BYTES, Connection
+from offload.websocket import keepalive
+from offload.websocket.encode import Reply
+from offload.websocket.send_queue import Overflow, SendQueue
+from offload.websocket.server import WebSocketServer
 
 log = logging.getLogger("offload.websocket")
 
@@ -39,130 +38,164 @@ SPARED_SECONDS = 9.0
 """A client that sent less than ``--ws-rate`` may send more than a second's messages at once, up to those of ten
 seconds: a network that stands still for a while, or a busy server, lets what was sent in time arrive together."""
 
+_FAULTS: dict[int, WebSocketEvent] = {TOO_BIG: "too_big", POLICY_VIOLATION: "too_many_frames"}
 
-class State(Enum):
-    """Where a WebSocket is between its handshake and its end."""
-
-    UNDECIDED = "the application decides about the handshake"
-    OPEN = "messages pass both ways"
-    ENDING = "the client has closed, or broken the rules; what it sent before has its turn, then we answer"
-    CLOSING = "our close frame is sent, the client's is awaited"
-    CLOSED = "the socket is gone, or about to go"
-    REFUSED = "the same, and it was never open"
+_CONNECTING, _OPEN, _ENDING, _CLOSING, _CLOSED = State
 
 
-_UNDECIDED, _OPEN, _ENDING, _CLOSING, _CLOSED, _REFUSED = State
+class Receiver(Protocol):
+    """What a WebSocket gives its messages to. All methods are called in the loop, and return at once."""
+
+    latency: float | None
+    """Seconds from the last answered ping to its pong; None before the first. The WebSocket sets it."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether messages wait, so that those that are not inflated yet had better stay so."""
+
+    def take(self, message: str | bytes) -> None:
+        """A message has come. The receiver pauses reading when too many wait."""
+
+    def last_message_taken(self) -> None:
+        """Nothing more comes: `WebSocketConnection.answer` is to be called when what waits has been answered."""
+
+    def closing(self) -> None:
+        """Our close frame is sent, so that nothing can be sent any more; what the client sends is dropped."""
+
+    def ended(self) -> None:
+        """The closing handshake is over, or the connection is lost, whichever comes first. Called once, and not for
+        a WebSocket that was refused."""
+
+    def connection_lost(self) -> None:
+        """The socket is gone."""
 
 
-class FrameHandler(FrameSender):
-    """One open WebSocket.
+class Undecided(Protocol):
+    """A handshake whose connect consumer has not decided. All methods are called in the loop, or in a greenlet."""
+
+    def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
+        """Something is sent to the client."""
+
+    def misspoken(self, delivery: Delivery) -> None:
+        """Something that was sent to the client is no reply."""
+
+    def close(self, code: int) -> None:
+        """The process is about to stop: close with this code as soon as the handshake is accepted."""
+
+    def abort(self) -> None:
+        """The client need not wait any longer, whatever the consumer decides."""
+
+
+class WebSocketConnection:
+    """One WebSocket.
+
+    Args:
+        server: what it shares with the others.
+        connection: its socket.
+        receiver: gets its messages.
 
     Attributes:
-        gateway: what it shares with the others.
+        protocol: its frames and its state.
+        handshake: hears the connection until the connect consumer has decided; None afterwards.
     """
 
     __slots__ = (
-        "_code",
-        "_farewell",
         "_heard",
         "_paused",
         "_ping",
-        "_protocol",
         "_rate_due",
+        "_receiver",
+        "_server",
         "_spared",
-        "_state",
-        "gateway",
+        "connection",
+        "handshake",
+        "protocol",
+        "send_queue",
     )
 
-    def __init__(self, gateway: FrameGateway, connection: Connection, deflate: Deflate | None = None) -> None:
-        super().__init__(connection)
-        self.gateway = gateway
-        self._protocol = WebSocketProtocol(gateway.max_size, deflate, is_lazy=True)
-        self._state = _UNDECIDED
-        # What it was closed with, and our close frame while the last messages have their turn.
-        self._code = ABNORMAL
-        self._farewell = b""
+    def __init__(self, server: WebSocketServer, connection: Connection, receiver: Receiver) -> None:
+        self._server = server
+        self._receiver = receiver
+        self.connection = connection
+        self.protocol = WebSocketProtocol(server.options.max_size, is_lazy=True, state=_CONNECTING)
+        self.handshake: Undecided | None = None
+        # Only while the socket takes nothing more.
+        self.send_queue: SendQueue | None = None
         # Whether anything came since the last ping, and that ping until its pong.
         self._heard = True
-        self._ping: liveness.Ping | None = None
+        self._ping: keepalive.Ping | None = None
         # Since when it is not read, if it is not.
         self._paused: float | None = None
         # When the messages that came would have come at the highest rate; and for how long it may have sent less.
         self._rate_due: float | None = None
         self._spared = SPARED_SECONDS
 
-    # What a subclass decides.
+    @property
+    def client(self) -> str:
+        """The client's address for the log."""
+        return address_text(self.connection.peer)
 
     @property
-    @abstractmethod
-    def _is_busy(self) -> bool:
-        """Whether messages wait, so that those that are not inflated yet had better stay so."""
+    def is_paused(self) -> bool:
+        """Whether it is not read, because too much waits."""
+        return self._paused is not None
 
-    @abstractmethod
-    def _take(self, item: Any) -> None:
-        """A message has come, a `str` or `bytes`. It pauses reading when too many wait."""
-
-    @abstractmethod
-    def _end_after_messages(self) -> None:
-        """Nothing more comes: have `_say_farewell` called behind what waits."""
-
-    @abstractmethod
-    def _tell_end(self) -> None:
-        """For the application it has ended: its closing handshake is over, or its connection is lost, whichever comes
-        first. Called once, and not for one that was refused."""
-
-    @abstractmethod
-    def _measured(self, latency: float) -> None:
-        """A ping was answered after so many seconds."""
-
-    # Called by the connection, in the loop.
+    # Called by the connection.
 
     def data_received(self, data: bytes) -> None:
         """Frames, or what is dropped after the end."""
         self._heard = True
-        state, protocol, rate = self._state, self._protocol, self.gateway.rate
-        while state is _OPEN or state is _CLOSING:
+        protocol, receiver, rate = self.protocol, self._receiver, self._server.options.rate
+        while True:
             for event in protocol.receive(data):
-                if rate is not None and self._state is _OPEN and self._is_too_fast(rate):
+                if rate is not None and self._is_too_fast(rate):
                     return
                 kind = type(event)
                 if kind is str or kind is bytes:
-                    if self._state is _OPEN:
-                        self._take(event)
+                    receiver.take(event)  # type: ignore[arg-type]
                 else:
                     self._control(event)
+                    if self.connection.closed:
+                        return
             if not protocol.held:
                 return
-            state, data = self._state, b""
-            if state is _OPEN and self._is_busy:
-                self._pause()
+            data = b""
+            if protocol.state is _OPEN and receiver.is_busy:
+                self.pause()
                 return
 
     def eof_received(self) -> None:
         """The client will send nothing more."""
-        if self._state is _CLOSED or self._state is _REFUSED:
+        state = self.protocol.state
+        if state is _CLOSED:
             self.connection.close()
-        elif self._state is not _ENDING:
+        elif state is not _ENDING:
             # Without a word. A client that did close may still read what its last messages bring.
             self.connection.abort()
 
     def connection_lost(self) -> None:
         """The socket is gone."""
-        gateway = self.gateway
-        gateway.admission.leave(self)
-        gateway.closing.discard(self)
-        self.drop_mailbox()
-        state = self._state
-        if state is not _CLOSED and state is not _REFUSED:
+        server = self._server
+        server.connection_limit.leave(self)
+        server.closing.discard(self)
+        server.answering.discard(self)
+        self._drop_queue()
+        protocol = self.protocol
+        if protocol.state is not _CLOSED:
             # Otherwise it was told when the closing handshake was over.
-            self._state = _CLOSED
-            self._tell_end()
+            protocol.abandon()
+            self._receiver.ended()
+        self._receiver.connection_lost()
 
-    def _pause(self) -> None:
+    # What its receiver asks for.
+
+    def pause(self) -> None:
+        """Read nothing, since too much waits."""
         self._paused = time.monotonic()
         self.connection.pause_reading()
 
-    def _let_on(self) -> None:
+    def resume(self) -> None:
+        """Read again."""
         if self._paused is not None:
             # What it sent meanwhile comes now.
             self._spared = max(SPARED_SECONDS, time.monotonic() - self._paused)
@@ -170,125 +203,232 @@ class FrameHandler(FrameSender):
         # While we did not read, nothing could be heard.
         self._heard = True
         self.connection.resume_reading()
-        if self._protocol.held:
+        if self.protocol.held:
             self.data_received(b"")
+
+    def answer(self) -> None:
+        """What the client sent before its end has been answered: answer that, too, unless somebody has."""
+        frame = self.protocol.answer()
+        if frame:
+            self._end(frame)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake, as soon as the opening one is accepted; nothing when it has begun."""
+        if self.handshake is not None:
+            self.handshake.close(code)
+            return
+        frame = self.protocol.close(code, reason)
+        if frame:
+            self._send_last(frame)
+            self._receiver.closing()
+            self._await_end()
+            # A client that has filled the queue could not answer otherwise.
+            self.resume()
+
+    def refuse(self, answer: bytes) -> None:
+        """The handshake is refused with this answer."""
+        self.protocol.abandon()
+        self.connection.write(answer)
+        self._finish_sending()
+        self._await_end()
+
+    # Sending.
+
+    def send(self, frames: bytes, more: bool = False) -> None:
+        """Send whole data frames; past the limit the overflow policy acts.
+
+        Args:
+            frames: whole frames.
+            more: whether others follow in the same turn of the loop; they are joined into one system call.
+        """
+        if self.send_queue is not None:
+            self._put(frames, self.send_queue)
+            return
+        connection = self.connection
+        if more:
+            connection.write_soon(frames)
+            if connection.unsent_bytes > JOIN_BYTES:
+                self.relieve()
+        else:
+            connection.write(frames)
+            if connection.unsent_bytes:
+                self.relieve()
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame for a caller that waits by itself until the client has taken enough."""
+        if self.send_queue is not None:
+            # Pings and pongs. The queue is asked when nothing else is unsent, which may never be.
+            self._write_queue(self.send_queue)
+        self.connection.write(frame)
+
+    def _send_control(self, frame: bytes) -> None:
+        """Send a ping or a pong, ahead of data that waits."""
+        if self.send_queue is not None:
+            self.send_queue.put_control(frame)
+        else:
+            self.send(frame)
+
+    def _send_last(self, frame: bytes) -> None:
+        """Send a close frame, behind all data."""
+        if self.send_queue is not None:
+            self.send_queue.put(frame)
+        else:
+            self.connection.write(frame)
+
+    def _finish_sending(self) -> None:
+        """End the sending half, behind all that waits."""
+        if self.send_queue is not None:
+            self._write_queue(self.send_queue)
+        self.connection.finish()
+
+    def _write_queue(self, queue: SendQueue) -> None:
+        waiting = queue.take(float("inf"))
+        self._drop_queue()
+        self.connection.write(waiting)
+
+    def _drop_queue(self) -> None:
+        """What waits is not sent."""
+        queue, self.send_queue = self.send_queue, None
+        if queue is not None:
+            self.connection.refill = None
+            if queue.dropped:
+                log.warning("%d messages for %s were dropped: it reads too slowly", queue.dropped, self.client)
+
+    def relieve(self) -> None:
+        """Send what is held back; when the socket takes no more, the frames after it wait in a queue."""
+        connection = self.connection
+        connection.flush()
+        if connection.blocked:
+            self.send_queue = SendQueue()
+            connection.refill = self._refill
+
+    def _refill(self) -> bytes:
+        queue = self.send_queue
+        if queue is None:
+            return b""
+        data = queue.take()
+        if queue.is_empty:
+            self._drop_queue()
+        return data
+
+    def _put(self, frames: bytes, queue: SendQueue) -> None:
+        """Let frames wait, or do as the overflow policy says."""
+        server = self._server
+        room = server.options.send_buffer - self.connection.unsent_bytes - len(frames)
+        if queue.fits(room):
+            queue.put(frames)
+            return
+        overflow = server.overflow
+        if overflow is Overflow.CLOSE:
+            self._drop_queue()
+            self.overflow()
+            return
+        if not queue.dropped:
+            log.warning("messages for %s are dropped from now on: it reads too slowly (--ws-overflow)", self.client)
+        if overflow is Overflow.DROP_OLDEST:
+            server.observer.websocket("dropped_oldest", queue.drop_oldest(room))
+            if room >= 0:
+                queue.put(frames)
+                return
+        queue.dropped += 1
+        server.observer.websocket("dropped_newest")
+
+    def overflow(self) -> None:
+        """The client holds too many unsent bytes: close it."""
+        self._server.observer.websocket("too_slow")
+        self._fail(TRY_AGAIN_LATER, "the client reads too slowly")
+        log.warning(
+            "closing %s with %d: over %d bytes are unsent (--ws-send-buffer)",
+            self.client,
+            TRY_AGAIN_LATER,
+            self._server.options.send_buffer,
+        )
+
+    # Control frames and the end.
 
     def _is_too_fast(self, rate: float) -> bool:
         """Count one message or control frame."""
+        if self.protocol.state is _CLOSED or self.protocol.state is _CLOSING:
+            return False
         now = time.monotonic()
         due = self._rate_due = (now if self._rate_due is None else max(self._rate_due, now - self._spared)) + 1.0 / rate
         if due - now <= 1.001:
             return False
-        self.gateway.counters.too_fast += 1
-        log.info("closing %s with %d: over %g messages a second (--ws-rate)", self.peer, POLICY_VIOLATION, rate)
+        self._server.observer.websocket("too_fast")
+        log.info("closing %s with %d: over %g messages a second (--ws-rate)", self.client, POLICY_VIOLATION, rate)
         self._fail(POLICY_VIOLATION, f"over {rate:g} messages a second")
         return True
 
-    # Control frames and the end.
-
-    def _control(self, event: object) -> None:
+    def _control(self, event: Event) -> None:
+        state = self.protocol.state
         if isinstance(event, Ping):
-            if self._state is _OPEN:
-                self.send_control(pong_frame(event.payload))
-        elif isinstance(event, Pong):
+            if state is _OPEN or state is _ENDING:
+                self._send_control(pong_frame(event.payload))
+            return
+        if isinstance(event, Pong):
             ping = self._ping
             if ping is not None and event.payload == ping.payload:
                 self._ping = None
-                self._measured(time.monotonic() - ping.moment)
-        elif isinstance(event, Close):
-            self._code = event.code
-            self._end(close_frame(NORMAL if event.code == NO_CODE else event.code))
-        elif isinstance(event, Failure):
-            self.gateway.counters.count_failure(event.code)
-            log.info("closing %s with %d: %s", self.peer, event.code, event.reason)
-            if self._state is _OPEN:
-                self._code = event.code
-            self._end(close_frame(event.code, event.reason))
-
-    def _end(self, frame: bytes) -> None:
-        """Nothing more is taken from the client; what came before has its turn before our close frame."""
-        if self._state is _CLOSING:
-            # Ours has been sent.
-            self._leave()
-        elif self._state is _OPEN:
-            self._state = _ENDING
-            self._farewell = frame
-            self.gateway.closing.add(self)
-            self._end_after_messages()
-
-    def _say_farewell(self) -> None:
-        """The last messages have had their turn; nothing when somebody ended it meanwhile."""
-        if self._state is _ENDING:
-            self.send_last(self._farewell)
-            self._leave()
+                self._receiver.latency = time.monotonic() - ping.moment
+            return
+        if isinstance(event, Failure):
+            self._server.observer.websocket(_FAULTS.get(event.code, "broken"))
+            log.info("closing %s with %d: %s", self.client, event.code, event.reason)
+        if state is _CLOSED:
+            # Ours had been sent.
+            self._end(b"")
+        else:
+            self._server.closing.add(self)
+            self._receiver.last_message_taken()
 
     def _fail(self, code: int, reason: str) -> None:
         """End it from our side, without waiting for anything."""
-        if self._state is _OPEN:
-            self._code = code
-        self.send_last(close_frame(code, reason))
-        self._leave()
+        self._end(self.protocol.fail(code, reason))
 
-    def _leave(self) -> None:
-        """Let the client read everything, then end the connection. For the application it has ended now."""
-        has_ended, self._state = self._state is _CLOSED, _CLOSED
-        self.finish_sending()
-        if not has_ended:
-            self._tell_end()
+    def _end(self, last: bytes) -> None:
+        """Let the client read everything, then end the connection. For the receiver it has ended now."""
+        if last:
+            self._send_last(last)
+        self._finish_sending()
+        self._receiver.ended()
         self._await_end()
 
     def _await_end(self) -> None:
         """Give the client a while to end the connection; what was sent last may have ended it already."""
         if not self.connection.closed:
-            self.gateway.closing.add(self)
+            self._server.closing.add(self)
             self.connection.resume_reading()
 
-    def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake; nothing when it has begun."""
-        if self._state is _OPEN:
-            self._state = _CLOSING
-            self.send_last(close_frame(code, reason))
-            self._await_end()
-            # A client that has filled the queue could not answer otherwise.
-            self._let_on()
-
-    def overflowed(self) -> None:
-        """See `FrameSender`."""
-        self._fail(TRY_AGAIN_LATER, "the client reads too slowly")
-        log.warning(
-            "closing %s with %d: over %d bytes are unsent (--ws-send-buffer)",
-            self.peer,
-            TRY_AGAIN_LATER,
-            self.gateway.send_buffer,
-        )
-
-    # Called by the gateway's timers, in the loop.
+    # Called by the server's timers.
 
     def close_expired(self) -> None:
         """The closing handshake took too long: the application before our answer, or the client's answer to us."""
-        if self._state is _ENDING:
-            self._say_farewell()
+        if self.protocol.state is _ENDING:
+            self.answer()
         else:
-            self.cut_off()
+            self.abort()
 
-    def cut_off(self) -> None:
-        """Nobody waits for it any longer; its end is told now, unless it was."""
-        if self._state is _CLOSING:
-            self.gateway.counters.unanswered_closes += 1
+    def abort(self) -> None:
+        """Nobody waits for it any longer; its receiver is told now, unless it was."""
+        if self.handshake is not None:
+            self.handshake.abort()
+            return
+        if self.protocol.state is _CLOSING:
+            self._server.observer.websocket("unanswered_closes")
         self.connection.abort()
 
-    def ping(self, ping: liveness.Ping) -> None:
+    def ping(self, ping: keepalive.Ping) -> None:
         """Ask the client for a sign of life."""
-        if self._state is _OPEN:
+        if self.protocol.state is _OPEN:
             if self._heard:
                 self._heard = False
                 self._ping = ping
-            self.send_control(ping.frame)
+            self._send_control(ping.frame)
 
     def check(self, before: float) -> None:
         """End it when nothing came since a ping that was sent before this moment, unless it is us who do not read."""
         ping = self._ping
         if not self._heard and ping is not None and ping.moment <= before and self._paused is None:
-            self.gateway.counters.silent += 1
+            self._server.observer.websocket("silent")
             self.connection.abort()
-            log.info("closing %s: no sign of life since the last ping", self.peer)
+            log.info("closing %s: no sign of life since the last ping", self.client)

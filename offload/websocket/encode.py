@@ -1,140 +1,97 @@
-"""Sending frames to one client: at once while it reads, through a mailbox with a limit while it does not."""
+"""What consumers send to a client: a message's content to frames, a close, or the handshake's decision."""
 
 from __future__ import annotations
 
-import logging
-from abc import ABC, abstractmethod
-from typing import Protocol
+from offload.consumers.reply_check import check_reply
+from offload.interfaces import Content
+from offload.protocol.http.response_head import field_lines
+from offload.protocol.websocket.connection import (
+    BINARY,
+    NORMAL,
+    TEXT,
+    binary_frame,
+    message_frame,
+    text_frame,
+)
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
 
-from offload.transport.connection import JOIN_BYTES, Connection
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.send_queue import Mailbox, Overflow
 
-log = logging.getLogger("offload.websocket")
-
-
-class Sending(Protocol):
-    """What all senders of a process share.
+class Reply:
+    """A reply that is more than one small message. It is shared by all receivers of a delivery.
 
     Attributes:
-        send_buffer: unsent bytes that one client may hold.
-        overflow: what happens past it.
-        counters: where that is counted.
+        text, data: the payloads of a text message and of a binary one that follows it; None for none.
+        accept: the handshake's decision; None where it says nothing of it.
+        subprotocol: chosen with `accept`.
+        close: the code to close with, or None.
+        fields: header lines for the handshake's answer, whatever it is.
+        status, body: of the answer that refuses the handshake; None for the server's own.
     """
 
-    send_buffer: int
-    overflow: Overflow
-    counters: WebSocketCounters
+    __slots__ = ("_frames", "accept", "body", "close", "data", "fields", "status", "subprotocol", "text")
 
-
-class FrameSender(ABC):
-    """The sending half of a WebSocket; its owner is a subclass, so that an idle connection has one object less."""
-
-    __slots__ = ("_mailbox", "connection")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        # Only while the socket takes nothing more.
-        self._mailbox: Mailbox | None = None
+    def __init__(
+        self,
+        text: bytes | None,
+        data: bytes | None,
+        accept: bool | None = None,
+        subprotocol: str | None = None,
+        close: int | None = None,
+    ) -> None:
+        self.text = text
+        self.data = data
+        self.accept = accept
+        self.subprotocol = subprotocol
+        self.close = close
+        self.fields = b""
+        self.status: int | None = None
+        self.body: bytes | None = None
+        self._frames: dict[Deflate | None, bytes] = {}
 
     @property
-    def peer(self) -> object:
-        """The client's address."""
-        return self.connection.peer
+    def has_data(self) -> bool:
+        """Whether it holds a message."""
+        return self.text is not None or self.data is not None
 
-    @abstractmethod
-    def overflowed(self) -> None:
-        """The client holds too many unsent bytes and is to be closed."""
-
-    def send(self, frames: bytes, more: bool, shared: Sending) -> None:
-        """Send data frames.
+    def frames(self, deflate: Deflate | None) -> bytes:
+        """The messages as frames, built and compressed once for all connections that agreed to the same.
 
         Args:
-            frames: whole frames.
-            more: whether others follow in the same turn of the loop; they are joined into one system call.
-            shared: the limits.
+            deflate: a connection's agreement.
         """
-        if self._mailbox is not None:
-            self._post(frames, self._mailbox, shared)
-            return
-        connection = self.connection
-        if more:
-            connection.write_soon(frames)
-            if connection.unsent_bytes > JOIN_BYTES:
-                self._relieve()
-        else:
-            connection.write(frames)
-            if connection.unsent_bytes:
-                self._relieve()
+        frames = self._frames.get(deflate)
+        if frames is None:
+            frames = b""
+            if self.text is not None:
+                frames = message_frame(TEXT, self.text, deflate)
+            if self.data is not None:
+                frames += message_frame(BINARY, self.data, deflate)
+            self._frames[deflate] = frames
+        return frames
 
-    def send_control(self, frame: bytes) -> None:
-        """Send a ping or a pong, ahead of data that waits."""
-        if self._mailbox is not None:
-            self._mailbox.put_control(frame)
-        else:
-            self.connection.write(frame)
-            if self.connection.unsent_bytes:
-                self._relieve()
 
-    def send_last(self, frame: bytes) -> None:
-        """Send a close frame, behind all data."""
-        if self._mailbox is not None:
-            self._mailbox.put(frame)
-        else:
-            self.connection.write(frame)
+def prepare(content: Content) -> bytes | Reply:
+    """The frame of a small message, which is the same for all receivers; a `Reply` for everything else.
 
-    def finish_sending(self) -> None:
-        """End the sending half, behind all that waits."""
-        connection = self.connection
-        if self._mailbox is not None:
-            waiting = self._mailbox.take_all()
-            self.drop_mailbox()
-            connection.write(waiting)
-        connection.finish()
-
-    def drop_mailbox(self) -> None:
-        """What waits is not sent."""
-        mailbox, self._mailbox = self._mailbox, None
-        if mailbox is not None:
-            self.connection.refill = None
-            if mailbox.dropped:
-                log.warning("%d messages for %s were dropped: it reads too slowly", mailbox.dropped, self.peer)
-
-    def _relieve(self) -> None:
-        """Send what is held back; when the socket takes no more, the frames after it wait in a mailbox."""
-        connection = self.connection
-        connection.flush()
-        if connection.blocked:
-            self._mailbox = Mailbox()
-            connection.refill = self._refill
-
-    def _refill(self) -> bytes:
-        mailbox = self._mailbox
-        if mailbox is None:
-            return b""
-        data = mailbox.take()
-        if mailbox.is_empty:
-            self.drop_mailbox()
-        return data
-
-    def _post(self, frames: bytes, mailbox: Mailbox, shared: Sending) -> None:
-        """Let frames wait, or do as the overflow policy says."""
-        room = shared.send_buffer - self.connection.unsent_bytes - len(frames)
-        if mailbox.size <= room:
-            mailbox.put(frames)
-            return
-        counters = shared.counters
-        if shared.overflow is Overflow.CLOSE:
-            counters.too_slow += 1
-            self.drop_mailbox()
-            self.overflowed()
-            return
-        if not mailbox.dropped:
-            log.warning("messages for %s are dropped from now on: it reads too slowly (--ws-overflow)", self.peer)
-        if shared.overflow is Overflow.DROP_OLDEST:
-            counters.dropped_oldest += mailbox.drop_oldest(room)
-            if room >= 0:
-                mailbox.put(frames)
-                return
-        mailbox.dropped += 1
-        counters.dropped_newest += 1
+    Raises:
+        ValueError, TypeError: a key is unknown, a value of the wrong type, or the close code reserved.
+    """
+    text, data = content.get("text"), content.get("bytes")
+    if len(content) == 1:
+        if type(text) is str and len(text) < SMALLEST_BYTES:
+            return text_frame(text)
+        if type(data) is bytes and len(data) < SMALLEST_BYTES:
+            return binary_frame(data)
+    check_reply(content)
+    accept, close = content.get("accept"), content.get("close")
+    reply = Reply(
+        None if text is None else text.encode(),
+        data,
+        None if accept is None else bool(accept),
+        content.get("subprotocol"),
+        None if close is None or close is False else NORMAL if close is True else close,
+    )
+    reply.status, reply.body = content.get("status"), content.get("content")
+    if headers := content.get("headers"):
+        reply.fields = field_lines(headers)
+    return reply

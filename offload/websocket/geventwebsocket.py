@@ -25,6 +25,7 @@ from offload.protocol.websocket.connection import (
     ping_frame,
     pong_frame,
 )
+from offload.transport.connection import Connection
 
 log = logging.getLogger("offload.websocket")
 
@@ -32,14 +33,17 @@ MAX_CONTROL_BYTES = 125
 
 
 class Engine(Protocol):
-    """What is under the interface; see `offload.websocket.raw.SocketHandler`."""
+    """What is under the interface; see `offload.websocket.raw.RawReceiver`."""
 
     latency: float | None
+    timeout: float | None
 
     @property
-    def over(self) -> bool: ...
+    def connection(self) -> Connection: ...
     @property
-    def can_send(self) -> bool: ...
+    def closed(self) -> bool: ...
+    @property
+    def over(self) -> bool: ...
     def accept(self, subprotocol: str | None = None) -> None: ...
     def receive(self) -> str | bytes | None: ...
     def send_message(self, opcode: int, payload: bytes) -> None: ...
@@ -48,7 +52,7 @@ class Engine(Protocol):
     def drop_messages(self) -> None: ...
 
 
-class Server:
+class ApplicationServer:
     """What applications know as ``websocket.handler.server``; they may keep attributes of their own in it.
 
     Attributes:
@@ -83,16 +87,68 @@ class Server:
         return wanted if wanted in offered else None
 
 
+class ClientSocket:
+    """What applications know as ``websocket.handler.socket``. Bytes pass through the WebSocket alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Close the WebSocket when no message comes, or the client takes none, for so long; None for no limit."""
+        self._engine.timeout = seconds
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was told."""
+        return self._engine.timeout
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when the connection is closed."""
+        return self._engine.connection.socket.fileno()
+
+    def getpeername(self) -> Any:
+        """The client's address."""
+        return self._engine.connection.socket.getpeername()
+
+    def getsockname(self) -> Any:
+        """The server's address."""
+        return self._engine.connection.socket.getsockname()
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        """See `socket.socket.getsockopt`."""
+        return self._engine.connection.socket.getsockopt(*arguments)
+
+    def setsockopt(self, *arguments: Any) -> None:
+        """See `socket.socket.setsockopt`."""
+        self._engine.connection.socket.setsockopt(*arguments)
+
+    def shutdown(self, how: int) -> None:
+        """End the connection, in whichever direction: a WebSocket has no half."""
+        self._engine.connection.abort()
+
+    def close(self) -> None:
+        """End the connection without a closing handshake."""
+        self._engine.connection.abort()
+
+
 class Handler:
     """What applications know as ``websocket.handler``.
 
     Attributes:
         active_client: the ``Client`` that stands for this socket in ``server.clients``.
+        socket: the client's, for its timeout, descriptor, names and options.
         application, environ, server, client_address, websocket, logger: as the names say.
     """
 
-    def __init__(self, websocket: ApplicationSocket, environ: dict[str, Any], server: Server, peer: object) -> None:
+    def __init__(
+        self,
+        websocket: ApplicationSocket,
+        environ: dict[str, Any],
+        engine: Engine,
+        server: ApplicationServer,
+        peer: object,
+    ) -> None:
         self.server = server
+        self.socket = ClientSocket(engine)
         self.application = server.application
         self.environ = environ
         self.client_address = server.address(peer)
@@ -113,13 +169,13 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
     What the handshake said (``path``, ``origin``, ``protocol``, ``version``, ``environ``) may be read before.
     """
 
-    def __init__(self, environ: dict[str, Any], engine: Engine, server: Server, peer: object) -> None:
+    def __init__(self, environ: dict[str, Any], engine: Engine, server: ApplicationServer, peer: object) -> None:
         # The base's own opens a stream, for an engine that is not used here.
         self.environ: dict[str, Any] | None = environ
         self.stream = self.raw_read = self.raw_write = None
         self._engine = engine
         self._end_is_known = False
-        self._handler = Handler(self, environ, server, peer)
+        self._handler = Handler(self, environ, engine, server, peer)
 
     def __del__(self) -> None:
         # The base's would close; the server does, when the application has returned.
@@ -127,7 +183,8 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[str | bytearray]:
         """The messages until the end."""
-        while not self.closed:
+        self._open()
+        while not self._end_is_known and not self._engine.over:
             message = self.receive()
             if message is None:
                 return
@@ -135,9 +192,10 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
 
     @property
     def closed(self) -> bool:
-        """Whether the socket is closed and all that came before has been received."""
+        """Whether the closing handshake is over or has timed out, or the connection is lost. What came before can be
+        received all the same."""
         self._open()
-        return self._end_is_known or self._engine.over
+        return self._end_is_known or self._engine.closed
 
     @property
     def latency(self) -> float | None:
@@ -213,7 +271,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             ValueError: another opcode, or more than a control frame holds.
         """
         self._engine.accept()
-        if self._end_is_known or not self._engine.can_send:
+        if self._end_is_known or self._engine.closed:
             raise WebSocketError(MSG_ALREADY_CLOSED)
         payload = _text(message).encode() if opcode == TEXT else _payload(message)
         if opcode in (TEXT, BINARY):
@@ -234,13 +292,14 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             code: 1000, another one that may be sent, or 3000 to 4999.
             message: the reason, for the client's developers.
         """
-        if self.closed:
+        self._open()
+        if self._end_is_known:
             return
         if not may_be_sent(code):
             log.warning("a WebSocket is closed with %d: %r may not be sent in a close frame", NORMAL, code)
             code = NORMAL
         self._end_is_known = True
-        self._engine.close(code, message if isinstance(message, str) else bytes(message).decode("utf-8", "replace"))
+        self._engine.close(code, _text(message, "replace"))
         self._engine.drop_messages()
 
     def detach(self) -> None:
@@ -255,9 +314,9 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         self.current_app.on_close(what)
 
 
-def _text(message: object) -> str:
+def _text(message: object, errors: str = "strict") -> str:
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message).decode("utf-8")
+        return bytes(message).decode("utf-8", errors)
     return message if isinstance(message, str) else str(message or "")
 
 

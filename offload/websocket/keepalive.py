@@ -1,4 +1,4 @@
-"""Liveness: pings from one coarse timer for all WebSockets, and the end of those that stay silent.
+"""Keepalive: pings from one coarse timer for all WebSockets, and the end of those that stay silent.
 
 Members are spread over buckets; each tick of the timer pings one bucket, and looks at one that was pinged earlier. So
 a connection costs one place in a set, and pings never leave all at once. Only bytes that were received count as life.
@@ -68,7 +68,7 @@ class Members(Generic[M]):
             yield from bucket
 
 
-class Liveness(Generic[M]):
+class Keepalive(Generic[M]):
     """Pings members, and checks them.
 
     Args:

@@ -1,4 +1,4 @@
-"""One routed WebSocket: frames become messages for its consumers, and what they send becomes frames.
+"""The receiver of a routed WebSocket: messages run its consumers, and what they send becomes frames.
 
 It waits without a greenlet; each message runs the receive consumer in the pool, one at a time and in order.
 """
@@ -6,51 +6,65 @@ It waits without a greenlet; each message runs the receive consumer in the pool,
 from __future__ import annotations
 
 import logging
+from _thread import get_native_id
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from offload.interfaces import Content, Delivery, WebSocketConsumers
-from offload.protocol.websocket.handshake import Handshake
+from offload.interfaces import Content, Delivery, Layer, WebSocketConsumers
+from offload.protocol.websocket.connection import State
 from offload.transport.connection import Connection
-from offload.websocket.connect import Answered, Opening
-from offload.websocket.connection import FrameHandler, State
-from offload.websocket.reply import Reply, prepare
-
-if TYPE_CHECKING:
-    from offload.websocket.routed_server import WebSocketGateway
+from offload.websocket.connection import WebSocketConnection
+from offload.websocket.encode import Reply, prepare
+from offload.websocket.server import WebSocketServer
 
 log = logging.getLogger("offload.websocket")
 
-_UNDECIDED, _OPEN, _ENDING, _REFUSED = State.UNDECIDED, State.OPEN, State.ENDING, State.REFUSED
-_FAREWELL, _DISCONNECT = object(), object()
-"""What waits in the queue behind the last messages: our close frame, and the disconnect consumer."""
+_OPEN, _ENDING = State.OPEN, State.ENDING
+_ANSWER, _DISCONNECT = object(), object()
+"""What waits in the queue behind the last messages: the answer to the client's end, and the disconnect consumer."""
 
 
-class WebSocketHandler(FrameHandler):
-    """One routed WebSocket.
+class RoutedReceiver:
+    """One routed WebSocket's consumers and their messages.
+
+    Args:
+        server: what all WebSockets share.
+        layer: delivers what is sent to the reply channel.
+        connection: the client's socket.
+        consumers: those that the routing has found.
+        content: the connect message.
 
     Attributes:
-        gateway: what it shares with the others.
+        websocket: the WebSocket; a member of the server until the disconnect consumer has run.
         reply_channel: its own channel's name.
         path: the request's, decoded.
     """
 
-    __slots__ = ("_consumers", "_opening", "_order", "_queue", "_queued_size", "_running", "path", "reply_channel")
-
-    gateway: WebSocketGateway
+    __slots__ = (
+        "_order",
+        "_queue",
+        "_queued_size",
+        "_running",
+        "consumers",
+        "layer",
+        "path",
+        "reply_channel",
+        "server",
+        "websocket",
+    )
 
     def __init__(
         self,
-        gateway: WebSocketGateway,
+        server: WebSocketServer,
+        layer: Layer,
         connection: Connection,
         consumers: WebSocketConsumers,
         content: Content,
-        handshake: Handshake,
-        early: bytes,
-        answered: Answered | None = None,
     ) -> None:
-        super().__init__(gateway, connection, handshake.deflate)
-        self._consumers = consumers
+        self.server = server
+        self.layer = layer
+        self.consumers = consumers
+        self.websocket = WebSocketConnection(server, connection, self)
         self.reply_channel: str = content["reply_channel"]
         self.path: str = content["path"]
         self._order = 0
@@ -58,92 +72,84 @@ class WebSocketHandler(FrameHandler):
         self._running = True
         self._queue: deque[Any] | None = None
         self._queued_size = 0
-        # It hears the connection until it has decided.
-        self._opening: Opening | None = Opening(self, consumers, handshake, early, answered)
-        connection.handler = self._opening
 
-    # The opening, as its own part decides.
-
-    def open(self, content: Content) -> None:
-        """Run the connect consumer; in a greenlet of the pool."""
-        if self._opening is not None:
-            self._opening.run(content)
-        else:
-            # Refused before it began.
-            self.forget()
-
-    def opened(self, answer: bytes, held: list[Delivery], early: bytes) -> None:
-        """The handshake is accepted.
-
-        Args:
-            answer: the head to send.
-            held: what others have sent meanwhile.
-            early: what the client has.
-        """
-        self._opening = None
-        self._state = _OPEN
-        self.connection.handler = self
-        self.gateway.counters.opened += 1
-        self.connection.write(answer)
-        for delivery in held:
-            self.deliver_here(delivery)
-        self.connection.resume_reading()
-        if early:
-            self.data_received(early)
-
-    def refused(self, answer: bytes, is_known: bool) -> None:
-        """The handshake is refused.
-
-        Args:
-            answer: to send.
-            is_known: whether the connect consumer runs, so that the disconnect consumer is due unless it refuses.
-        """
-        self._opening = None
-        self._state = _REFUSED
-        self.connection.handler = self
-        self.connection.write(answer)
-        self.finish_sending()
-        if is_known:
-            self._tell_end()
-        self._await_end()
-
-    def lost(self, is_known: bool) -> None:
-        """The client left before the handshake was decided.
-
-        Args:
-            is_known: whether the connect consumer was asked, so that the disconnect consumer is due.
-        """
-        self._opening = None
-        if not is_known:
-            self._state = _REFUSED
-        self.connection_lost()
+    def attach(self) -> None:
+        """Deliver what is sent to the reply channel. Raises what the layer raises."""
+        self.layer.attach(self.reply_channel, self.deliver)
+        self.consumers.client = self
 
     def forget(self) -> None:
         """No consumer runs any more, and none will."""
         self._queue = None
-        self.gateway.layer.detach(self.reply_channel)
-        self.gateway.members.discard(self)
+        self._detach()
+        self.server.members.discard(self.websocket)
+
+    def _detach(self) -> None:
+        self.layer.detach(self.reply_channel)
+        self.consumers.client = None
+
+    # Called by the WebSocket, in the loop.
+
+    @property
+    def latency(self) -> float | None:
+        """See `Receiver`."""
+        return self.consumers.latency
+
+    @latency.setter
+    def latency(self, seconds: float | None) -> None:
+        self.consumers.latency = seconds
+
+    @property
+    def is_busy(self) -> bool:
+        """See `Receiver`."""
+        return self._running
+
+    def take(self, message: str | bytes) -> None:
+        """See `Receiver`."""
+        if not self._running:
+            self._running = True
+            self.server.pool.submit(self._consume, message)
+            return
+        self._wait(message)
+        self._queued_size += len(message)
+        if self._exceeds(1) and not self.websocket.is_paused:
+            self.websocket.pause()
+
+    def last_message_taken(self) -> None:
+        """See `Receiver`."""
+        if self._running:
+            self._wait(_ANSWER)
+        else:
+            self.websocket.answer()
+
+    def closing(self) -> None:
+        """See `Receiver`. Messages that wait are consumed all the same."""
+
+    def ended(self) -> None:
+        """See `Receiver`."""
+        self._detach()
+        if self._running:
+            self._wait(_DISCONNECT)
+        else:
+            self._running = True
+            self.server.pool.submit(self._consume, _DISCONNECT)
+
+    def connection_lost(self) -> None:
+        """See `Receiver`."""
 
     # Messages.
 
-    @property
-    def _is_busy(self) -> bool:
-        return self._running
-
-    def _take(self, item: Any) -> None:
-        """A message, or what follows the last one."""
-        if not self._running:
-            self._running = True
-            self.gateway.pool.submit(self._consume, item)
-            return
+    def _wait(self, item: Any) -> None:
         if self._queue is None:
             self._queue = deque()
         self._queue.append(item)
-        if type(item) is str or type(item) is bytes:
-            self._queued_size += len(item)
-            gateway = self.gateway
-            if (len(self._queue) > gateway.queue or self._queued_size > gateway.max_size) and self._paused is None:
-                self._pause()
+
+    def _exceeds(self, part: int) -> bool:
+        """Whether more waits than the limits, or a part of them, say."""
+        options, queue = self.server.options, self._queue
+        return queue is not None and (
+            len(queue) > options.queue // part or self._queued_size > options.max_size // part
+        )  # fmt: skip
 
     def _consume(self, item: Any) -> None:
         self._order += 1
@@ -151,120 +157,121 @@ class WebSocketHandler(FrameHandler):
         try:
             if type(item) is str:
                 content["text"] = item
-                self._consumers.receive(content)
+                self.consumers.receive(content)
             elif item is _DISCONNECT:
-                content["code"] = self._code
-                self._consumers.disconnect(content)
+                content["code"] = self.websocket.protocol.code
+                self.consumers.disconnect(content)
             else:
                 content["bytes"] = item
-                self._consumers.receive(content)
+                self.consumers.receive(content)
         finally:
             # Also when the consumer raised what is no Exception, such as SystemExit or a gevent.Timeout.
             if item is _DISCONNECT:
-                self.gateway.members.discard(self)
+                self.server.members.discard(self.websocket)
             else:
                 self.consume_next()
 
     def consume_next(self) -> None:
-        """Let the next message have its turn, if one waits."""
+        """Consume the next message, if one waits."""
         queue = self._queue
         while queue:
             item = queue.popleft()
-            if item is _FAREWELL:
-                self._say_farewell()
+            if item is _ANSWER:
+                self.websocket.answer()
                 continue
-            if type(item) is str or type(item) is bytes:
+            if item is not _DISCONNECT:
                 self._queued_size -= len(item)
             if not queue:
                 self._queue = None
-            # Not here and now: other connections' messages have their turn in between.
-            self.gateway.pool.submit(self._consume, item)
+            # Not here and now: other connections' messages are consumed in between.
+            self.server.pool.submit(self._consume, item)
             break
         else:
             self._queue = None
             self._running = False
-        if self._paused is not None:
-            gateway = self.gateway
-            if self._queue is None or (
-                len(self._queue) <= gateway.queue // 2 and self._queued_size <= gateway.max_size // 2
-            ):
-                self._let_on()
-
-    # The end.
-
-    def _end_after_messages(self) -> None:
-        if self._running:
-            self._take(_FAREWELL)
-        else:
-            self._say_farewell()
-
-    def _tell_end(self) -> None:
-        self.gateway.layer.detach(self.reply_channel)
-        self._take(_DISCONNECT)
-
-    def _measured(self, latency: float) -> None:
-        self._consumers.latency = latency
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake; during the opening one, as soon as it is accepted."""
-        if self._opening is not None:
-            self._opening.close(code)
-        else:
-            super().close(code, reason)
-
-    def cut_off(self) -> None:
-        """See `FrameHandler`."""
-        if self._opening is not None:
-            self._opening.cut_off()
-        else:
-            super().cut_off()
+        websocket = self.websocket
+        if websocket.is_paused and not self._exceeds(2):
+            websocket.resume()
 
     # What is sent to the reply channel and the groups.
 
+    def reply(self, content: Content) -> bool:
+        """Send what the connection's own consumer sends, without a way through the layer.
+
+        Returns:
+            False outside of the loop's thread, where the layer has to carry it; so also in a forked child.
+
+        Raises:
+            ValueError: the content is no reply.
+            TypeError, MessageTooLarge: as for `Layer.send`.
+        """
+        if get_native_id() != self.server.thread:
+            return False
+        self.layer.check_own(content)
+        prepared = prepare(content)
+        websocket = self.websocket
+        if websocket.handshake is not None:
+            delivery = Delivery(content)
+            delivery.prepared = prepared
+            websocket.handshake.deliver(delivery, prepared)
+        else:
+            self._send(prepared, False)
+        return True
+
     def deliver(self, delivery: Delivery) -> None:
         """Send to the client. Called by the layer in any greenlet, or thread."""
-        gateway = self.gateway
-        if delivery.thread != gateway.thread:
-            gateway.loop.run_callback_threadsafe(self.deliver_here, delivery)
+        if delivery.thread != self.server.thread:
+            self.server.loop.run_callback_threadsafe(self.deliver_here, delivery)
             return
-        prepared = delivery.prepared
+        prepared, websocket = delivery.prepared, self.websocket
         # The shortest way for what is sent most, a small message to many.
-        if type(prepared) is bytes and prepared and not delivery.more and self._state is _OPEN and not self._mailbox:
-            connection = self.connection
+        if (
+            type(prepared) is bytes
+            and prepared
+            and not delivery.more
+            and websocket.send_queue is None
+            and websocket.protocol.state is _OPEN
+        ):
+            connection = websocket.connection
             connection.write(prepared)
             if connection.unsent_bytes:
-                self._relieve()
+                websocket.relieve()
             return
         self.deliver_here(delivery)
 
     def deliver_here(self, delivery: Delivery) -> None:
         """`deliver` in the loop's own thread, whichever thread it came from."""
-        state = self._state
-        if state is _OPEN or state is _ENDING:
-            prepared = delivery.prepared
-            if prepared is None:
-                prepared = self._prepare(delivery)
-            if type(prepared) is bytes:
-                if prepared:
-                    self.send(prepared, delivery.more, self.gateway)
-            else:
-                if prepared.has_data:
-                    self.send(prepared.frames(self._protocol.deflate), delivery.more, self.gateway)
-                if prepared.close is not None:
-                    self.close(prepared.close)
-        elif state is _UNDECIDED and self._opening is not None:
-            prepared = delivery.prepared
-            if prepared is None:
-                prepared = self._prepare(delivery)
-            self._opening.deliver(delivery, prepared)
+        websocket = self.websocket
+        state = websocket.protocol.state
+        if state is not _OPEN and state is not _ENDING and websocket.handshake is None:
+            return
+        prepared = delivery.prepared
+        if prepared is None:
+            prepared = delivery.prepared = self._prepare(delivery)
+        if websocket.handshake is not None:
+            websocket.handshake.deliver(delivery, prepared)
+        else:
+            self._send(prepared, delivery.more)
+
+    def _send(self, reply: bytes | Reply, more: bool) -> None:
+        websocket = self.websocket
+        state = websocket.protocol.state
+        if state is not _OPEN and state is not _ENDING:
+            return
+        if not isinstance(reply, Reply):
+            if reply:
+                websocket.send(reply, more)
+            return
+        if reply.has_data:
+            websocket.send(reply.frames(websocket.protocol.deflate), more)
+        if reply.close is not None:
+            websocket.close(reply.close)
 
     def _prepare(self, delivery: Delivery) -> bytes | Reply:
         try:
-            prepared = prepare(delivery.content)
+            return prepare(delivery.content)
         except (ValueError, TypeError) as error:
             log.error("a reply at %s was dropped: %s", ascii(self.path), error)
-            prepared = b""
-            if self._opening is not None:
-                self._opening.misspoken(delivery)
-        delivery.prepared = prepared
-        return prepared
+            if self.websocket.handshake is not None:
+                self.websocket.handshake.misspoken(delivery)
+            return b""

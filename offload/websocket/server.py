@@ -1,51 +1,152 @@
-"""What all WebSockets of one kind share in a process: limits, timers, counters, and the way out."""
+"""What all WebSockets of a process share: limits, one account for each client, one set of members, one drain."""
 
 from __future__ import annotations
 
-from offload.http.origin_check import Origins
+import logging
+from _thread import get_native_id
+from functools import partial
+from operator import methodcaller
+from typing import Protocol
+
+import gevent
+
+from offload.http.environ import Environ
+from offload.http.response import Date
+from offload.observe.log_lines import RepeatedLines, address_text
+from offload.observe.observer import Observer
+from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import GOING_AWAY
+from offload.protocol.websocket.handshake import Handshake, read_handshake
 from offload.settings import WebSocketOptions
+from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
-from offload.websocket.connection import FrameHandler
-from offload.websocket.connection_limit import Admission
-from offload.websocket.counters import WebSocketCounters
 from offload.websocket.drain import Drain
-from offload.websocket.keepalive import Liveness, Members
+from offload.websocket.handshake_checks import ConnectionLimit, Origins
+from offload.websocket.keepalive import Keepalive, Member, Members
 from offload.websocket.send_queue import Overflow
 
+log = logging.getLogger("offload.websocket")
 
-class FrameGateway:
-    """What all WebSockets of one kind share.
+ANSWER_SECONDS = 1.0
+"""How long a client's close frame may wait for a raw application that is receiving what came before it."""
+
+
+class ServedWebSocket(Member, Protocol):
+    """A WebSocket, as far as the server's timers and its stop are concerned. Called in the loop."""
+
+    def close(self, code: int) -> None:
+        """Begin the closing handshake; nothing when it has begun."""
+
+    def close_expired(self) -> None:
+        """The time for the closing handshake is over."""
+
+    def answer(self) -> None:
+        """The client's close frame waits no longer for its answer."""
+
+    def abort(self) -> None:
+        """End without waiting for the client."""
+
+
+class WebSocketServer:
+    """What all WebSockets of a process share.
 
     Args:
+        pool: where consumers run.
         origins: decides which pages may connect.
         options: what one client may do.
-        counters: of all that happens to WebSockets.
-        admission: counts those of each client.
+        send_timeout: seconds that a client may take nothing while a raw application waits to send; None for no limit.
+        observer: told of all that happens to WebSockets.
+        accepts_by_returning: whether a connect consumer accepts by returning; otherwise it refuses unless it has said
+            that it accepts.
 
     Attributes:
         members: those that have not ended.
         closing: those whose closing handshake is under way.
+        answering: raw ones whose application is receiving what came before the client's close frame.
         stopping: whether further handshakes are refused.
+        thread: the system's number of the loop's thread.
     """
 
     def __init__(
-        self, origins: Origins, options: WebSocketOptions, counters: WebSocketCounters, admission: Admission
+        self,
+        pool: Pool,
+        origins: Origins,
+        options: WebSocketOptions,
+        send_timeout: float | None,
+        observer: Observer,
+        accepts_by_returning: bool = True,
     ) -> None:
-        self.origins = origins
-        self.max_size = options.max_size
-        self.queue = options.queue
-        self.send_buffer = options.send_buffer
+        self.pool = pool
+        self.options = options
         self.overflow = Overflow(options.overflow)
-        self.rate = options.rate
-        self.compresses = options.compression == "auto"
-        self.counters = counters
-        self.admission = admission
+        self.send_timeout = send_timeout
+        self.observer = observer
+        self.accepts_by_returning = accepts_by_returning
+        self.connection_limit = ConnectionLimit(options.handshakes, options.limit_per_ip, observer)
+        self.date = Date()
+        self.hub = gevent.get_hub()
+        self.loop = self.hub.loop
+        self.thread = get_native_id()
         self.stopping = False
-        self.members: Members[FrameHandler] = Members()
-        self.liveness = Liveness(self.members, options.ping_interval, options.ping_timeout)
-        self.closing: Timeouts[FrameHandler] = Timeouts(options.close_timeout, FrameHandler.close_expired)
+        self.members: Members[ServedWebSocket] = Members()
+        self.closing: Timeouts[ServedWebSocket] = Timeouts(options.close_timeout, methodcaller("close_expired"))
+        self.answering: Timeouts[ServedWebSocket] = Timeouts(
+            min(ANSWER_SECONDS, options.close_timeout), methodcaller("answer")
+        )  # fmt: skip
+        self._origins = origins
+        self._keepalive = Keepalive(self.members, options.ping_interval, options.ping_timeout)
         self._drain: Drain | None = None
+        self._refusals = RepeatedLines(log, "WebSockets were refused", partial(self.loop.timer, ref=False))
+
+    def check(self, request: Request, path: str, host: str, environ: Environ) -> Handshake:
+        """The handshake of an upgrade request that may be accepted.
+
+        Args:
+            request: one that asks for a WebSocket.
+            path: for the log.
+            host: what the client's browser asked for, as proxies tell it: pages are checked against it.
+            environ: says where the client is, and how it came.
+
+        Raises:
+            HttpError: 400, 426, 403 for an Origin that is not allowed, 429 and 503 for one too many, 503 while the
+                server stops.
+        """
+        try:
+            handshake = read_handshake(request, self.options.compression == "auto")
+        except HttpError:
+            self.observer.websocket("bad_handshakes")
+            raise
+        if self.stopping:
+            raise HttpError(503, "the server is stopping")
+        origin = handshake.origin
+        if origin is not None and not self._origins(origin, host, environ["wsgi.url_scheme"] == "https"):
+            self.observer.websocket("wrong_origins")
+            client = address_text((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
+            reason = f"from origin {origin!a}: it is not among the allowed ones for host {host!a}"
+            self._refusals.write(
+                logging.WARNING, "wrong origin", "refused a WebSocket at %s %s (client %s)", ascii(path), reason, client
+            )
+            raise HttpError(403, "this Origin may not open WebSockets here")
+        self.connection_limit.check(environ["REMOTE_ADDR"])
+        return handshake
+
+    def log_refusal(self, path: str, client: str, reason: str) -> None:
+        """Tell the log that an application, or its consumer, has refused a handshake.
+
+        Args:
+            path: of the handshake.
+            client: the address as text.
+            reason: a clause for the log.
+        """
+        self._refusals.write(logging.INFO, reason, "refused a WebSocket at %s from %s: %s", ascii(path), client, reason)
+
+    def statistics(self) -> dict[str, float]:
+        """How many WebSockets there are now, by name."""
+        return {
+            "websocket.members": len(self.members),
+            "websocket.undecided": self.connection_limit.undecided,
+            "websocket.closing": len(self.closing),
+        }
 
     def stop(self, code: int = GOING_AWAY, seconds: float = 0.0) -> None:
         """Refuse further handshakes, and close every WebSocket.
@@ -57,9 +158,9 @@ class FrameGateway:
         self.stopping = True
         self._drain = Drain(self.members, code, seconds)
 
-    def cut_off(self) -> int:
-        """End those that are left without waiting for their clients; how many there were."""
-        left = list(self.members)
-        for member in left:
-            member.cut_off()
-        return len(left)
+    def abort(self) -> int:
+        """End those that remain without waiting for their clients; how many there were."""
+        remaining = list(self.members)
+        for member in remaining:
+            member.abort()
+        return len(remaining)

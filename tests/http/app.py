@@ -24,7 +24,7 @@ from wsgiref.validate import validator
 
 import gevent
 
-from offload.http.server import HttpServer
+from offload import statistics
 from offload.protocol.http.request import Request
 
 Environ = dict[str, Any]
@@ -281,10 +281,8 @@ def stands(environ: Environ, start: Start) -> Iterable[bytes]:
 
 def idle(environ: Environ, start: Start) -> Iterable[bytes]:
     """How many connections wait for their client's next request."""
-    gc.unfreeze()
-    (server,) = [found for found in gc.get_objects() if isinstance(found, HttpServer)]
     start("200 OK", TEXT)
-    return [str(len(server.idle) + len(server.resting)).encode()]
+    return [str(statistics()["http.idle"]).encode()]
 
 
 def kept(environ: Environ, start: Start) -> Iterable[bytes]:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Answer:
 
 def line(format: str, environ: dict[str, Any] = ENVIRON, answer: Any = None, seconds: float = 0.0) -> str:
     lines: list[str] = []
-    AccessLog(format, lines.append).log(environ, None, answer or Answer(), time.perf_counter() - seconds)
+    AccessLog(format, lines.append).request(environ, None, answer or Answer(), seconds)
     assert len(lines) == 1
     assert lines[0].endswith("\n")
     return lines[0][:-1]

@@ -10,7 +10,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame
 from websockets.headers import parse_extension
 
-from offload.protocol.websocket.connection import BINARY, Failure, Ping, WebSocketProtocol, deflated_frame
+from offload.protocol.websocket.connection import BINARY, Failure, Ping, WebSocketProtocol, message_frame
 from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig, inflate, negotiate
 from tests.protocol.frames import CONT, PING, TEXT, agreement, codes, deflated, frame, message, octets, read, theirs
 
@@ -118,7 +118,7 @@ def test_what_is_compressed_fits_into_the_window_asked_for(bits: int) -> None:
 
 def test_compressed_frame_is_read_by_a_client() -> None:
     payload = b"hello " * 100
-    made = deflated_frame(BINARY, PLAIN.compress(payload))
+    made = message_frame(BINARY, payload, PLAIN)
     parser = Frame.parse(_reader(made), mask=False, extensions=[_their_client()])
     with pytest.raises(StopIteration) as stopped:
         next(parser)

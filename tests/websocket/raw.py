@@ -142,8 +142,8 @@ class RawClient:
 def ask(server: Server, path: str = "/state") -> dict[str, Any]:
     """Have the application do something; the counters of its WebSockets, when they are asked for."""
     with urllib.request.urlopen(server.url(path), timeout=DEADLINE) as answer:
-        states = json.load(answer)
-    return states[0] if states else {}
+        state: dict[str, Any] = json.load(answer)
+    return state
 
 
 def wait_state(server: Server, **wanted: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from offload.exceptions import ConfigurationError
-from offload.http.origin_check import Origins
 from offload.settings import OPTIONS
+from offload.websocket.handshake_checks import Origins
 from tests.http.tls_client import Files, tls
 from tests.serving import serving
 from tests.websocket.raw import ROUTED, RawClient, ask, refusal

@@ -9,35 +9,35 @@ import gevent
 import pytest
 from gevent import socket as gevent_socket
 
-from offload.protocol.websocket.connection import ping_frame, pong_frame
+from offload.observe.observer import Observer
+from offload.protocol.websocket.connection import close_frame, ping_frame, pong_frame
 from offload.protocol.websocket.deflate import negotiate
+from offload.settings import WebSocketOptions
 from offload.transport.connection import Connection
-from offload.websocket.counters import WebSocketCounters
-from offload.websocket.encode import FrameSender
-from offload.websocket.reply import Reply, prepare
-from offload.websocket.send_queue import Overflow
+from offload.transport.pool import Pool
+from offload.websocket.connection import WebSocketConnection
+from offload.websocket.encode import Reply, prepare
+from offload.websocket.handshake_checks import Origins
+from offload.websocket.keepalive import Ping
+from offload.websocket.server import WebSocketServer
+from tests.protocol import frames
 from tests.serving import DEADLINE
 
 
-class Shared:
-    """The limits of a gateway."""
+class Nobody:
+    """A receiver of nothing."""
 
-    send_buffer = 1 << 20
-    overflow = Overflow.CLOSE
+    latency = None
+    is_busy = False
 
-    def __init__(self) -> None:
-        self.counters = WebSocketCounters()
+    def take(self, message: str | bytes) -> None:
+        raise AssertionError(message)
 
-
-class Sender(FrameSender):
-    """One whose client is given all the time it takes."""
-
-    def overflowed(self) -> None:
-        raise AssertionError("more than the limit waits")
+    last_message_taken = closing = ended = connection_lost = lambda self: None
 
 
 class Pair:
-    """A sender, and the client's end: of a kind of socket that keeps the bounds of each send."""
+    """A WebSocket, and the client's end: of a kind of socket that keeps the bounds of each send."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -45,18 +45,21 @@ class Pair:
         self.client = gevent_socket.socket(theirs.family, theirs.type, 0, theirs.detach())
         self.client.settimeout(DEADLINE)
         self.connection = Connection(gevent.get_hub().loop, ours, "client", lambda _: None)
-        self.sender = Sender(self.connection)
-        self.shared = Shared()
+        options = WebSocketOptions(ping_interval=None)
+        server = WebSocketServer(Pool(1), Origins(()), options, None, Observer())
+        self.websocket = WebSocketConnection(server, self.connection, Nobody())
+        self.websocket.protocol.open(None)
+        self.connection.start(self.websocket)
 
     def send(self, frame: bytes, more: bool = False) -> None:
-        self.sender.send(frame, more, self.shared)
+        self.websocket.send(frame, more)
 
     def one_send(self) -> bytes:
         """What came by the next system call."""
         return bytes(self.client.recv(1 << 20))
 
     def fill(self) -> int:
-        """Send until a mailbox holds the rest; how many frames that took."""
+        """Send until a queue holds the rest; how many frames that took."""
         count = 0
         while not self.connection.blocked:
             self.send(b"%06d" % count + bytes(8000))
@@ -103,15 +106,15 @@ def test_control_frames_pass_the_messages_that_wait(pair: Pair) -> None:
     for frame in waiting:
         pair.send(frame)
     for number in range(50):
-        pair.sender.send_control(pong_frame(b"%d" % number))
-    pair.sender.send_control(ping_frame(b"ours"))
-    pair.sender.send_last(b"close")
+        pair.websocket.data_received(frames.frame(frames.PING, b"%d" % number))
+    pair.websocket.ping(Ping(b"ours", ping_frame(b"ours"), 0.0))
+    pair.websocket.close(4000, "enough")
     received = b""
-    while not received.endswith(b"close"):
+    while not received.endswith(close_frame(4000, "enough")):
         received += pair.one_send()
     # One pong answers all pings before it, and both are ahead of what waited; the close frame is behind it.
     order = [received.index(pong_frame(b"49")), received.index(ping_frame(b"ours"))]
-    assert max(order) < received.index(waiting[0]) < received.index(waiting[-1]) < len(received) - 5
+    assert max(order) < received.index(waiting[0]) < received.index(waiting[-1]) < len(received) - 10
     assert pong_frame(b"48") not in received
 
 

@@ -12,12 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 from offload.consumers import configuration
-from offload.consumers.channel import Channel
+from offload.consumers.channel import Channel, ReplyChannel
 from offload.consumers.message import Message
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
 from offload.consumers.synchronous import check_result, name_of
 from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError
-from offload.interfaces import Content, Layer
+from offload.interfaces import Client, Content, Layer
 
 log = logging.getLogger("offload.consumer")
 
@@ -58,7 +58,7 @@ class Dispatch:
         """The consumers of one WebSocket, or None when no route wants this handshake."""
         if not self.router.accepts_websocket(content):
             return None
-        reply_channel = Channel(content["reply_channel"], channel_layer=self.layer)
+        reply_channel = ReplyChannel(content["reply_channel"], self.layer)
         return BoundConsumers(self, reply_channel, content.get("headers"))
 
     def consumer_of(self, channel: str, content: Content) -> Bound | None:
@@ -142,6 +142,16 @@ class BoundConsumers:
     def headers(self) -> list[list[bytes]] | None:
         """The handshake's header fields; None where they were not given."""
         return None if self._fields is None else [list(field) for field in self._fields]
+
+    @property
+    def client(self) -> Client | None:
+        """See `WebSocketConsumers`."""
+        return self.reply_channel.client if isinstance(self.reply_channel, ReplyChannel) else None
+
+    @client.setter
+    def client(self, client: Client | None) -> None:
+        if isinstance(self.reply_channel, ReplyChannel):
+            self.reply_channel.client = client
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer; without one the connection is accepted. Exceptions come through."""

@@ -26,7 +26,7 @@ from offload.exceptions import (
     OffloadError,
     WorkersUnavailable,
 )
-from offload.interfaces import Content, Delivery, Layer
+from offload.interfaces import Client, Content, Delivery, Layer
 from offload.protocol.websocket.connection import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
 
 log = logging.getLogger("offload.consumer")
@@ -236,7 +236,7 @@ class LayerDispatch:
 class LayerConsumers:
     """One WebSocket's consumers, run by workers. The gateway calls one method at a time, in order."""
 
-    __slots__ = ("_dispatch", "_gave_up", "_is_over", "_open_turn", "latency", "reply_channel", "saved")
+    __slots__ = ("_dispatch", "_gave_up", "_is_over", "_open_turn", "client", "latency", "reply_channel", "saved")
 
     def __init__(self, dispatch: LayerDispatch, reply_channel: str) -> None:
         self._dispatch = dispatch
@@ -248,6 +248,8 @@ class LayerConsumers:
         self.reply_channel = reply_channel
         self.saved = False
         self.latency: float | None = None
+        # Not asked: the consumers are elsewhere.
+        self.client: Client | None = None
 
     def connect(self, content: Content) -> None:
         """Have the connect consumer run, and say what it decided.

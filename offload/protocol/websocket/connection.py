@@ -1,7 +1,19 @@
-"""WebSocket frames: bytes to messages and control events, and back.
+"""One WebSocket: bytes to messages and control events, messages to frames, and the closing handshake.
 
-The server's side: it takes masked frames and sends unmasked ones. Pure: no sockets, no clock. Follows RFC 6455,
-sections 5 to 8, and RFC 7692, section 7.2.
+The server's side: it takes masked frames and sends unmasked ones. Pure: no sockets, no clock; the caller sends what the
+methods return. Follows RFC 6455, sections 5 to 8, and RFC 7692, section 7.2.
+
+==========  =====================================  =============================
+state       event                                  next state, and what is sent
+==========  =====================================  =============================
+CONNECTING  `open`                                 OPEN
+OPEN        the client's close frame, or a fault   ENDING
+OPEN        `close`                                CLOSING, our close frame
+ENDING      `answer`                               CLOSED, our close frame
+CLOSING     the client's close frame, or a fault   CLOSED
+any         `fail`                                 CLOSED, our close frame unless it is sent
+any         `abandon`                              CLOSED
+==========  =====================================  =============================
 """
 
 from __future__ import annotations
@@ -9,10 +21,12 @@ from __future__ import annotations
 import codecs
 import zlib
 from dataclasses import dataclass
+from enum import Enum
+from typing import TypeGuard
 
 from websockets.speedups import apply_mask
 
-from offload.protocol.websocket.deflate import Deflate, TooBig, inflate
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate, TooBig, inflate
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1 = 0x80, 0x40
@@ -35,6 +49,20 @@ _FEWEST_FRAMES = 1024
 _BYTES_PER_FRAME = 16
 """A message may come in as many frames as if each had this many bytes of the largest message."""
 _INFLATED_AT_ONCE = 1 << 20
+
+
+class State(Enum):
+    """Where a WebSocket is between its handshake and its end."""
+
+    CONNECTING = "the handshake is not decided"
+    OPEN = "messages pass both ways"
+    ENDING = "nothing more is taken from the client; our close frame follows the last messages"
+    CLOSING = "our close frame is sent, and the client's awaited"
+    CLOSED = "nothing passes any more"
+
+
+# The hot path compares with these.
+_CONNECTING, _OPEN, _ENDING, _CLOSING, _CLOSED = State
 
 
 @dataclass(frozen=True)
@@ -94,33 +122,93 @@ class _Message:
 
 
 class WebSocketProtocol:
-    """Reads what one client sends.
+    """One WebSocket.
 
     Args:
         max_size: bytes of the largest message taken, after it is inflated; larger ones fail with 1009.
         deflate: the agreement to compress, or None.
         is_lazy: hold back what follows once much has been inflated, until `receive` is called again: few bytes can
             hold many large messages, and the caller may not want all of them at once.
+        state: ``State.CONNECTING`` where the handshake is not decided yet.
 
     Attributes:
         held: whether messages are held back; call ``receive(b"")`` for them when there is room.
+        code: what it was closed with: the code of the client's close frame (1005 for an empty one), without one the
+            code that we failed it with, or else 1006.
     """
 
-    __slots__ = ("_ended", "_is_lazy", "_message", "_rest", "deflate", "held", "max_size")
+    __slots__ = ("_farewell", "_is_lazy", "_message", "_rest", "code", "deflate", "held", "max_size", "state")
 
-    def __init__(self, max_size: int, deflate: Deflate | None = None, is_lazy: bool = False) -> None:
+    def __init__(
+        self, max_size: int, deflate: Deflate | None = None, is_lazy: bool = False, state: State = _OPEN
+    ) -> None:
         self.max_size = max_size
         self.deflate = deflate
+        self.state = state
+        self.code = ABNORMAL
         self.held = False
         self._is_lazy = is_lazy
-        self._ended = False
         # A header or a control frame that is not whole yet. The payload of a data frame never waits here.
         self._rest = b""
         self._message: _Message | None = None
+        # Our close frame while the last messages are answered.
+        self._farewell = b""
+
+    # The handshakes at both ends.
+
+    def open(self, deflate: Deflate | None) -> None:
+        """The handshake is accepted, with this agreement to compress."""
+        self.state = _OPEN
+        self.deflate = deflate
+
+    def close(self, code: int, reason: str = "") -> bytes:
+        """Begin the closing handshake.
+
+        Args:
+            code: one that `may_be_sent`.
+            reason: cut to what a close frame holds; what UTF-8 cannot express becomes question marks.
+
+        Returns:
+            The frame to send behind all data; b"" when the closing handshake has begun, or nothing is open.
+        """
+        if self.state is not _OPEN:
+            return b""
+        frame = close_frame(code, reason)
+        self.state = _CLOSING
+        return frame
+
+    def answer(self) -> bytes:
+        """The last messages are answered: the frame to send behind all data, unless somebody ended it meanwhile."""
+        if self.state is not _ENDING:
+            return b""
+        self.state = _CLOSED
+        return self._farewell
+
+    def fail(self, code: int, reason: str) -> bytes:
+        """End it from our side without waiting for anything. Returns what to send, as `close` does."""
+        state = self.state
+        frame = close_frame(code, reason) if state is _OPEN or state is _ENDING else b""
+        if state is _OPEN:
+            self.code = code
+        self.abandon()
+        return frame
+
+    def abandon(self) -> None:
+        """The connection is lost, or the handshake refused."""
+        self.state = _CLOSED
+        self._message = None
+        self._rest = b""
+        self.held = False
+
+    # What the client sends.
 
     def receive(self, data: bytes) -> list[Event]:
-        """Feed what arrived; the events in order. After `Close` or `Failure` nothing more comes."""
-        if self._ended:
+        """Feed what arrived; the events in order. After `Close` or `Failure` nothing more comes.
+
+        Messages that arrive behind our own close frame are dropped; compressed ones are not inflated.
+        """
+        state = self.state
+        if state is not _OPEN and state is not _CLOSING:
             return []
         events: list[Event] = []
         at, inflated = 0, 0
@@ -128,7 +216,7 @@ class WebSocketProtocol:
         if message is not None and message.left:
             at = message.left
             if not self._take(message, memoryview(data)[:at], events):
-                return events
+                return events if state is _OPEN else _without_messages(events)
         elif self._rest:
             data = self._rest + data
             self._rest = b""
@@ -173,28 +261,35 @@ class WebSocketProtocol:
                 if end > size:
                     self._rest = data[at:]
                     break
-                self._control(first & 0xF, apply_mask(data[body:end], data[body - 4 : body]), events)
-                at = end
-                if self._ended:
+                if self._ends(first & 0xF, apply_mask(data[body:end], data[body - 4 : body]), events):
                     break
+                at = end
             else:
                 message = self._begin_frame(first, length, data[body - 4 : body], events)
                 if message is None or not self._take(message, memoryview(data)[body:end], events):
                     break
                 at = end
                 if message.compressed and self._message is None and self._is_lazy:
-                    inflated += len(events[-1])  # type: ignore[arg-type]
+                    inflated += len(events[-1]) if state is _OPEN else 0  # type: ignore[arg-type]
                     if inflated >= _INFLATED_AT_ONCE and at < size:
                         self._rest = data[at:]
                         self.held = True
                         break
-        return events
+        return events if state is _OPEN else _without_messages(events)
 
     def _fail(self, events: list[Event], code: int, reason: str) -> None:
-        self._ended = True
-        self._message = None
-        self._rest = b""
+        if self.state is _OPEN:
+            self.code = code
+        self._end(close_frame(code, reason))
         events.append(Failure(code, reason))
+
+    def _end(self, farewell: bytes) -> None:
+        """Nothing more is read."""
+        is_open = self.state is _OPEN
+        self.abandon()
+        if is_open:
+            self.state = _ENDING
+            self._farewell = farewell
 
     def _refuses(self, first: int, second: int, events: list[Event]) -> bool:
         opcode = first & 0xF
@@ -275,6 +370,8 @@ class WebSocketProtocol:
         payload: bytes | bytearray = message.buffer
         try:
             if message.compressed:
+                if self.state is not _OPEN:
+                    return True
                 payload = inflate(payload, self.max_size)
             events.append(payload.decode() if message.opcode == TEXT else bytes(payload))
         except UnicodeDecodeError:
@@ -283,29 +380,40 @@ class WebSocketProtocol:
             self._fail(events, TOO_BIG, str(error))
         except zlib.error:
             self._fail(events, INVALID_DATA, "a message's compressed data is damaged")
-        return not self._ended
+        else:
+            return True
+        return False
 
-    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+    def _ends(self, opcode: int, payload: bytes, events: list[Event]) -> bool:
+        """A control frame; returns whether it is the last one."""
         if opcode == PING:
             events.append(Ping(payload))
         elif opcode == PONG:
             events.append(Pong(payload))
-        elif not payload:
-            self._end(events, Close(NO_CODE, ""))
-        elif len(payload) == 1 or not may_be_received(int.from_bytes(payload[:2], "big")):
-            self._fail(events, PROTOCOL_ERROR, "a close frame has no valid code")
         else:
+            self._take_close(payload, events)
+            return True
+        return False
+
+    def _take_close(self, payload: bytes, events: list[Event]) -> None:
+        code, reason = NO_CODE, ""
+        if payload:
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) == 1 or not may_be_received(code):
+                self._fail(events, PROTOCOL_ERROR, "a close frame has no valid code")
+                return
             try:
                 reason = payload[2:].decode()
             except UnicodeDecodeError:
                 self._fail(events, INVALID_DATA, "a close frame's reason is not UTF-8")
                 return
-            self._end(events, Close(int.from_bytes(payload[:2], "big"), reason))
+        self.code = code
+        self._end(close_frame(NORMAL if code == NO_CODE else code))
+        events.append(Close(code, reason))
 
-    def _end(self, events: list[Event], close: Close) -> None:
-        self._ended = True
-        self._message = None
-        events.append(close)
+
+def _without_messages(events: list[Event]) -> list[Event]:
+    return [event for event in events if not isinstance(event, (str, bytes))]
 
 
 def may_be_received(code: int) -> bool:
@@ -313,9 +421,9 @@ def may_be_received(code: int) -> bool:
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, NO_CODE, ABNORMAL))
 
 
-def may_be_sent(code: int) -> bool:
+def may_be_sent(code: object) -> TypeGuard[int]:
     """Whether an application may close with this code."""
-    return may_be_received(code)
+    return isinstance(code, int) and may_be_received(code)
 
 
 _TEXT_HEADERS = [bytes((_WHOLE_TEXT, length)) for length in range(126)]
@@ -326,14 +434,13 @@ def data_frame(opcode: int, payload: bytes) -> bytes:
     return _header(_FIN | opcode, len(payload)) + payload
 
 
-def deflated_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message whose payload is compressed.
-
-    Args:
-        opcode: `TEXT` or `BINARY`.
-        payload: from `Deflate.compress`.
-    """
-    return _header(_FIN | _RSV1 | opcode, len(payload)) + payload
+def message_frame(opcode: int, payload: bytes, deflate: Deflate | None) -> bytes:
+    """A whole message, compressed where that was agreed to and makes it smaller."""
+    if deflate is not None and len(payload) >= SMALLEST_BYTES:
+        smaller = deflate.compress(payload)
+        if len(smaller) < len(payload):
+            return _header(_FIN | _RSV1 | opcode, len(smaller)) + smaller
+    return data_frame(opcode, payload)
 
 
 def text_frame(text: str) -> bytes:
@@ -359,10 +466,10 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """A close frame; the reason is cut to what a control frame holds."""
+    """A close frame; the reason is cut to what a control frame holds, and mended where UTF-8 cannot express it."""
     if code == NO_CODE:
         return _header(_FIN | CLOSE, 0)
-    payload = code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
+    payload = code.to_bytes(2, "big") + reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
     return _header(_FIN | CLOSE, len(payload)) + payload
 
 

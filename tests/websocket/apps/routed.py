@@ -11,9 +11,8 @@ import gevent.monkey
 from gevent.event import Event
 from greenlet import greenlet
 
-from offload import Channel, Group, route
+from offload import Channel, Group, route, statistics
 from offload.exceptions import DenyConnection
-from offload.websocket.routed_server import WebSocketGateway
 
 GATES: dict[str, Event] = {}
 
@@ -33,28 +32,17 @@ def application(environ, start_response):
             Group("all" if path == "group" else path).send({"text": "x" * int(size)})
     elif path == "kick":
         Group("all").send({"close": int(name)})
+    state = {}
     # Looking for it takes long, so only where it is asked for.
     if path == "state":
         gc.unfreeze()
-    objects = gc.get_objects() if path == "state" else []
-    gateways = [found for found in objects if isinstance(found, WebSocketGateway)]
-    held = {
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "greenlets": sum(isinstance(found, greenlet) and not found.dead for found in objects),
-    }
-    body = json.dumps(
-        [
-            {
-                **vars(found.counters),
-                **held,
-                "members": len(found.members),
-                "closing": len(found.closing),
-                "undecided": found.admission.undecided,
-                "attached": len(found.layer.subscriptions),
-            }
-            for found in gateways
-        ]
-    ).encode()
+        state = {
+            **{name.rpartition(".")[2]: count for name, count in statistics().items() if name.startswith("websocket.")},
+            "attached": len(Channel("any").channel_layer.subscriptions),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "greenlets": sum(isinstance(found, greenlet) and not found.dead for found in gc.get_objects()),
+        }
+    body = json.dumps(state).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 

@@ -1,0 +1,80 @@
+"""What lines of the log share: a client's address as text, and summaries of lines that come by the thousand."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+LINES = 10
+"""Lines of a period that are logged each; the others are summed up."""
+PERIOD_SECONDS = 10.0
+
+
+def address_text(peer: object) -> str:
+    """A client's address for the log: ``192.0.2.7:51234``, ``[2001:db8::7]:51234``, or ``a Unix socket``.
+
+    Args:
+        peer: the address as the socket module gives it, or ``(host, port)``.
+    """
+    if not isinstance(peer, (tuple, list)) or not peer[0]:
+        return "a Unix socket"
+    host, port = peer[0], peer[1]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+class Timer(Protocol):
+    """A timer of an event loop."""
+
+    def start(self, callback: Callable[[], None]) -> None:
+        """Call back once, when its time is over."""
+
+    def close(self) -> None:
+        """Forget it."""
+
+
+class RepeatedLines:
+    """Logs lines of one kind: the first few of a period each by itself, and how many others there were at its end.
+
+    Args:
+        log: where to.
+        what: they say, in the plural, for the summary: ``WebSockets were refused``.
+        make_timer: makes a timer of so many seconds.
+    """
+
+    def __init__(self, log: logging.Logger, what: str, make_timer: Callable[[float], Timer]) -> None:
+        self._log = log
+        self._what = what
+        self._make_timer = make_timer
+        self._timer: Timer | None = None
+        self._count = 0
+        self._others: Counter[str] = Counter()
+
+    def write(self, level: int, reason: str, line: str, *arguments: Any) -> None:
+        """Log a line, or count it.
+
+        Args:
+            level: of the line.
+            reason: what it counts as in the summary.
+            line, arguments: as for a logger.
+        """
+        self._count += 1
+        if self._timer is None:
+            self._timer = self._make_timer(PERIOD_SECONDS)
+            self._timer.start(self._sum_up)
+        if self._count <= LINES:
+            self._log.log(level, line, *arguments)
+        else:
+            self._others[reason] += 1
+
+    def _sum_up(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        others, self._others, self._count = self._others, Counter(), 0
+        if others:
+            reasons = ", ".join(f"{reason}: {number}" for reason, number in others.most_common())
+            self._log.warning(
+                "%d more %s within %g s (%s)", others.total(), self._what, PERIOD_SECONDS, reasons
+            )  # fmt: skip
