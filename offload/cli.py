@@ -21,7 +21,7 @@ from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
 from offload.settings.printing import lines, summary
-from offload.settings.reading import Reader, Reading
+from offload.settings.reading import Reader, Reading, left_as_they_were
 
 log = logging.getLogger("offload.server")
 
@@ -57,6 +57,8 @@ def supervise(arguments: Sequence[str], command: str) -> int:
         logs.set_up(anew.settings.log)
         os.environ.update(anew.settings.process.variables)
         tell(anew)
+        for changed in left_as_they_were(settings, anew.settings):
+            log.warning("%s is changed by a restart, not by a reload", changed)
         return anew.settings
 
     return Supervisor(settings, directory, entry, what, reread).run()

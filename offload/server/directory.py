@@ -15,6 +15,7 @@ import sys
 
 from offload.exceptions import ConfigurationError
 from offload.layers.ipc.path import MOVED_VARIABLE, as_at_the_start
+from offload.settings.config_file import current_directory
 
 
 class Directory:
@@ -32,9 +33,9 @@ class Directory:
     def __init__(self, chdir: str | None, pythonpath: str | None) -> None:
         self._chdir = chdir
         if chdir is None:
-            self._name = _current()
+            self._name = current_directory()
         else:
-            self._name = chdir if os.path.isabs(chdir) else os.path.join(_current(), chdir)
+            self._name = chdir if os.path.isabs(chdir) else os.path.join(current_directory(), chdir)
         self._pythonpath = [place for place in (pythonpath or "").split(",") if place]
         self._on_path: list[str] = []
         # Where there is code that runs.
@@ -109,18 +110,3 @@ class Directory:
                 self._moved[now] = start
         if self._moved:
             os.environ[MOVED_VARIABLE] = json.dumps(self._moved)
-
-
-def _current() -> str:
-    """The current directory, by the name that a shell knows it by, if that is true."""
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        raise ConfigurationError(
-            f"the current directory is gone: {error.strerror}; change to another, or name one with --chdir"
-        ) from error
-    name = os.environ.get("PWD", "")
-    try:
-        return name if os.path.isabs(name) and os.path.samefile(name, here) else here
-    except OSError:
-        return here

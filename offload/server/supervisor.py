@@ -161,12 +161,13 @@ class Supervisor:
             log.info("reloading: SIGHUP")
             self._restarts.hurry()
             try:
+                self.directory.enter()
                 if self.reread is not None:
                     self.settings = self.reread()
-                self.directory.enter()
             except ConfigurationError as error:
                 log.error("not reloaded, the old %s go on: %s", self._what_several, error)
                 self.settings = self._settled
+                self.directory.go_back()
                 return
             self._pid_file.renew()
             self._begin_reload()

@@ -38,6 +38,8 @@ class ConfigFile:
     def __init__(self, place: str) -> None:
         self.name = place.removeprefix("file:").removeprefix("python:")
         self._is_module = place.startswith("python:")
+        # By the name of the directory, which at a reload may be a link to another release.
+        self._directory = current_directory()
         # What it imported of the project's: with it, this is read anew.
         self._imported: dict[str, ModuleType] = {}
 
@@ -53,8 +55,9 @@ class ConfigFile:
         for name in self._imported:
             sys.modules.pop(name, None)
         before = dict(sys.modules)
+        importlib.invalidate_caches()
         try:
-            with _importable(os.getcwd()), _unpatched():
+            with _importable(self._directory), _unpatched():
                 names = vars(self._run())
         except BaseException:
             # Those that run go on with what they had.
@@ -70,17 +73,19 @@ class ConfigFile:
         return names
 
     def _run(self) -> ModuleType:
-        if not self._is_module and not os.path.isfile(self.name):
-            raise ConfigurationError(f"there is no configuration file {self.name!r} in {os.getcwd()}")
+        path = os.path.join(self._directory, self.name)
+        if not self._is_module and not os.path.isfile(path):
+            raise ConfigurationError(f"there is no configuration file {self.name!r} in {self._directory}")
         try:
             if self._is_module:
                 return importlib.import_module(self.name)
-            loader = SourceFileLoader(_MODULE_NAME, os.path.abspath(self.name))
-            spec = importlib.util.spec_from_file_location(_MODULE_NAME, loader.path, loader=loader)
+            loader = SourceFileLoader(_MODULE_NAME, path)
+            spec = importlib.util.spec_from_file_location(_MODULE_NAME, path, loader=loader)
             assert spec is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[_MODULE_NAME] = module
-            loader.exec_module(module)
+            # Not by its own means, which take what is compiled already for a file of the same second and size.
+            exec(loader.source_to_code(loader.get_data(path), path), vars(module))
         except ModuleNotFoundError as error:
             if error.name == self.name:
                 raise ConfigurationError(f"there is no configuration module {self.name!r}") from error
@@ -92,6 +97,25 @@ class ConfigFile:
             why = error.msg if isinstance(error, SyntaxError) else str(error)
             raise ConfigurationError(f"{_line_of(error, self.name)}: {type(error).__name__}: {why}") from error
         return module
+
+
+def current_directory() -> str:
+    """The current directory, by the name that a shell knows it by, if that is true.
+
+    Raises:
+        ConfigurationError: it is gone.
+    """
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the current directory is gone: {error.strerror}; change to another, or name one with --chdir"
+        ) from error
+    name = os.environ.get("PWD", "")
+    try:
+        return name if os.path.isabs(name) and os.path.samefile(name, here) else here
+    except OSError:
+        return here
 
 
 def find(place: str | None) -> ConfigFile | None:

@@ -79,12 +79,12 @@ class ListenOptions(Group):
 
     bind: tuple[str, ...] = items(
         ("127.0.0.1:8000",), "-b --bind", "listen at HOST:PORT, unix:PATH or fd://N; repeatable", metavar="ADDRESS",
-        required=True,
+        required=True, at_start=True,
     )  # fmt: skip
-    backlog: int = whole(2048, "--backlog", "connections that may wait to be accepted", low=1)
+    backlog: int = whole(2048, "--backlog", "connections that may wait to be accepted", low=1, at_start=True)
     reuse_port: bool = switch(
         "--reuse-port", "give each server process sockets of its own (SO_REUSEPORT); connections that wait for a "
-        "process that ends are reset",
+        "process that ends are reset", at_start=True,
     )  # fmt: skip
 
 
@@ -94,14 +94,21 @@ class ProcessOptions(Group):
 
     title: ClassVar[str] = "processes"
 
-    workers: int = whole(1, "-w --workers", "number of processes", low=1, high=4096, commands=BOTH)
-    chdir: str | None = words(None, "--chdir", "change to this directory first", metavar="DIR", commands=BOTH)
+    workers: int = whole(1, "-w --workers", "number of processes", low=1, high=4096, at_start=True, commands=BOTH)
+    chdir: str | None = words(
+        None, "--chdir", "change to this directory first", metavar="DIR", at_start=True, commands=BOTH
+    )
     pythonpath: str | None = words(
-        None, "--pythonpath", "directories, separated by commas, to import from", metavar="DIRS", commands=BOTH
+        None,
+        "--pythonpath",
+        "directories, separated by commas, to import from",
+        metavar="DIRS",
+        at_start=True,
+        commands=BOTH,
     )
     pid: str | None = words(
         None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE", gunicorn="pidfile",
-        commands=BOTH,
+        at_start=True, commands=BOTH,
     )  # fmt: skip
     name: str | None = words(
         None, "-n --name", "what ps and top call the processes", metavar="NAME", gunicorn="proc_name", commands=BOTH

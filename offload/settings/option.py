@@ -42,6 +42,7 @@ class Option:
         name: in variables and configuration files.
         gunicorn: the name in gunicorn's configuration files, where that is another.
         differs: how its meaning differs from gunicorn's, in one clause; None where it does not.
+        at_start: whether a reload leaves it as it was.
         shown: the default, as people read it.
         group: the field of `Settings`.
         field: the field of that group.
@@ -55,6 +56,7 @@ class Option:
     name: str
     gunicorn: str | None
     differs: str | None
+    at_start: bool
     shown: str
     default: Any
     group: str = ""
@@ -85,6 +87,7 @@ def declare(
     name: str | None = None,
     gunicorn: str | None = None,
     differs: str | None = None,
+    at_start: bool = False,
     shown: str | None = None,
 ) -> Any:
     """A field of a group.
@@ -98,13 +101,14 @@ def declare(
         name: in variables and configuration files, where the flag does not say it.
         gunicorn: the name in gunicorn's configuration files, where that is another.
         differs: how its meaning differs from gunicorn's.
+        at_start: whether a reload leaves it as it was.
         shown: the default, as people read it, where `default` does not tell.
     """
     if name is None:
         name = next(flag for flag in flags.split() if flag.startswith("--"))[2:].replace("-", "_")
     if shown is None:
         shown = ", ".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
-    option = Option(tuple(flags.split()), text, kind, commands, name, gunicorn, differs, shown, default)
+    option = Option(tuple(flags.split()), text, kind, commands, name, gunicorn, differs, at_start, shown, default)
     return field(default=default, metadata={"option": option})
 
 

@@ -163,6 +163,13 @@ class Reader:
         return [f"not settings, and ignored: {', '.join(unknown)}"] if unknown else []
 
 
+def left_as_they_were(at_start: Settings, anew: Settings) -> Iterator[str]:
+    """Settings that were changed since the start, and that a reload does not change, by their sources."""
+    for name, option in OPTIONS.items():
+        if option.at_start and at_start.value_of(name) != anew.value_of(name):
+            yield str(anew.sources.get(name, name))
+
+
 class _Said:
     """What the sources said so far; a later word on the same option replaces an earlier one."""
 

@@ -107,11 +107,12 @@ def test_reload_reads_the_configuration_anew(project: Path) -> None:
     try:
         long = b"GET /" + b"a" * 200 + b" HTTP/1.0\r\n\r\n"
         assert server.ask(long).startswith(b"HTTP/1.1 414 ")
-        config.write_text("limit_request_line = 1000\nthreads = 9\n")
+        config.write_text("limit_request_line = 1000\nthreads = 9\nbacklog = 5\n")
         server.signal(signal.SIGHUP)
         server.wait_for("was replaced and ended with status 0")
         assert server.ask(long).startswith(b"HTTP/1.1 200 ")
         assert "[WARNING] threads = 9 in gunicorn.conf.py has no effect: " in server.log
+        assert "[WARNING] backlog in gunicorn.conf.py is changed by a restart, not by a reload" in server.log
         config.write_text("limit_request_line = 'many'\n")
         server.signal(signal.SIGHUP)
         server.wait_for(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from offload import cli
 from tests.settings.conftest import Read, Refused
 
 
@@ -70,15 +72,37 @@ def test_file_is_named_by_path_or_module(read: Read, place: str) -> None:
 
 
 def test_file_is_read_anew_with_what_it_imports_of_the_project() -> None:
-    from offload import cli
-
     Path("project_numbers.py").write_text("WORKERS = 2\n")
     Path("gunicorn.conf.py").write_text("from project_numbers import WORKERS as workers\n")
     reader = cli.reader(["shop"])
     assert reader.read().settings.process.workers == 2
-    # Of another length, since what is remembered of a file is kept by its time and size.
+    # Of another length, since what is compiled of a module is kept by its file's time and size.
     Path("project_numbers.py").write_text("WORKERS = 33\n")
     assert reader.read().settings.process.workers == 33
+
+
+def test_file_is_read_anew_whatever_was_compiled_of_it() -> None:
+    Path("gunicorn.conf.py").write_text("workers = 2\n")
+    reader = cli.reader(["shop"])
+    for number in (2, 3, 4):
+        Path("gunicorn.conf.py").write_text(f"workers = {number}\n")
+        os.utime("gunicorn.conf.py", (0, 0))
+        assert reader.read().settings.process.workers == number
+
+
+def test_file_of_a_release_is_found_by_the_name_of_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        Path(f"release{number}").mkdir()
+        Path(f"release{number}/gunicorn.conf.py").write_text(f"workers = {number}\n")
+    Path("current").symlink_to("release1")
+    name = os.path.abspath("current")
+    monkeypatch.chdir(name)
+    monkeypatch.setenv("PWD", name)
+    reader = cli.reader(["shop"])
+    assert reader.read().settings.process.workers == 1
+    os.unlink(name)
+    os.symlink("release2", name)
+    assert reader.read().settings.process.workers == 2
 
 
 def test_file_that_patches_for_gevent_patches_nothing(read: Read) -> None:
@@ -141,8 +165,6 @@ def test_hooks_of_a_file_are_called_with_gunicorns_arguments(read: Read) -> None
 
 
 def test_worker_reads_only_a_file_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from offload import cli
-
     Path("gunicorn.conf.py").write_text("workers = 9\npidfile = 'x'\nbind = '127.0.0.1:1'\n")
     assert cli.reader(["shop"], "worker").read().settings.process.workers == 1
     named = cli.reader(["shop", "-c", "gunicorn.conf.py"], "worker").read().settings

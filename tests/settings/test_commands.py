@@ -1,0 +1,90 @@
+"""The commands that look without serving: ``offload check`` and ``offload settings``, and gunicorn's flags for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offload import cli
+from tests.serving import DEADLINE, ROOT
+
+APP = """
+from offload import route
+
+def connect(message): ...
+def application(environ, start_response): ...
+
+channel_routing = [route("websocket.connect", connect, path="^/$")]
+bad_routing = [route("websocket.conect", connect)]
+"""
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return {line.partition(" = ")[0]: line.partition(" = ")[2] for line in lines}
+
+
+def test_settings_are_printed_with_their_sources(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("gunicorn.conf.py").write_text("keepalive = 0\ndef post_fork(server, worker): ...\nraw_env = ['A=1']\n")
+    monkeypatch.setenv("OFFLOAD_WS_QUEUE", "7")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--timeout 0")
+    lines = printed(capsys, "settings", "shop", "--workers", "3")
+    assert lines["workers"] == "3                                       # --workers"
+    assert lines["keep_alive"].split() == ["0.0", "#", "keepalive", "in", "gunicorn.conf.py"]
+    assert lines["timeout"].split() == ["0", "#", "--timeout", "in", "GUNICORN_CMD_ARGS"]
+    assert lines["ws_queue"].split() == ["7", "#", "OFFLOAD_WS_QUEUE"]
+    assert lines["env"].split() == ["['A=1']", "#", "raw_env", "in", "gunicorn.conf.py"]
+    assert lines["layer"].split() == ["['ipc:']", "#", "default"]
+    assert lines["post_fork"].split() == ["__config__.post_fork", "#", "post_fork", "in", "gunicorn.conf.py"]
+    assert lines["limit_request_body"].split() == ["0", "#", "default"]
+
+
+def test_printed_settings_are_a_configuration_file(capsys: pytest.CaptureFixture[str]) -> None:
+    before = printed(capsys, "settings", "--ws-queue", "7", "--max-rss", "5", "--ws-origins", "a.example,b.example")
+    Path("offload.conf.py").write_text("\n".join(f"{name} = {value}" for name, value in before.items()))
+    after = printed(capsys, "settings")
+    values = [{name: text.partition("#")[0].strip() for name, text in lines.items()} for lines in (before, after)]
+    assert values[0] == values[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "offload", *arguments], env={**os.environ, "PYTHONPATH": f"{os.getcwd()}:{ROOT}"},
+        capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+
+
+def test_check_of_what_is_right() -> None:
+    Path("shop.py").write_text(APP)
+    result = run("check", "shop", "--layer", "redis://127.0.0.1:1/0", "--threads", "4")
+    assert (result.returncode, result.stdout) == (0, "shop: nothing is wrong\n")
+    assert "[WARNING] --threads 4 has no effect: " in result.stderr
+
+
+def test_check_of_what_is_wrong() -> None:
+    Path("shop.py").write_text(APP)
+    result = run("shop", "--print-config", "--routing", "shop:bad_routing", "--certfile", "none.pem", "-w", "2")
+    assert result.returncode == 1
+    assert "workers = 2" in result.stdout
+    assert [line for line in result.stderr.splitlines() if not line.startswith("[")] == [
+        "offload: error: shop.bad_routing[0] names the unknown channel 'websocket.conect'; "
+        "did you mean 'websocket.connect'?",
+        "offload: error: cannot read 'none.pem' for TLS: No such file or directory",
+    ]
+
+
+def test_reader_that_has_seen_enough() -> None:
+    command = f"{sys.executable} -m offload settings | head -n 1"
+    result = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=DEADLINE,
+    )  # fmt: skip
+    assert result.stdout.startswith("bind = ")
+    assert result.stderr == ""
