@@ -13,7 +13,7 @@ from gunicorn.config import KNOWN_SETTINGS
 
 from offload.exceptions import ConfigurationError
 from offload.settings import OPTIONS, Option
-from offload.settings.gunicorn import SPECIAL, UNUSED
+from offload.settings.unused import SPECIAL, UNUSED
 
 PAGE = Path(__file__).resolve().parent / "howto" / "from-gunicorn.md"
 OF_THE_MACHINE = ("bind", "workers", "forwarded_allow_ips", "user", "group", "chdir")

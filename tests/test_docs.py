@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from docs import gunicorn_page, settings_page
 from offload.settings import SERVE
 from offload.settings.command_line import settings_parser
-from offload.settings.gunicorn import UNUSED
+from offload.settings.unused import UNUSED
 from tests.serving import DEADLINE, ROOT, serving
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

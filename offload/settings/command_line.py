@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from offload.exceptions import ConfigurationError
 from offload.settings.groups import GROUPS, OPTIONS
-from offload.settings.gunicorn import SPECIAL, UNUSED
 from offload.settings.option import SERVE, WORKER
+from offload.settings.unused import SPECIAL, UNUSED
 
 USAGE = """\
 usage: offload [OPTIONS] APP                     serve a WSGI application, and its consumers over WebSockets

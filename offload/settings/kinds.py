@@ -187,7 +187,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Mask:
-    """Bits of file modes: octal digits in a text, or a number."""
+    """Bits of file modes: a number, or a text in which octal digits begin with 0, as gunicorn reads it."""
 
     metavar: str = "MASK"
     parsing: ClassVar[Mapping[str, Any]] = {}
@@ -195,7 +195,8 @@ class Mask:
     def read(self, value: Any, where: str, default: Any) -> Any:
         """See `Kind`."""
         try:
-            mask = value if isinstance(value, int) else int(str(value).strip().lower().removeprefix("0o"), 8)
+            text = str(value).strip().lower()
+            mask = int(text, 8 if text[:1] == "0" and text[1:2].isdigit() else 0)
         except ValueError:
             mask = -1
         if not 0 <= mask <= 0o777:

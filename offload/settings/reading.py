@@ -18,8 +18,8 @@ from offload.exceptions import ConfigurationError
 from offload.settings.command_line import parse
 from offload.settings.config_file import find
 from offload.settings.groups import OPTIONS, Settings
-from offload.settings.gunicorn import SPECIAL, UNUSED
 from offload.settings.option import SERVE, Option, Source
+from offload.settings.unused import SPECIAL, UNUSED
 
 CONFIG_VARIABLE = "OFFLOAD_CONFIG"
 ARGUMENTS_VARIABLE = "GUNICORN_CMD_ARGS"
@@ -141,8 +141,10 @@ class Reader:
 
     def _take_defaults(self, said: _Said) -> None:
         for variable, name in _DEFAULT_VARIABLES.items():
-            if self._environ.get(variable) and name not in said.values:
-                said.set(OPTIONS[name], self._environ[variable], Source(variable))
+            value = self._environ.get(variable)
+            # No address is a list of addresses, too; no number is as good as no variable.
+            if name not in said.values and (value or (value is not None and name == "forwarded_allow_ips")):
+                said.set(OPTIONS[name], value, Source(variable))
         port = self._environ.get("PORT")
         if port and "bind" not in said.values and self._command == SERVE:
             if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536):

@@ -39,6 +39,8 @@ def test_variables_that_gunicorn_reads_stand_in_for_defaults(read: Read) -> None
     assert settings.listen.bind == ("0.0.0.0:5000",)
     assert settings.process.workers == 3
     assert settings.proxy.forwarded_allow_ips == ("10.0.0.0/8",)
+    # Nobody is believed.
+    assert read("shop", FORWARDED_ALLOW_IPS="").settings.proxy.forwarded_allow_ips == ()
     # So a file that says otherwise has its way, as with gunicorn.
     Path("gunicorn.conf.py").write_text("bind = 'unix:/run/shop.sock'\nworkers = 1\nforwarded_allow_ips = '*'\n")
     settings = read("shop").settings
@@ -51,6 +53,11 @@ def test_variables_that_gunicorn_reads_stand_in_for_defaults(read: Read) -> None
 def test_port_that_is_none_is_named_where_it_is_used(refused: Refused, read: Read, port: str) -> None:
     assert refused("shop", PORT=port) == (2, f"PORT is {port!r}, which is not the number of a port")
     assert read("shop", "-b", "127.0.0.1:80").settings.listen.bind == ("127.0.0.1:80",)
+
+
+@pytest.mark.parametrize(("text", "mask"), [("022", 0o22), ("0o22", 0o22), ("18", 0o22), ("0", 0), ("0x12", 0o22)])
+def test_mask_is_read_as_gunicorn_reads_it(read: Read, text: str, mask: int) -> None:
+    assert read("shop", "-m", text).settings.process.umask == mask
 
 
 def test_own_file_comes_before_gunicorns(read: Read) -> None:
