@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 OFFLOAD := $(abspath $(BIN)/offload)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format fuzz bench bench-quick docs clean services
+.PHONY: help demo test test-oldest test-all lint types format fuzz bench bench-quick docs clean services
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +47,12 @@ services: $(INSTALLED)-test  # what the tests talk to, where the system's packag
 test: $(INSTALLED)-test services  ## run the tests, some ten minutes on two CPUs; PYTEST_ARGS are passed on
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_ARGS)
 
-test-all:  ## run the tests on every supported Python that this machine has
+test-oldest:  ## run the tests with the oldest Django, gevent, redis-py and others that are supported
+	@PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test VENV=.venv-oldest
+
+test-all:  ## run the tests on every supported Python that this machine has, and with the oldest packages
 	@sh tests/every-python.sh $(PYTEST_ARGS)
+	@$(MAKE) test-oldest
 
 lint: $(INSTALLED)-test  ## check style
 	$(BIN)/ruff check .
@@ -80,6 +84,6 @@ docs: $(INSTALLED)  ## write the generated pages, and build the documentation in
 	$(BIN)/python -m sphinx -q -W -b html docs build/docs
 
 clean:  ## remove what was made here
-	rm -rf .venv .venv-bench .venv-py3* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-py3* .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf benchmarks/build benchmarks/peers/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
