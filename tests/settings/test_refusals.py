@@ -108,34 +108,6 @@ def test_wrong_configuration_file(refused: Refused, text: str, message: str) -> 
     assert refused("shop") == (2, message)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["--layer", "memory://", "room", "[1]"], 2, 'the content is a JSON list; write an object: {"text": "hello"}'),
-        # As deep as one argument can be.
-        (["--layer", "memory://", "room", "[" * 60_000 + "]" * 60_000], 2, "the content is nested too deeply"),
-        (
-            ["--layer", "memory://", "room", '{"a":' * 200 + "1" + "}" * 200],
-            1,
-            "content is nested more than 100 levels deep",
-        ),
-    ],
-)
-@pytest.mark.parametrize("command", ["send", "group-send"])
-def test_content_that_cannot_be_sent(
-    refused: Refused, command: str, arguments: list[str], status: int, message: str
-) -> None:
-    assert refused(command, *arguments) == (status, message)
-
-
-@pytest.mark.parametrize("command", ["send", "group-send"])
-@pytest.mark.parametrize("layer", ["memory://", "redis://127.0.0.1:1/0"])
-def test_name_that_cannot_be_is_a_wrong_command_line(refused: Refused, command: str, layer: str) -> None:
-    status, message = refused(command, "--layer", layer, "bad name!", '{"text": "hello"}')
-    assert status == 2
-    assert "'bad name!'" in message
-
-
 @pytest.mark.parametrize("arguments", [[], ["worker"]])
 def test_command_alone_prints_its_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert cli.main(arguments) == 2
