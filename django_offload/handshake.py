@@ -208,7 +208,7 @@ def _body(response: HttpResponseBase) -> bytes:
 
 
 def environ_of(content: Content) -> dict[str, Any]:
-    """The WSGI environ of a connect message."""
+    """The WSGI environ of a connect message, or of a request's."""
     root = content.get("root_path", "")
     client, server = content.get("client") or ["", 0], content.get("server") or ["localhost", 80]
     environ: dict[str, Any] = {
@@ -222,7 +222,7 @@ def environ_of(content: Content) -> dict[str, Any]:
         "REMOTE_ADDR": client[0],
         "REMOTE_PORT": str(client[1]),
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "https" if content.get("scheme") == "wss" else "http",
+        "wsgi.url_scheme": "https" if content.get("scheme") in ("wss", "https") else "http",
         "wsgi.input": io.BytesIO(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,

@@ -88,5 +88,17 @@ class SendNotAvailableOnDemultiplexer(OffloadError):
     """A consumer behind a `WebsocketDemultiplexer` used ``send``; it has ``multiplexer.send`` for its stream."""
 
 
+class ResponseLater(OffloadError):
+    """Raised by a Django view that is served by messages: somebody else sends the answer."""
+
+
+class RequestTimeout(OffloadError):
+    """A request's body took too long to arrive."""
+
+
+class RequestAborted(OffloadError):
+    """A request's client left before its body was whole."""
+
+
 class ProtocolError(OffloadError):
     """The peer broke the wire protocol; the connection ends."""

@@ -159,6 +159,24 @@ class WebSocketConsumers(Protocol):
         """The handshake was refused, so that no disconnect follows: end what belongs to the connection."""
 
 
+class HttpConsumers(Protocol):
+    """The consumers of one request that is answered by messages."""
+
+    def request(self, content: Content) -> None:
+        """Run the consumer, or have a worker run it. What it raises has been logged, and comes through; so do
+        ``ChannelFull`` and ``LayerUnavailable``, which the caller logs."""
+
+    def disconnect(self, content: Content) -> None:
+        """The client left before its answer was whole. What a consumer raises has been logged."""
+
+
+class HttpRouting(Protocol):
+    """Finds consumers for requests."""
+
+    def bind_request(self, content: Content) -> HttpConsumers | None:
+        """The consumers for a message on ``http.request``, or None when no route wants it."""
+
+
 class WebSocketRouting(Protocol):
     """Finds consumers for a handshake."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from offload.consumers import configuration
-from offload.consumers.reply_check import REPLY_PREFIX, check_reply
+from offload.consumers.reply_check import HTTP_REPLY_PREFIX, REPLY_PREFIX, check_http_reply, check_reply
 from offload.exceptions import InvalidChannelName, LayerUnreachable
 from offload.interfaces import Client, Content, Layer
 
@@ -58,6 +58,8 @@ class Channel(str):
         """
         if self.startswith(REPLY_PREFIX):
             check_reply(content)
+        elif self.startswith(HTTP_REPLY_PREFIX):
+            check_http_reply(content)
         try:
             (self._layer or self.channel_layer).send(self, content)
         except LayerUnreachable as error:

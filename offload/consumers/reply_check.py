@@ -13,7 +13,8 @@ from offload.protocol.websocket.connection import may_be_sent
 
 REPLY_PREFIX = "websocket.send."
 KEYS = ("text", "bytes", "close", "accept", "subprotocol", "headers", "status", "content")
-_KNOWN = frozenset((*KEYS, DECIDES_KEY))
+HTTP_REPLY_PREFIX = "http.response."
+HTTP_KEYS = ("status", "headers", "content", "more_content")
 
 
 def check_reply(content: object) -> None:
@@ -28,13 +29,7 @@ def check_reply(content: object) -> None:
     text = content.get("text")
     if len(content) == 1 and type(text) is str:
         return
-    for key in content:
-        if key not in _KNOWN:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(KEYS)}"
-            raise ValueError(f"a reply has no key {key!r}; {hint}")
-    if not content:
-        raise ValueError(f"a reply is empty; it has {', '.join(KEYS)}")
+    _check_keys(content, KEYS)
     if text is not None and not isinstance(text, str):
         raise TypeError(f"a reply's text is a {type(text).__name__}, not a str; encode it, for instance as JSON")
     data = content.get("bytes")
@@ -47,6 +42,35 @@ def check_reply(content: object) -> None:
     if close is not None and not isinstance(close, bool) and not (isinstance(close, int) and may_be_sent(close)):
         raise ValueError(f"a reply's close is {close!r}; it is True, or a code such as 1000 or 3000 to 4999")
     _check_answer(content)
+
+
+def check_http_reply(content: object) -> None:
+    """Refuse what cannot be a piece of an answer to a request. What is no dict is the layer's to refuse.
+
+    Raises:
+        ValueError: a key is unknown, or there is none, or the status is no answer's.
+        TypeError: a value is of the wrong type.
+    """
+    if not isinstance(content, dict):
+        return
+    _check_keys(content, HTTP_KEYS)
+    status, body = content.get("status"), content.get("content")
+    if status is not None and not (type(status) is int and 200 <= status <= 599):
+        raise ValueError(f"an answer's status is {status!r}; it is a number from 200 to 599")
+    if headers := content.get("headers"):
+        field_lines(headers)
+    if body is not None and not isinstance(body, bytes):
+        raise TypeError(f"an answer's content is a {type(body).__name__}, not bytes")
+
+
+def _check_keys(content: Content, keys: tuple[str, ...]) -> None:
+    for key in content:
+        if key not in keys and key != DECIDES_KEY:
+            near = difflib.get_close_matches(str(key), keys, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(keys)}"
+            raise ValueError(f"a reply has no key {key!r}; {hint}")
+    if not content:
+        raise ValueError(f"a reply is empty; it has {', '.join(keys)}")
 
 
 def _check_answer(content: Content) -> None:

@@ -21,6 +21,7 @@ from offload.layers.words.names import check_channel
 
 Consumer = Callable[..., Any]
 CONNECT, RECEIVE, DISCONNECT = WEBSOCKET_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
+HTTP_REQUEST, HTTP_DISCONNECT = "http.request", "http.disconnect"
 _DEEPEST = 20
 _DOTTED = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)+$")
 

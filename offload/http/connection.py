@@ -14,7 +14,7 @@ from functools import partial
 from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import Exchange
 from offload.http.response import Response
-from offload.http.server import HttpServer
+from offload.http.server import HttpServer, WaitingRequest
 from offload.http.wsgi_input import RequestBody
 from offload.protocol.http.connection import END, Event, HttpProtocol
 from offload.protocol.http.request import HttpError, Request
@@ -66,6 +66,7 @@ class HttpConnection:
         "_server",
         "_state",
         "_unsent",
+        "_waiting",
     )
 
     def __init__(self, server: HttpServer, connection: Connection, base: Environ, check: Check | None = None) -> None:
@@ -88,6 +89,8 @@ class HttpConnection:
         self._unsent = 0
         # Whether the client still had the last answer to read when its time to think of another request was set.
         self._reads = False
+        # The request that is served, where messages answer it.
+        self._waiting: WaitingRequest | None = None
         server.connections.add(self)
         server.heads.add(self)
 
@@ -120,8 +123,12 @@ class HttpConnection:
         self._eof = True
         if self._state is not _SERVING:
             self._connection.close()
-        elif self._body is not None:
+            return
+        if self._body is not None:
             self._body.fail(400, "the client closed the connection before its request was whole")
+        if self._waiting is not None:
+            # Whoever closes a page that waits for its answer ends his half first.
+            self._connection.close()
 
     def connection_lost(self) -> None:
         """Forget the connection."""
@@ -134,6 +141,8 @@ class HttpConnection:
         server.lingering.discard(self)
         if self._body is not None:
             self._body.fail(400, "the client closed the connection before its request was whole")
+        if self._waiting is not None:
+            self._waiting.client_left()
 
     # Called by the server's timeouts, in the loop.
 
@@ -192,6 +201,8 @@ class HttpConnection:
     def stop(self) -> None:
         """End the connection after what it has to answer. A request may be on its way over an idle one."""
         server = self._server
+        if self._waiting is not None:
+            self._waiting.stop()
         if self._state is _IDLE or (self._state is _HEAD and not self._protocol.rest):
             server.heads.discard(self)
             self._state = _IDLE
@@ -284,11 +295,24 @@ class HttpConnection:
                 if connection.handler is not self:
                     self._leave()
                 return
+        if server.channels is not None and request.upgrade is None and self._is_answered_by_messages(request):
+            return
         if self._row > 0:
             self._row -= 1
             self._next_in_row = request
         else:
             server.pool.submit(self._serve, request)
+
+    def _is_answered_by_messages(self, request: Request) -> bool:
+        server, connection = self._server, self._connection
+        assert server.channels is not None
+        try:
+            environ = server.environ.build(self._base, request, connection.peer, io.BytesIO())
+        except HttpError:
+            # The exchange answers.
+            return False
+        self._waiting = server.channels.take(server, self, connection, request, environ, self._body)
+        return self._waiting is not None
 
     def _leave(self) -> None:
         self._server.connections.discard(self)
@@ -358,6 +382,7 @@ class HttpConnection:
     def answered(self, response: Response, request: Request) -> None:
         """See `ExchangeOwner`."""
         connection, body = self._connection, self._body
+        self._waiting = None
         response.seal()
         if connection.closed:
             return

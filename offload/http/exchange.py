@@ -116,18 +116,23 @@ class Exchange:
             self._owner.answered(response, request)
 
     def _fail(self, status: int, text: str) -> None:
-        """Answer in the application's place, as far as its answer has not left."""
-        response, connection = self._response, self._connection
-        if response.whole:
-            # For instance a result whose close() failed: the log has it, and neither client nor connection is affected.
-            return
-        response.keep_alive = False
-        if not response.head_sent:
-            date = self._server.date().encode("ascii")
-            connection.write(plain_answer(status, text, date, bodiless=self._request.method == "HEAD"))
-            response.replaced(status)
-        elif not response.framed:
-            # Where the connection's end is all that an answer ends with, only a reset tells that it is not whole.
-            # What was held back goes first: answers to earlier requests may be among it. A framed one's client counts.
-            connection.flush()
-            connection.reset()
+        answer_failure(self._server, self._connection, self._response, self._request, status, text)
+
+
+def answer_failure(
+    server: HttpServer, connection: Connection, response: Response, request: Request, status: int, text: str
+) -> None:
+    """Answer in the application's place, as far as its answer has not left."""
+    if response.whole:
+        # For instance a result whose close() failed: the log has it, and neither client nor connection is affected.
+        return
+    response.keep_alive = False
+    if not response.head_sent:
+        date = server.date().encode("ascii")
+        connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))
+        response.replaced(status)
+    elif not response.framed:
+        # Where the connection's end is all that an answer ends with, only a reset tells that it is not whole.
+        # What was held back goes first: answers to earlier requests may be among it. A framed one's client counts.
+        connection.flush()
+        connection.reset()

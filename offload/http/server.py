@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from operator import methodcaller
-from typing import Protocol
+from typing import Any, Protocol
 
-from offload.http.environ import Application, EnvironBuilder
+from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
+from offload.http.wsgi_input import RequestBody
 from offload.observe.observer import Observer
+from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import FieldNames
 from offload.settings import HttpOptions
+from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
 
@@ -46,6 +49,31 @@ class ServedConnection(Protocol):
         """End after the answers that are due."""
 
 
+class WaitingRequest(Protocol):
+    """A request that is answered by messages, as far as its connection is concerned. Called in the loop."""
+
+    def client_left(self) -> None:
+        """Nobody is there to be answered."""
+
+    def stop(self) -> None:
+        """The process stops: whoever waits may ask another one."""
+
+
+class RoutedRequests(Protocol):
+    """Takes the requests of routed paths, which are answered by messages."""
+
+    def take(
+        self,
+        server: HttpServer,
+        owner: Any,
+        connection: Connection,
+        request: Request,
+        environ: Environ,
+        body: RequestBody | None,
+    ) -> WaitingRequest | None:
+        """Begin to serve a request, or leave it to the application by returning None."""
+
+
 class HttpServer:
     """What all HTTP connections of a process share.
 
@@ -56,6 +84,7 @@ class HttpServer:
         environ: builds the environs.
         routed: asked first about WebSocket upgrades.
         raw: offers the application the WebSockets of those that are left to it; None leaves it the bare requests.
+        channels: asked about each request before the application is; None where no route wants any.
         observer: told of each answer.
         after_request: called in the greenlet of each request of the application when that has ended.
 
@@ -73,6 +102,7 @@ class HttpServer:
         *,
         routed: RoutedUpgrades | None,
         raw: ApplicationUpgrades | None = None,
+        channels: RoutedRequests | None = None,
         observer: Observer,
         after_request: Sequence[Callable[[], None]] = (),
     ) -> None:
@@ -81,6 +111,7 @@ class HttpServer:
         self.options = options
         self.routed = routed
         self.raw = raw
+        self.channels = channels
         self.stopping = False
         self.date = Date()
         self.names = FieldNames()

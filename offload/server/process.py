@@ -21,14 +21,14 @@ from gevent.event import Event
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_owner import LayerDispatch
-from offload.consumers.routing import WEBSOCKET_CHANNELS, Router
+from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
 from offload.http.access_log import AccessLog, LogFile
+from offload.http.channel_exchange import ChannelRequests
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer
-from offload.interfaces import WebSocketRouting
 from offload.layers.memory import MemoryLayer
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
@@ -109,6 +109,7 @@ class ServerProcess:
         observer = self._observer()
         proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
         environs = EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers))
+        channels: ChannelRequests | None = None
         self._websockets = WebSocketServer(
             consumers_pool,
             Origins(settings.websocket.origins, configuration.origin_policy()),
@@ -121,10 +122,12 @@ class ServerProcess:
             layer = configuration.layer_for()
             # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
             layer.new_channel(REPLY_PREFIX)
-            routing: WebSocketRouting = Dispatch(router, layer)
+            routing: Dispatch | LayerDispatch = Dispatch(router, layer)
             if is_remote:
                 routing = self._remote = LayerDispatch(router, layer, settings.layer.dispatch_timeout)
             routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
+            if HTTP_REQUEST in router.channels:
+                channels = ChannelRequests(routing, layer, consumers_pool)
         self._http = HttpServer(
             application,
             self._pool,
@@ -133,6 +136,7 @@ class ServerProcess:
             routed=routed,
             raw=ApplicationWebSockets(self._websockets, application),
             observer=observer,
+            channels=channels,
             after_request=configuration.request_hooks(),
         )  # fmt: skip
         configuration.add_statistics("http", self._http.statistics)
@@ -301,7 +305,7 @@ def _names_of_routes() -> Router:
     """
     router = Router(configuration.router_source() or [], imports=False)
     router.check()
-    if not router.channels & set(WEBSOCKET_CHANNELS):
+    if not router.channels & {*WEBSOCKET_CHANNELS, HTTP_REQUEST}:
         raise ConfigurationError(
             "--dispatch layer needs routes of WebSockets; name them with --routing MODULE:NAME, "
             "or as channel_routing in the module of APP"

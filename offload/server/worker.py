@@ -22,9 +22,9 @@ from offload.consumers import configuration
 from offload.consumers.dispatch.local import LATER_PAUSE, LATER_TRIES, Dispatch
 from offload.consumers.dispatch.remote_worker import WorkerTurns
 from offload.consumers.dispatch.turns import ANNOUNCE_SECONDS
-from offload.consumers.routing import WEBSOCKET_CHANNELS
+from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS
 from offload.consumers.synchronous import name_of
-from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable
+from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable, OffloadError
 from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer
 from offload.server import logs
@@ -217,6 +217,15 @@ class WorkerProcess:
             self._put_back(channel, content, tried + 1, name_of(consumer[0]))
         except Exception:
             log.exception("consumer %s failed for a message on %s", name_of(consumer[0]), channel)
+            if channel == HTTP_REQUEST and "reply_channel" in content:
+                self._answer_failure(content)
+
+    def _answer_failure(self, content: Content) -> None:
+        """A request's client waits for an answer that its consumer will not send."""
+        try:
+            self._layer.send(content["reply_channel"], {"status": 500, "content": b"the server failed to answer\n"})
+        except OffloadError as error:
+            log.error("a request cannot be told that its consumer has failed: %s", error)
 
     def _put_back(self, channel: str, content: Content, tried: int, consumer: str) -> None:
         if tried >= LATER_TRIES:

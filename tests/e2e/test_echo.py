@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -62,7 +63,12 @@ def test_room_leaves_out_those_who_left(echo: Server) -> None:
 def holder_of(server: Server, client: websocket.WebSocket) -> int:
     """The server process that has the other end of a client's connection, as the kernel knows it."""
     assert client.sock is not None
-    ends = (f"0100007F:{server.port:04X}", f"0100007F:{client.sock.getsockname()[1]:04X}")
+    return holder_of_socket(server, client.sock)
+
+
+def holder_of_socket(server: Server, sock: socket.socket) -> int:
+    """The same for a client's socket."""
+    ends = (f"0100007F:{server.port:04X}", f"0100007F:{sock.getsockname()[1]:04X}")
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     (inode,) = [row[9] for row in rows if (row[1], row[2]) == ends]
     (pid,) = [pid for pid in server.pids if f"socket:[{inode}]" in _open_files(pid)]

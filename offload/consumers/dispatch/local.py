@@ -14,7 +14,7 @@ from typing import Any
 from offload.consumers import configuration
 from offload.consumers.channel import Channel, ReplyChannel
 from offload.consumers.message import Message
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Consumer, Router
+from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Consumer, Router
 from offload.consumers.synchronous import check_result, name_of
 from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Client, Content, Layer
@@ -60,6 +60,11 @@ class Dispatch:
             return None
         reply_channel = ReplyChannel(content["reply_channel"], self.layer)
         return BoundConsumers(self, reply_channel, content.get("headers"))
+
+    def bind_request(self, content: Content) -> RequestConsumers | None:
+        """The consumers of one request that is answered by messages, or None when no route wants it."""
+        found = self.router.find(HTTP_REQUEST, content)
+        return None if found is None else RequestConsumers(self, found)
 
     def consumer_of(self, channel: str, content: Content) -> Bound | None:
         """The consumer for a message of a named channel, with its keyword arguments; None when no filters match."""
@@ -227,6 +232,40 @@ class BoundConsumers:
                 name_of(found[0]),
                 message.get("path"),
             )
+
+
+class RequestConsumers:
+    """The consumers of one request that is answered by messages."""
+
+    __slots__ = ("_dispatch", "_found")
+
+    def __init__(self, dispatch: Dispatch, found: Bound) -> None:
+        self._dispatch = dispatch
+        self._found = found
+
+    def request(self, content: Content) -> None:
+        """Run the consumer. What it raises is logged, and comes through."""
+        dispatch = self._dispatch
+        try:
+            dispatch.run_patiently(*self._found, Message(content, HTTP_REQUEST, dispatch.layer))
+        except ConsumeLater:
+            raise  # logged after the last try
+        except Exception:
+            log.exception("request consumer %s failed for %s", name_of(self._found[0]), ascii(content["path"]))
+            raise
+
+    def disconnect(self, content: Content) -> None:
+        """Run the consumer of ``http.disconnect``, if there is one."""
+        dispatch = self._dispatch
+        found = dispatch.router.find(HTTP_DISCONNECT, content)
+        if found is None:
+            return
+        try:
+            dispatch.run_patiently(*found, Message(content, HTTP_DISCONNECT, dispatch.layer))
+        except ConsumeLater:
+            return  # logged after the last try
+        except Exception:
+            log.exception("disconnect consumer %s failed for %s", name_of(found[0]), ascii(content["path"]))
 
 
 def _accept(message: Message) -> None:

@@ -16,7 +16,7 @@ from offload.consumers.dispatch.outage import Absence
 from offload.consumers.dispatch.owner_counters import DispatchCounters
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
-from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
+from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Router
 from offload.exceptions import (
     ChannelFull,
     DenyConnection,
@@ -67,6 +67,10 @@ class LayerDispatch:
         if not self.router.accepts_websocket(content):
             return None
         return LayerConsumers(self, content["reply_channel"])
+
+    def bind_request(self, content: Content) -> RemoteRequest | None:
+        """The consumers of one request that is answered by messages, or None when no route wants it."""
+        return None if self.router.find(HTTP_REQUEST, content) is None else RemoteRequest(self.layer, self.router)
 
     def stop(self, deadline: float) -> None:
         """Send what was postponed until then (on the monotonic clock), or never."""
@@ -231,6 +235,33 @@ class LayerDispatch:
         turn = self._turns.pop(number, None) or self._left.pop(number, None)
         if turn is not None:
             turn.end(outcome, saved)
+
+
+class RemoteRequest:
+    """The consumers of one request that is answered by messages, run by workers. Nobody waits for their end."""
+
+    __slots__ = ("_layer", "_router")
+
+    def __init__(self, layer: Layer, router: Router) -> None:
+        self._layer = layer
+        self._router = router
+
+    def request(self, content: Content) -> None:
+        """Give the request to the workers.
+
+        Raises:
+            ChannelFull, LayerUnavailable, MessageTooLarge: as they say.
+        """
+        self._layer.send(HTTP_REQUEST, content)
+
+    def disconnect(self, content: Content) -> None:
+        """Tell the workers that its client has left, if any consumer wants to know."""
+        if self._router.find(HTTP_DISCONNECT, content) is None:
+            return
+        try:
+            self._layer.send(HTTP_DISCONNECT, content)
+        except (ChannelFull, LayerUnavailable) as error:
+            log.error("no worker hears that a request's client has left %s: %s", ascii(content["path"]), error)
 
 
 class LayerConsumers:
