@@ -19,18 +19,19 @@ _MAX_CACHED_NAMES = 1024
 """Clients choose header names, so what is remembered of them is bounded."""
 
 
-def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "http") -> Environ:
+def environ_base(server: tuple[str, str], multiprocess: bool, scheme: str = "http", errors: object = None) -> Environ:
     """What every request to one listening address shares.
 
     Args:
         server: host and port that the server listens at; port "" for a Unix socket.
         multiprocess: whether other server processes run the same application.
         scheme: "http" or "https".
+        errors: what becomes ``wsgi.errors``; None for stderr.
     """
     return {
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": sys.stderr if errors is None else errors,
         "wsgi.multithread": True,
         "wsgi.multiprocess": multiprocess,
         "wsgi.run_once": False,

@@ -39,6 +39,7 @@ from offload.server.boot import about, configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.load import LoadSlot
+from offload.server.log_configuration import log_access, takes_access_lines
 from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection
@@ -155,6 +156,8 @@ class ServerProcess:
     def _observer(self) -> Observer:
         options, counters = self.settings.log, Counters()
         configuration.add_statistics("observed", counters.statistics)
+        if takes_access_lines():
+            return Observers((counters, AccessLog(options.access_format, log_access)))
         if options.access_file is None:
             return counters
         self._access_file = LogFile(options.access_file, self._loop.run_callback)
@@ -205,7 +208,9 @@ class ServerProcess:
         where = sock.getsockname()
         server = (where[0], str(where[1])) if isinstance(where, tuple) else ("localhost", "")
         tls = self._tls
-        base = environ_base(server, self.settings.process.workers > 1, "http" if tls is None else "https")
+        base = environ_base(
+            server, self.settings.process.workers > 1, "http" if tls is None else "https", logs.error_stream()
+        )
         loop, load, connections = self._loop, self.load, self._connections
         limit = self.settings.process.worker_connections
         serve = self._acceptor.accepted
