@@ -117,7 +117,7 @@ def test_configuration_of_gunicorns_loggers_holds_for_ours(project: Path, kind: 
 
 
 def _wait_for(path: Path, text: str) -> None:
-    until(lambda: path.exists() and text in path.read_text())
+    until(lambda: path.exists() and text in path.read_text(), f"{text!r} in {path.name}")
 
 
 def test_dict_may_refer_to_gunicorns_handlers(project: Path) -> None:
