@@ -1,14 +1,24 @@
-"""What an Origin is, whether it is the host's own, and which ones an entry of ``--ws-origins`` names.
+"""Which pages may open WebSockets: what an Origin is, whether it is the host's own, what ``--ws-origins`` names.
 
-Pure. Follows RFC 6454; hosts are compared as browsers write them (https://url.spec.whatwg.org/#host-serializing).
+Browsers send a page's Origin with the handshake, and enforce nothing themselves. Follows RFC 6454; hosts are compared
+as browsers write them (https://url.spec.whatwg.org/#host-serializing). Clients that are no browsers send what they were
+told to open, with ``ws`` for ``http``, or with a slash behind it: that counts as what a browser sends.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+log = logging.getLogger("offload.websocket")
+
+Policy = Callable[[str, str], bool]
+"""An ``Origin`` field and a ``Host`` field to whether that page may connect."""
+
+_HTTP_FORMS = {"ws": "http", "wss": "https"}
 _PORTS = {"http": 80, "https": 443}
 _PARTS = re.compile(r"(?:(?P<scheme>[a-z][a-z0-9+.\-]*)://)?(?P<host>\[[^\]/]*\]|[^:/\[\]]*)(?::(?P<port>[0-9]+))?")
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?)*\.?")
@@ -18,12 +28,17 @@ class Origin(NamedTuple):
     """A page's origin.
 
     Attributes:
+        scheme, host: ``file`` and ``null``, which have no host, have "" for it.
         port: None where the scheme has no port of its own and none is named.
     """
 
     scheme: str
     host: str
     port: int | None
+
+
+_HOSTLESS = {"null": Origin("null", "", None), "file://": Origin("file", "", None)}
+"""A page without an origin of its own (a sandboxed frame, a local file), and a local file in some native shells."""
 
 
 class Allowed(NamedTuple):
@@ -47,8 +62,11 @@ class Allowed(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin | None:
-    """The origin that an ``Origin`` field names; None for ``null`` and for what browsers do not send."""
-    match = _PARTS.fullmatch(text.lower())
+    """The origin that an ``Origin`` field names; None for what no client sends."""
+    text = text.lower()
+    if text in _HOSTLESS:
+        return _HOSTLESS[text]
+    match = _PARTS.fullmatch(text.removesuffix("/"))
     if match is None or match["scheme"] is None:
         return None
     try:
@@ -56,7 +74,8 @@ def parse_origin(text: str) -> Origin | None:
         port = _checked_port(match["port"])
     except ValueError:
         return None
-    return Origin(match["scheme"], host, port or _PORTS.get(match["scheme"]))
+    scheme = _HTTP_FORMS.get(match["scheme"], match["scheme"])
+    return Origin(scheme, host, port or _PORTS.get(scheme))
 
 
 def is_own(origin: Origin, host: str, secure: bool) -> bool:
@@ -82,14 +101,15 @@ def is_own(origin: Origin, host: str, secure: bool) -> bool:
 
 
 def parse_allowed(text: str) -> Allowed:
-    """An entry: ``example.com``, ``.example.com`` for it and all below, ``example.com:8443``, ``https://example.com``.
+    """An entry: ``example.com``, ``.example.com`` for it and all below, ``example.com:8443``, ``https://example.com``,
+    ``null``, ``file://``.
 
     Raises:
         ValueError: in one sentence, why no page could ever match it.
     """
     entry = text.lower()
-    if entry == "null":
-        raise ValueError("pages without an origin of their own cannot be named; only * lets them in")
+    if entry in _HOSTLESS:
+        return Allowed(*_HOSTLESS[entry], below=False)
     if any(character.isspace() for character in entry):
         raise ValueError("there is a space in it; entries are separated by commas")
     scheme, separator, rest = entry.partition("://")
@@ -116,6 +136,44 @@ def parse_allowed(text: str) -> Allowed:
         # As a browser writes it: without the port that the scheme implies.
         port = port or _PORTS.get(match["scheme"])
     return Allowed(match["scheme"], host, port, below)
+
+
+class Origins:
+    """Decides over a handshake's Origin.
+
+    Args:
+        allowed: entries that `parse_allowed` takes, or ``*`` for all; empty allows the host that the handshake itself
+            was sent to.
+        policy: asked instead where the application has one.
+    """
+
+    def __init__(self, allowed: Sequence[str], policy: Policy | None = None) -> None:
+        self._allows_all = "*" in allowed
+        self._allowed = [parse_allowed(entry) for entry in allowed if entry != "*"]
+        self._policy = None if allowed else policy
+
+    def __call__(self, origin: str, host: str, secure: bool) -> bool:
+        """Whether a page may connect.
+
+        Args:
+            origin: the handshake's ``Origin`` field.
+            host: its ``Host`` field.
+            secure: whether it came over TLS.
+        """
+        if self._policy is not None:
+            try:
+                return self._policy(origin, host)
+            except Exception:
+                log.exception("the application's check of Origins failed; the handshake is refused")
+                return False
+        if self._allows_all:
+            return True
+        page = parse_origin(origin)
+        if page is None:
+            return False
+        if self._allowed:
+            return any(entry.allows(page) for entry in self._allowed)
+        return is_own(page, host, secure)
 
 
 def _checked_host(host: str) -> str:

@@ -32,6 +32,7 @@ from offload.http.server import HttpServer
 from offload.layers.memory import MemoryLayer
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
+from offload.origins import Origins
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
@@ -46,7 +47,6 @@ from offload.transport.connection import Connection
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
-from offload.websocket.handshake_checks import Origins
 from offload.websocket.server import WebSocketServer
 from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, RoutedWebSockets
 

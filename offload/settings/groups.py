@@ -411,9 +411,9 @@ class WebSocketOptions(Group):
         zero=None,
     )  # fmt: skip
     origins: tuple[str, ...] = items(
-        (), "--ws-origins", "pages that may open WebSockets: HOST, .HOST for all below it too, HOST:PORT or "
-        "SCHEME://HOST, separated by commas; * for all; default: those of the host that is asked", check=_check_origin,
-        metavar="ORIGINS",
+        (), "--ws-origins", "pages that may open WebSockets: HOST, .HOST for all below it too, HOST:PORT, "
+        "SCHEME://HOST, null or file://, separated by commas; * for all; default: those of the host that is asked",
+        check=_check_origin, metavar="ORIGINS",
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import gevent
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 log = logging.getLogger("offload.server")
 
@@ -38,6 +38,22 @@ class _Worker(greenlet):
             return super().throw(*error)
         log.warning("%r was thrown into a task that has ended, and is dropped", error[0])
         return None
+
+    def kill(
+        self,
+        exception: type[BaseException] | BaseException = GreenletExit,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """End the task, as `gevent.Greenlet.kill` ends a greenlet; this one goes on to the next task.
+
+        Args:
+            exception: what is raised in the task.
+            block, timeout: accepted; another greenlet's call does not wait for the end.
+        """
+        if self is getcurrent():
+            raise exception
+        gevent.get_hub().loop.run_callback(self.throw, exception)
 
     def forget(self) -> None:
         """A task has ended: nothing of it stays for the next one."""

@@ -21,10 +21,10 @@ from offload.http.upgrade import Upgradable, UpgradeResponse
 from offload.observe.log_lines import address_text
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, State, message_frame
+from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
-from offload.websocket.handshake_checks import refusal_fields
 from offload.websocket.send_queue import Overflow
 from offload.websocket.server import WebSocketServer
 

@@ -14,6 +14,7 @@ from offload.http.environ import Environ
 from offload.http.response import Date
 from offload.observe.log_lines import RepeatedLines, address_text
 from offload.observe.observer import Observer
+from offload.origins import Origins
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import GOING_AWAY
 from offload.protocol.websocket.handshake import Handshake, read_handshake
@@ -21,7 +22,6 @@ from offload.settings import WebSocketOptions
 from offload.transport.pool import Pool
 from offload.transport.timeouts import Timeouts
 from offload.websocket.drain import Drain
-from offload.websocket.handshake_checks import ConnectionLimit, Origins
 from offload.websocket.keepalive import Keepalive, Member, Members
 from offload.websocket.send_queue import Overflow
 
@@ -45,6 +45,63 @@ class ServedWebSocket(Member, Protocol):
 
     def abort(self) -> None:
         """End without waiting for the client."""
+
+
+class ConnectionLimit:
+    """Counts the WebSockets of a process.
+
+    Args:
+        handshakes: how many may be undecided at a time; None for no limit.
+        per_address: how many one client address may have; None for no limit.
+        observer: told of refusals.
+
+    Attributes:
+        undecided: handshakes that are.
+    """
+
+    def __init__(self, handshakes: int | None, per_address: int | None, observer: Observer) -> None:
+        self._handshakes = handshakes
+        self._per_address = per_address
+        self._observer = observer
+        self.undecided = 0
+        self._counts: dict[str, int] = {}
+        # Kept only where there is a limit: an idle connection has no entry of its own otherwise.
+        self._addresses: dict[object, str] = {}
+
+    def check(self, address: str) -> None:
+        """Refuse one too many.
+
+        Args:
+            address: the client's; "" where it has none, as behind a Unix socket.
+
+        Raises:
+            HttpError: 503 while too many handshakes are undecided, 429 when the address has too many WebSockets.
+        """
+        if self._handshakes is not None and self.undecided >= self._handshakes:
+            self._observer.websocket("too_many_handshakes")
+            raise HttpError(503, f"{self._handshakes} WebSocket handshakes are undecided (--ws-handshakes)")
+        if self._per_address is not None and self._counts.get(address, 0) >= self._per_address:
+            self._observer.websocket("too_many_per_address")
+            raise HttpError(429, f"{self._per_address} WebSockets are open from this address (--ws-limit-per-ip)")
+
+    def enter(self, member: object, address: str) -> None:
+        """A handshake begins."""
+        self.undecided += 1
+        if self._per_address is not None and address:
+            self._counts[address] = self._counts.get(address, 0) + 1
+            self._addresses[member] = address
+
+    def decided(self) -> None:
+        """A handshake was accepted or refused, or its client left."""
+        self.undecided -= 1
+
+    def leave(self, member: object) -> None:
+        """A WebSocket, or the connection of a refused handshake, is gone."""
+        address = self._addresses.pop(member, None)
+        if address is not None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
 
 class WebSocketServer:

@@ -13,10 +13,10 @@ from offload.http.upgrade import Refuse, Upgradable, UpgradeResponse
 from offload.interfaces import Layer, WebSocketRouting
 from offload.observe.log_lines import address_text
 from offload.protocol.http.request import HttpError, Request
+from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import Connection
 from offload.websocket.connect import PendingHandshake, connect_content
 from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
-from offload.websocket.handshake_checks import refusal_fields
 from offload.websocket.raw import RawReceiver
 from offload.websocket.routed import RoutedReceiver
 from offload.websocket.server import WebSocketServer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from offload.exceptions import ConfigurationError
+from offload.origins import Origins
 from offload.settings import OPTIONS
-from offload.websocket.handshake_checks import Origins
 from tests.http.tls_client import Files, tls
 from tests.serving import serving
 from tests.websocket.raw import ROUTED, RawClient, ask, refusal
@@ -27,6 +27,12 @@ from tests.websocket.sockets import upgrade
         ("http://example.com:8000", "example.com:8000"),
         ("http://[::1]:8000", "[::1]:8000"),
         ("http://[::1]", "[::1]"),
+        # What clients send that are no browsers.
+        ("ws://example.com", "example.com"),
+        ("ws://example.com:8000/", "example.com:8000"),
+        ("wss://example.com", "example.com"),
+        ("wss://example.com", "example.com:443"),
+        ("https://example.com/", "example.com"),
     ],
 )
 def test_same_host_is_allowed_by_default(origin: str, host: str) -> None:
@@ -48,11 +54,12 @@ def test_same_host_is_allowed_by_default(origin: str, host: str) -> None:
         ("http://[::1", "[::1"),
         ("http://example.com:99999", "example.com:99999"),
         ("example.com", "example.com"),
-        ("http://example.com/", "example.com"),
+        ("http://example.com//", "example.com"),
+        ("file:///", ""),
+        ("wss://evil.com", "example.com"),
         ("http://example.com/path", "example.com"),
         ("http://user@example.com", "user@example.com"),
         ("http://", "example.com"),
-        ("ws://example.com", "example.com"),
         ("app://example.com", "example.com"),
         ("http://example.com", "http://example.com"),
         ("http://example.com", ""),
@@ -114,6 +121,18 @@ def test_ports_left_out_are_those_of_the_scheme(origin: str, host: str, plain: b
         ("*", "null", True),
         ("example.com", "null", False),
         ("example.com", "https://example.com/path", False),
+        ("https://example.com", "wss://example.com", True),
+        ("https://example.com", "ws://example.com", False),
+        ("https://example.com", "https://example.com/", True),
+        ("example.com:8000", "ws://example.com:8000", True),
+        ("null", "null", True),
+        ("null", "http://null", False),
+        ("null", "file://", False),
+        ("file://", "file://", True),
+        ("FILE://", "file://", True),
+        ("file://", "null", False),
+        ("file://", "http://file", False),
+        ("capacitor://localhost", "capacitor://localhost", True),
     ],
 )
 def test_entry_allows_what_it_names(entry: str, origin: str, allowed: bool) -> None:
@@ -138,7 +157,6 @@ def test_entry_allows_what_it_names(entry: str, origin: str, allowed: bool) -> N
         ("ws://example.com", "an Origin has the scheme of the page; write 'http://example.com'"),
         ("*.example.com", "a host and all below it are written '.example.com'"),
         ("https://*.example.com", "a host and all below it are written 'https://.example.com'"),
-        ("null", "pages without an origin of their own cannot be named; only * lets them in"),
         ("::1", "an IPv6 address stands in brackets: '[::1]'"),
         ("[::1", "it is not HOST, HOST:PORT or SCHEME://HOST[:PORT]"),
         ("[nowhere]", "At least 3 parts expected in 'nowhere'"),

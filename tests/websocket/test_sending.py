@@ -10,6 +10,7 @@ import pytest
 from gevent import socket as gevent_socket
 
 from offload.observe.observer import Observer
+from offload.origins import Origins
 from offload.protocol.websocket.connection import close_frame, ping_frame, pong_frame
 from offload.protocol.websocket.deflate import negotiate
 from offload.settings import WebSocketOptions
@@ -17,7 +18,6 @@ from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.encode import Reply, prepare
-from offload.websocket.handshake_checks import Origins
 from offload.websocket.keepalive import Ping
 from offload.websocket.server import WebSocketServer
 from tests.protocol import frames

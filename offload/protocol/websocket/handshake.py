@@ -116,6 +116,13 @@ def read_handshake(request: Request, compresses: bool = False) -> Handshake:
     return Handshake(accept, subprotocols, origin, agreement if compresses else None)
 
 
+def refusal_fields(error: HttpError) -> bytes:
+    """The header lines that belong to the answer to a refused handshake."""
+    if error.status != 426:
+        return b""
+    return b"Sec-WebSocket-Version: " + VERSION + b"\r\nUpgrade: websocket\r\n"
+
+
 def _read_tokens(value: bytes) -> list[str]:
     tokens = []
     for token in value.split(b","):

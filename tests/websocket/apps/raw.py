@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -68,6 +69,65 @@ def hang(ws: Any) -> None:
             gevent.sleep(0.01)
     finally:
         say(f"hang has ended, closed: {ws.closed}")
+
+
+def push(ws: Any) -> None:
+    """Only send, as a clock does, once the client has said what it wants; or at once."""
+    if ws.environ["QUERY_STRING"] == "ask":
+        say(f"push is asked {ws.receive()}")
+    try:
+        while not ws.closed:
+            gevent.sleep(0.01)
+        say("push sees the end")
+        say(f"push receives {ws.receive()!r}, {ws.receive()!r}")
+    finally:
+        say(f"push has ended, closed: {ws.closed}")
+
+
+def slowly(ws: Any) -> None:
+    """What gevent-websocket's users write, with some work for each message."""
+    while not ws.closed:
+        message = ws.receive()
+        if message is not None:
+            gevent.sleep(0.02)
+            ws.send(message)
+    say("slowly has ended")
+
+
+def close_with(ws: Any) -> None:
+    """Close with a Python expression."""
+    ws.close(*eval(ws.receive()))
+    say(f"closed: {ws.closed}")
+
+
+def timeout(ws: Any) -> None:
+    """A timeout of the socket."""
+    sock = ws.handler.socket
+    facts = [sock.gettimeout(), sock.fileno() > 2, list(sock.getpeername()) == list(ws.handler.client_address)]
+    sock.settimeout(0.05)
+    ws.send(json.dumps([*facts, sock.gettimeout(), sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)]))
+    say(f"timeout receives {ws.receive()!r}; closed: {ws.closed}; descriptor: {sock.fileno() > 2}")
+
+
+def hang_up(ws: Any) -> None:
+    """End the connection by its socket."""
+    ws.handler.socket.shutdown(socket.SHUT_RDWR)
+    say(f"hang_up is closed: {ws.closed}, with descriptor {ws.handler.socket.fileno()}")
+
+
+def suicide(ws: Any) -> None:
+    """End its own greenlet."""
+    ws.send("bye")
+    gevent.getcurrent().kill()
+    say("not dead")
+
+
+def murder(ws: Any) -> None:
+    """Have another greenlet end this one."""
+    ws.send("bye")
+    gevent.spawn(gevent.getcurrent().kill)
+    ws.receive()
+    say("not dead")
 
 
 def leave(ws: Any) -> None:
@@ -225,7 +285,8 @@ SOCKETS = {
     f"/{function.__name__}": function
     for function in (
         echo, kinds, facts, ends, hang, leave, unused, fail, fail_early, close, many, share, patience, pour, flood,
-        late, later, frames, latency, members, chosen, behind,
+        late, later, frames, latency, members, chosen, behind, push, slowly, close_with, timeout,
+        hang_up, suicide, murder,
     )
 }  # fmt: skip
 
@@ -241,6 +302,12 @@ def lazy(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
     yield b""
     ws.send("lazy")
     yield b"dropped"
+
+
+def none(environ: Environ, start_response: StartResponse) -> None:
+    """Nothing is returned, as from a function without a return."""
+    if environ["QUERY_STRING"] != "unused":
+        environ["wsgi.websocket"].send("used")
 
 
 def late_response(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -280,6 +347,7 @@ def refuse(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 CALLABLES = {
     "/lazy": lazy,
+    "/none": none,
     "/late-response": late_response,
     "/swallowed": swallowed,
     "/guarded": guarded,
