@@ -14,6 +14,7 @@ from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadEr
 from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
+from offload.observe.statsd import StatsD, StatsDHandler
 from offload.server import logs, streams
 from offload.server.control import BootError
 from offload.server.directory import Directory
@@ -54,7 +55,7 @@ def supervise(arguments: Sequence[str], command: str) -> int:
 
     def reread() -> Settings:
         anew = source.read()
-        logs.set_up(anew.settings.log)
+        _set_up_logs(anew.settings)
         os.environ.update(anew.settings.process.variables)
         tell(anew)
         for changed in left_as_they_were(settings, anew.settings):
@@ -71,8 +72,16 @@ def _enter(settings: Settings) -> Directory:
     os.environ.update(settings.process.variables)
     directory = Directory(settings.process.chdir, settings.process.pythonpath)
     directory.enter()
-    logs.set_up(settings.log)
+    _set_up_logs(settings)
     return directory
+
+
+def _set_up_logs(settings: Settings) -> None:
+    logs.set_up(settings.log)
+    metrics = settings.metrics
+    if metrics.statsd_host is not None:
+        statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
+        logging.getLogger("offload").addHandler(StatsDHandler(statsd))
 
 
 def tell(reading: Reading) -> None:

@@ -32,6 +32,7 @@ from offload.http.server import HttpServer
 from offload.layers.memory import MemoryLayer
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
+from offload.observe.statsd import StatsD, StatsDObserver
 from offload.origins import Origins
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
@@ -156,12 +157,17 @@ class ServerProcess:
     def _observer(self) -> Observer:
         options, counters = self.settings.log, Counters()
         configuration.add_statistics("observed", counters.statistics)
+        observers: list[Observer] = [counters]
         if takes_access_lines():
-            return Observers((counters, AccessLog(options.access_format, log_access)))
-        if options.access_file is None:
-            return counters
-        self._access_file = LogFile(options.access_file, self._loop.run_callback)
-        return Observers((counters, AccessLog(options.access_format, self._access_file.write)))
+            observers.append(AccessLog(options.access_format, log_access))
+        elif options.access_file is not None:
+            self._access_file = LogFile(options.access_file, self._loop.run_callback)
+            observers.append(AccessLog(options.access_format, self._access_file.write))
+        metrics = self.settings.metrics
+        if metrics.statsd_host is not None:
+            statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
+            observers.append(StatsDObserver(statsd))
+        return observers[0] if len(observers) == 1 else Observers(observers)
 
     def _reopen_logs(self) -> None:
         logs.reopen()
