@@ -80,6 +80,7 @@ def apply_policies() -> None:
         after_request=give_back,
         handshake=through_middleware,
         missing_layer=value_of("MISSING_LAYER"),
+        accept=value_of("ACCEPT"),
         worker_ready=send_worker_ready,
         json_encoder=DjangoJSONEncoder,
         decorators={

@@ -52,6 +52,7 @@ class _State:
     handshake: Decorator | None = None
     logs_unreachable: bool = False
     json_encoder: type[JSONEncoder] = JSONEncoder
+    accept: str | None = None
     statistics: dict[str, StatisticsSource] = field(default_factory=dict)
 
 
@@ -82,6 +83,7 @@ def configure(
     decorators: Mapping[str, Decorator] | None = None,
     handshake: Decorator | None = None,
     missing_layer: str | None = None,
+    accept: str | None = None,
 ) -> None:
     """Say once, at start, what `Channel` and `Group` of this process use.
 
@@ -103,9 +105,13 @@ def configure(
             by a reply ``{"accept": False, "status": 302, "headers": [[name, value]], "content": b""}``.
         missing_layer: what a send through a layer that cannot be reached does: ``raise`` (`LayerUnreachable`), or
             ``log`` a warning and lose the message.
+        accept: ``implicit``: a connect consumer that returns accepts the handshake; ``explicit``: it refuses, unless it
+            has said that it accepts. The server's own ``--accept`` goes before it.
     """
     if missing_layer not in (None, "raise", "log"):
         raise ConfigurationError(f"missing_layer is {missing_layer!r}; it is 'raise' or 'log'")
+    if accept not in (None, "implicit", "explicit"):
+        raise ConfigurationError(f"accept is {accept!r}; it is 'implicit' or 'explicit'")
     with _lock:
         if layer is not None:
             previous = _state.aliases.get(alias)
@@ -137,6 +143,8 @@ def configure(
             _state.handshake = handshake
         if missing_layer is not None:
             _state.logs_unreachable = missing_layer == "log"
+        if accept is not None:
+            _state.accept = accept
 
 
 def _close_unless_used(previous: _Alias) -> None:
@@ -228,6 +236,11 @@ def unreachable(error: LayerUnreachable) -> None:
 def origin_policy() -> OriginPolicy | None:
     """The policy given to `configure`, or None."""
     return _state.origins
+
+
+def accept_mode() -> str | None:
+    """What was given to `configure` as ``accept``, or None."""
+    return _state.accept
 
 
 def hooks() -> tuple[list[Hook], list[Hook]]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 LINES = 10
 """Lines of a period that are logged each; the others are summed up."""
 PERIOD_SECONDS = 10.0
+MOST_REASONS = 5
+"""In a summary: reasons may be as many as there are clients."""
 
 
 def address_text(peer: object) -> str:
@@ -41,9 +43,17 @@ class RepeatedLines:
         log: where to.
         what: they say, in the plural, for the summary: ``WebSockets were refused``.
         make_timer: makes a timer of so many seconds.
+        seconds: that a period has.
     """
 
-    def __init__(self, log: logging.Logger, what: str, make_timer: Callable[[float], Timer]) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        what: str,
+        make_timer: Callable[[float], Timer],
+        seconds: float = PERIOD_SECONDS,
+    ) -> None:
+        self._seconds = seconds
         self._log = log
         self._what = what
         self._make_timer = make_timer
@@ -61,7 +71,7 @@ class RepeatedLines:
         """
         self._count += 1
         if self._timer is None:
-            self._timer = self._make_timer(PERIOD_SECONDS)
+            self._timer = self._make_timer(self._seconds)
             self._timer.start(self._sum_up)
         if self._count <= LINES:
             self._log.log(level, line, *arguments)
@@ -74,7 +84,7 @@ class RepeatedLines:
             self._timer = None
         others, self._others, self._count = self._others, Counter(), 0
         if others:
-            reasons = ", ".join(f"{reason}: {number}" for reason, number in others.most_common())
-            self._log.warning(
-                "%d more %s within %g s (%s)", others.total(), self._what, PERIOD_SECONDS, reasons
-            )  # fmt: skip
+            reasons = ", ".join(f"{reason}: {number}" for reason, number in others.most_common(MOST_REASONS))
+            if len(others) > MOST_REASONS:
+                reasons += f" and {len(others) - MOST_REASONS} other reasons"
+            self._log.warning("%d more %s within %g s (%s)", others.total(), self._what, self._seconds, reasons)

@@ -118,6 +118,7 @@ class ServerProcess:
             settings.websocket,
             settings.http.send_timeout,
             observer,
+            accepts_by_returning=self._accept_mode() == "implicit",
         )
         routed = None
         if router.channels:
@@ -153,6 +154,12 @@ class ServerProcess:
             settings.tls.strict_sni,
             proxies,
         )
+
+    def _accept_mode(self) -> str:
+        """What the command line says, else the application, else the default."""
+        settings = self.settings
+        told = None if "accept" in settings.sources else configuration.accept_mode()
+        return told or settings.websocket.accept
 
     def _observer(self) -> Observer:
         options, counters = self.settings.log, Counters()

@@ -406,6 +406,10 @@ class WebSocketOptions(Group):
         Number(float, zero=None), None, "--ws-rate",
         "messages a second that one WebSocket may send, or close 1008; 0 for no limit", shown="0.0",
     )  # fmt: skip
+    accept: str = choice(
+        "implicit", "--accept", "implicit: a connect consumer that returns accepts; explicit: it has to say so, and "
+        "returning without refuses with 403", ("implicit", "explicit"), metavar="MODE",
+    )  # fmt: skip
     handshakes: int | None = whole(
         5000, "--ws-handshakes", "WebSocket handshakes that may be undecided in one server process; 0 for no limit",
         zero=None,

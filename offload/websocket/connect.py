@@ -33,7 +33,7 @@ _REFUSALS = {
 _CLOSES = {403: NORMAL, 500: INTERNAL_ERROR, 503: TRY_AGAIN_LATER}
 """The same, for a consumer that had accepted by hand."""
 _DENIED = "its connect consumer refused it"
-_SILENT = "its connect consumer returned without accepting it (--accept explicit)"
+_SILENT = "no connect consumer accepted it (--accept explicit)"
 
 
 class _Outcome(Enum):
@@ -278,7 +278,8 @@ class PendingHandshake:
         if whole is not None and whole.fields and (is_own or accept is not None):
             self._fields = whole.fields
         if accept is False or (is_own and closes and not is_data and not accept):
-            self._refuse(403, _DENIED, whole)
+            status = None if whole is None else whole.status
+            self._refuse(403, _DENIED if status is None else f"it was answered with {status}", whole)
         elif accept or (is_own and is_data):
             self._accept(subprotocol, delivery)
         elif is_own or not (is_data or closes):

@@ -97,6 +97,28 @@ def test_a_connect_consumer_refuses(shared: Shared, how: str) -> None:
     assert_nobody_left(shared)
 
 
+def test_a_connect_consumer_has_to_say_that_it_accepts_where_that_is_asked_for(shared: Shared) -> None:
+    server = shared.site.serve("--accept", "explicit")
+    for path, how in (("/decide/nothing", "nothing"), ("/decide/others", "others"), ("/room/hall", None)):
+        with pytest.raises(InvalidStatus) as refusal:
+            shared.site.open(server, path)
+        assert refusal.value.response.status_code == 403
+        server.wait_for(f"refused a WebSocket at '{path}' from .*: no connect consumer accepted it")
+        if how:
+            assert take(shared.layer, "asked") == [{"how": how}]
+    client = shared.site.open(server, "/decide/subprotocol", subprotocols=["v2.json"])
+    assert client.subprotocol == "v2.json"
+    client.close()
+    client = shared.site.open(server, "/shout")
+    client.send("hello")
+    assert text(client) == "HELLO"
+    client.close()
+    assert take(shared.layer, "asked") == [{"how": "subprotocol"}]
+    assert [gone["path"] for gone in take(shared.layer, "gone", 2)] == ["/decide/subprotocol", "/shout"]
+    server.stop()
+    assert_nobody_left(shared)
+
+
 @pytest.mark.parametrize("how", ["fail", "misspeak"])
 def test_a_connect_consumer_fails(shared: Shared, how: str) -> None:
     assert shared.status(f"/decide/{how}") == 500

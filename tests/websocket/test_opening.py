@@ -207,3 +207,59 @@ def test_headers_of_the_handshake_are_known_to_later_messages(server: Server) ->
     assert theirs[1] == [host, ["cookie", "session=def"]]
     for client in (first, second):
         client.close()
+
+
+# Who accepts.
+
+
+def test_consumer_that_returns_without_accepting_refuses_where_it_has_to_say_so() -> None:
+    with serving(ROUTED, "--layer", "memory://", "--accept", "explicit") as server:
+        for path in ("/connect/nothing", "/connect/no-decision", "/echo"):
+            assert refusal(server, upgrade(path))[0] == 403
+            server.wait_for(
+                rf"refused a WebSocket at '{path}' from 127\.0\.0\.1:\d+: "
+                r"no connect consumer accepted it \(--accept explicit\)"
+            )
+        for path, said in (("/connect/text", "first"), ("/connect/protocol", None), ("/connect/accept-fail", "open")):
+            client = RawClient(server, path)
+            assert client.head.startswith(b"HTTP/1.1 101 "), path
+            if said:
+                assert client.receive() == said
+            client.close()
+        # It is accepted while the consumer runs, and not before it says so.
+        client = RawClient(server, "/connect/long")
+        client.send(frame(TEXT, b"early"))
+        assert b"200" in server.ask(b"GET /open/long HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.receive() == "early"
+        client.close()
+        assert refusal(server, upgrade("/connect/fail"))[0] == 500
+        state = wait_state(server, members=0)
+        assert (state["denied"], state["failed_handshakes"], state["undecided"]) == (3, 1, 0)
+        assert "disconnected /connect/nothing" not in server.log
+
+
+# The log of refusals.
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("deny", "its connect consumer refused it"),
+        ("close", "its connect consumer refused it"),
+        ("deny-because", r"not \\nyou\\x1b"),
+    ],
+)
+def test_refusal_is_one_line_with_path_client_and_reason(server: Server, how: str, reason: str) -> None:
+    with server.connect() as sock:
+        address = "{}:{}".format(*sock.getsockname())
+        sock.sendall(upgrade(f"/connect/{how}"))
+        assert receive_until(sock, b"refused\n").startswith(b"HTTP/1.1 403 ")
+    server.wait_for(rf"\[INFO\] refused a WebSocket at '/connect/{how}' from {address}: {reason}\n")
+
+
+def test_refusals_by_the_dozen_are_not_a_line_each() -> None:
+    with serving(ROUTED, "--layer", "memory://") as server:
+        for _ in range(12):
+            refusal(server, upgrade("/connect/deny"))
+            refusal(server, upgrade("/echo", "Origin: http://evil.example"))
+        assert server.log.count("refused a WebSocket at") == 10

@@ -225,7 +225,8 @@ class WorkerTurns:
         else:
             try:
                 consumers.connect(content)
-            except DenyConnection:
+            except DenyConnection as error:
+                log.info("the connect consumer for %s refused it: %r", ascii(content["path"]), str(error))
                 return DENIED
             except LayerUnavailable:
                 return UNAVAILABLE

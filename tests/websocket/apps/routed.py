@@ -80,6 +80,8 @@ def connect(message, how):
     tell("connecting", how)
     if how == "deny":
         raise DenyConnection
+    if how == "deny-because":
+        raise DenyConnection("not \nyou\x1b")
     if how == "close":
         reply.send({"close": True})
     elif how == "false":
