@@ -43,12 +43,10 @@ def supervise(arguments: Sequence[str], command: str) -> int:
     """``offload APP`` and ``offload worker APP``."""
     streams.ensure()
     source = reader(arguments, command)
+    if source.asked:
+        return check(source, "print_config" in source.asked)
     reading = source.read()
     settings = reading.settings
-    if "print_config" in reading.asked:
-        print_settings(settings)
-    if reading.asked:
-        return check(reading)
     directory = _enter(settings)
     tell(reading)
     entry, what = ("offload.server.worker", "worker") if command == WORKER else (Supervisor.entry, Supervisor.what)
@@ -95,10 +93,17 @@ def tell(reading: Reading) -> None:
         log.warning("%s", remark)
 
 
-def check(reading: Reading) -> int:
-    """``offload check APP``, and ``--check-config``."""
-    settings = reading.settings
-    _enter(settings)
+def check(source: Reader, prints: bool = False) -> int:
+    """``offload check APP``, and ``--check-config``; with ``--print-config`` the settings are printed, too."""
+    try:
+        reading = source.read()
+        settings = reading.settings
+        if prints:
+            print_settings(settings)
+        _enter(settings)
+    except ConfigurationError as error:
+        print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
+        return FAILED
     tell(reading)
     from gevent import monkey
 
@@ -115,7 +120,7 @@ def check(reading: Reading) -> int:
 
 
 def print_settings(settings: Settings) -> None:
-    """``offload settings``, and ``--print-config``."""
+    """``offload settings``, and a part of ``--print-config``."""
     try:
         sys.stdout.write("".join(f"{line}\n" for line in lines(settings, SERVE)))
         sys.stdout.flush()
@@ -178,7 +183,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
             return USAGE_ERROR
         return supervise(arguments, command)
     if command == "check":
-        return check(reader(arguments).read())
+        return check(reader(arguments))
     if command == "settings":
         print_settings(reader(arguments).read().settings)
         return 0

@@ -39,14 +39,12 @@ class Reading:
         file: the configuration file, as messages call it; None where there is none.
         remarks: for the log, a line each: what has no effect, and what is unknown.
         differences: for the log, a line each: what was set, and means something else than to gunicorn.
-        asked: what the command line asks for instead of serving: "check_config", "print_config".
     """
 
     settings: Settings
     file: str | None
     remarks: tuple[str, ...]
     differences: tuple[str, ...]
-    asked: frozenset[str]
 
 
 class Reader:
@@ -58,6 +56,9 @@ class Reader:
         command: "serve" or "worker".
         own_variables: variables of offload's that are no settings.
         version: what ``--version`` prints.
+
+    Attributes:
+        asked: what the command line asks for instead of serving: "check_config", "print_config".
 
     Raises:
         ConfigurationError: the command line is wrong, or that in ``GUNICORN_CMD_ARGS``.
@@ -77,6 +78,7 @@ class Reader:
         self._flags = parse(command, arguments, version)
         # A worker is started beside the server of a project, whose file has the server's number and pid file.
         self._more_flags = self._further_flags() if command == SERVE else {}
+        self.asked = frozenset(name for name in _ASKED if self._flags.get(name) or self._more_flags.get(name))
         place = self._flags["config"] or environ.get(CONFIG_VARIABLE) or self._more_flags.get("config")
         self._file = find(place) if place or command == SERVE else None
 
@@ -106,7 +108,6 @@ class Reader:
             self._file.name if self._file is not None else None,
             tuple(said.remarks),
             tuple(said.differences()),
-            frozenset(name for name in _ASKED if self._flags.get(name) or self._more_flags.get(name)),
         )
 
     def _take_file(self, said: _Said) -> None:

@@ -80,6 +80,15 @@ def test_check_of_what_is_wrong() -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", [("check", "shop"), ("shop", "--check-config"), ("shop", "--print-config")])
+def test_check_of_settings_that_are_wrong(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    Path("gunicorn.conf.py").write_text("workers = 'many'\n")
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "offload: error: workers in gunicorn.conf.py is 'many', which is not a whole number\n"
+    )
+
+
 def test_reader_that_has_seen_enough() -> None:
     command = f"{sys.executable} -m offload settings | head -n 1"
     result = subprocess.run(
