@@ -20,7 +20,7 @@ from gevent.event import Event
 
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
-from offload.consumers.dispatch.remote_owner import LayerDispatch
+from offload.consumers.dispatch.remote_owner import RemoteDispatch
 from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
@@ -70,7 +70,7 @@ class ServerProcess:
     _look_is_due: bool = False
     _awaits_disconnects_alone: bool = False
     _access_file: LogFile | None = None
-    _remote: LayerDispatch | None = None
+    _remote: RemoteDispatch | None = None
 
     def boot(self) -> None:
         """Import the application, connect the layer, wire everything.
@@ -125,9 +125,9 @@ class ServerProcess:
             layer = configuration.layer_for()
             # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
             layer.new_channel(REPLY_PREFIX)
-            routing: Dispatch | LayerDispatch = Dispatch(router, layer)
+            routing: Dispatch | RemoteDispatch = Dispatch(router, layer)
             if is_remote:
-                routing = self._remote = LayerDispatch(router, layer, settings.layer.dispatch_timeout)
+                routing = self._remote = RemoteDispatch(router, layer, settings.layer.dispatch_timeout)
             routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
             if HTTP_REQUEST in router.channels:
                 channels = ChannelRequests(routing, layer, consumers_pool)

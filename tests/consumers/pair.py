@@ -9,7 +9,7 @@ from typing import Any
 from offload import Message, route
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
-from offload.consumers.dispatch.remote_owner import LayerConsumers, LayerDispatch
+from offload.consumers.dispatch.remote_owner import RemoteConsumers, RemoteDispatch
 from offload.consumers.dispatch.remote_worker import WorkerTurns
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.exceptions import LayerUnavailable, LayerUnreachable
@@ -89,14 +89,14 @@ class Pair:
         self.ran: list[str] = []
         self.act: Callable[[Message], None] = lambda message: None
         entries = [route(channel, self._consume) for channel in (CONNECT, RECEIVE, DISCONNECT)]
-        self.dispatch = LayerDispatch(Router(entries), self.owner, PATIENCE)
+        self.dispatch = RemoteDispatch(Router(entries), self.owner, PATIENCE)
         self.turns = WorkerTurns(Dispatch(Router(entries), self.worker), self.worker)
         self.name = self.owner.new_channel("websocket.send")
         self.replies: list[Content] = []
         self.owner.attach(self.name, self._reply)
         bound = self.dispatch.bind(self.content())
         assert bound is not None
-        self.consumers: LayerConsumers = bound
+        self.consumers: RemoteConsumers = bound
 
     def _consume(self, message: Message) -> None:
         self.ran.append(message.channel_name)

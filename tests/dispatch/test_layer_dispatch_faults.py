@@ -234,7 +234,7 @@ def test_redis_that_stays_away_refuses_handshakes_and_closes_who_speaks(
         (["routes", "--dispatch", "remote"], "--dispatch is 'remote'; choose one of local, layer", 2),
         (["routes", "--dispatch-timeout", "1"], "--dispatch-timeout is 1.0, but it must be 2 or more", 2),
         (
-            ["plain", "--dispatch", "layer"],
+            ["bare", "--dispatch", "layer"],
             "--dispatch layer needs routes of WebSockets; name them with --routing MODULE:NAME, "
             "or as channel_routing in the module of APP",
             3,
@@ -249,6 +249,7 @@ def test_redis_that_stays_away_refuses_handshakes_and_closes_who_speaks(
 def test_what_cannot_be_dispatched_through_the_layer_is_one_line(
     site: Site, arguments: list[str], message: str, status: int
 ) -> None:
+    (site.directory / "bare.py").write_text("def application(environ, start_response): ...\n")
     (site.directory / "plain.py").write_text(
         "from offload import route\ndef application(environ, start_response): ...\n"
         "wrong = [route('websocket.receive', 'no path')]\n"

@@ -1,4 +1,4 @@
-"""The local dispatch: finds the consumer for a message and runs it in the greenlet that calls.
+"""The local dispatch: finds the consumer of a message and runs it in the calling greenlet.
 
 Everything a consumer raises ends here: in the log, or as the handshake's refusal.
 """

@@ -1,7 +1,7 @@
-"""When the layer was last away, as far as this process knows: whoever was not heard meanwhile may live all the same.
+"""The last outage of the layer, as far as this process knows: workers that were not heard meanwhile may still live.
 
-It learns that from calls that fail, and, while somebody waits for word through the layer, by asking once a second: a
-process that only waits would not notice otherwise. One that takes long to answer counts as away meanwhile.
+Calls that fail show an outage. A process that only waits for messages would not notice one, so it checks the layer once
+a second. A layer that takes long to answer counts as away meanwhile.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from offload.exceptions import OffloadError
 from offload.interfaces import Layer
 
 ASK_SECONDS = 1.0
-"""Between two looks whether the layer is there."""
+"""Between two checks of the layer."""
 LONG_SECONDS = 0.5
-"""An answer that takes longer was no sign of health."""
+"""A layer that takes longer to answer counts as away."""
 
 
-class Absence:
-    """The layer's, as this process sees it.
+class Outage:
+    """The layer's outages.
 
     Args:
-        layer: is asked.
-        look: called after each look; returns whether anybody waits for word through the layer.
+        layer: is checked.
+        look: called after each check; returns whether anybody waits for messages through the layer.
     """
 
     def __init__(self, layer: Layer, look: Callable[[], bool]) -> None:
@@ -57,12 +57,12 @@ class Absence:
         self.watch()
 
     def watch(self) -> None:
-        """Ask from now on, for as long as somebody waits or the layer is away."""
+        """Check the layer from now on, for as long as anybody waits or it is away."""
         with self._lock:
             self._is_wanted = True
             if self._thread is not None or self._stopping.is_set():
                 return
-            thread = self._thread = threading.Thread(target=self._run, name="offload-absence", daemon=True)
+            thread = self._thread = threading.Thread(target=self._run, name="offload-outage", daemon=True)
         # Not under the lock: starting waits for the thread.
         thread.start()
 
@@ -91,7 +91,7 @@ class Absence:
         try:
             self._layer.check()
         except OffloadError:
-            # Whoever has something to send says so.
+            # Logged by those who have something to send.
             self._is_away = True
         else:
             now = time.monotonic()

@@ -1,8 +1,8 @@
-"""Disconnect messages that cannot be sent yet: the layer is away, or an earlier message may still be on its way; and
-those of which nobody knows whether they were sent, so that they must not be sent again before that is known.
+"""Disconnect messages that cannot be sent yet, in the process that owns the sockets.
 
-They wait in one list, served by one thread (a greenlet, where gevent has patched threads), so that a layer that is away
-for a while costs no greenlet for each client that leaves meanwhile.
+The layer is away, or an earlier message of the connection may still be on its way; or it is unknown whether the message
+itself was sent, so that it must not be sent again before that is known. They wait in one list, served by one thread
+(a greenlet, where gevent has patched threads), so that an outage costs no greenlet for each client that leaves.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from offload.consumers.dispatch.turns import Turn
 from offload.exceptions import ChannelFull, LayerUnreachable, OffloadError
@@ -58,34 +58,44 @@ class _Waiting:
         return self.only_after is not None and self.after is not None and self.after.outcome is None
 
 
+class Sender(Protocol):
+    """Sends disconnect messages, and knows the turns of a process."""
+
+    def send_disconnect(self, content: Content, after: Turn | None) -> Turn | None:
+        """Send a message whose connection's last turn, if one is given, is settled.
+
+        Returns:
+            None, or the message's own turn where it is unknown whether it was sent.
+
+        Raises:
+            ChannelFull, LayerUnreachable, MessageTooLarge: it was not sent.
+        """
+
+    def is_settled(self, turn: Turn) -> bool:
+        """Whether a turn has ended, or never will."""
+
+    def wait(self, turn: Turn, deadline: float) -> bool:
+        """Wait until a turn has ended, or the deadline, or it is in vain. Returns whether it has ended."""
+
+    def forget(self, turn: Turn) -> None:
+        """Nothing waits for this turn any more."""
+
+    def lose(self, path: str, why: str, in_doubt: bool) -> None:
+        """The message of a connection at this path is given up; `in_doubt` where it may have been sent."""
+
+    def end_refused(self, content: Content, turn: Turn) -> None:
+        """A message is not due; its connection's last turn has ended."""
+
+
 class Postponed:
-    """What waits to be sent.
+    """The disconnect messages that wait.
 
     Args:
-        send: sends a message whose connection's last turn, if one is given, is settled. Returns the message's own turn
-            where it is unknown whether it was sent.
-        is_settled: whether a turn has ended, or never will.
-        wait: waits until a turn has ended, or deadline, or it is in vain; returns whether it has.
-        forget: told of a turn that nothing waits for any more.
-        lost: told of a message that is given up: its connection's path, why, and whether it may have been sent.
-        refused: told of a message that is not due: its content, and its connection's last turn.
+        sender: sends them.
     """
 
-    def __init__(
-        self,
-        send: Callable[[Content, Turn | None], Turn | None],
-        is_settled: Callable[[Turn], bool],
-        wait: Callable[[Turn, float], bool],
-        forget: Callable[[Turn], None],
-        lost: Callable[[str, str, bool], None],
-        refused: Callable[[Content, Turn], None],
-    ) -> None:
-        self._send = send
-        self._is_settled = is_settled
-        self._wait = wait
-        self._forget = forget
-        self._lost = lost
-        self._refused = refused
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
         self._waiting: deque[_Waiting] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -153,13 +163,13 @@ class Postponed:
             turn = item.after
             # Not for one of which nothing has been heard for so long.
             if why is None and turn is not None and (turn.heard or turn.sent) + patience > time.monotonic():
-                self._wait(turn, deadline)
+                self._sender.wait(turn, deadline)
         self._waiting.extend(item for item in undecided if not item.is_undecided)
         why = why or self._send_waiting(deadline, return_deadline, in_doubt)
         for item in in_doubt:
             assert item.own is not None
-            if self._wait(item.own, deadline):
-                self._forget(item.own)
+            if self._sender.wait(item.own, deadline):
+                self._sender.forget(item.own)
             else:
                 self._lose(item, "the process ends before anything was heard of it")
         self._waiting.extend(item for item in undecided if item.is_undecided)
@@ -198,7 +208,7 @@ class Postponed:
                 return
             item = self._waiting.popleft()
             last = item.after if item.own is None else item.own
-            if last is not None and not self._is_settled(last):
+            if last is not None and not self._sender.is_settled(last):
                 item.begin()
                 self._waiting.append(item)
                 continue
@@ -227,23 +237,23 @@ class Postponed:
         if own.outcome is None and own.heard is not None:
             self._lose(item, "the worker that ran it is gone")
             return False
-        self._forget(own)
+        self._sender.forget(own)
         item.own = None
         return own.outcome is None
 
     def _deliver(self, item: _Waiting) -> bool:
         """Returns False where it is unknown whether it was sent."""
         if item.is_due:
-            item.own = self._send(item.content, item.after)
+            item.own = self._sender.send_disconnect(item.content, item.after)
         elif item.after is not None:
-            self._refused(item.content, item.after)
+            self._sender.end_refused(item.content, item.after)
         if item.after is not None:
-            self._forget(item.after)
+            self._sender.forget(item.after)
         return item.own is None
 
     def _lose(self, item: _Waiting, why: str) -> None:
         for turn in (item.after, item.own):
             if turn is not None:
-                self._forget(turn)
+                self._sender.forget(turn)
         if item.is_due or item.is_undecided:
-            self._lost(item.content["path"], why, item.own is not None or item.is_undecided)
+            self._sender.lose(item.content["path"], why, item.own is not None or item.is_undecided)

@@ -1,7 +1,7 @@
-"""The dispatch through the layer, in the process that owns the sockets: the consumers run in worker processes.
+"""The remote dispatch, in the process that owns the sockets: the consumers run in worker processes.
 
-Each message is put on its named channel, and the greenlet that brought it waits until a worker reports that the
-consumer has run: only then the connection's next message follows. Knows the routing by names only.
+Each message is put on its named channel, and its greenlet waits until a worker reports that the consumer has run: only
+then the connection's next message follows. Knows the routing by names only.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import itertools
 import logging
 import math
 import random
+import threading
 import time
+from dataclasses import dataclass, fields
 
-from offload.consumers.dispatch.outage import Absence
-from offload.consumers.dispatch.owner_counters import DispatchCounters
+from offload.consumers.dispatch.outage import Outage
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
 from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Router
@@ -35,7 +36,13 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.5
 """Between two tries to put a message on a channel that is full, or cannot be reached."""
 
 
-class LayerDispatch:
+TELL_SECONDS = 60.0
+"""What was given up or postponed is summed up once in this time, at most."""
+
+_TOLD = ("too_busy", "silent", "unavailable", "postponed", "lost")
+
+
+class RemoteDispatch:
     """Has consumers run by the workers of a layer.
 
     Args:
@@ -49,24 +56,22 @@ class LayerDispatch:
         self.layer = layer
         self.patience = patience
         self.counters = DispatchCounters()
-        self.postponed = Postponed(
-            self.send_disconnect, self._is_settled, self.wait, self.forget, self._lose, self._end_refused
-        )  # fmt: skip
+        self.postponed = Postponed(self)
         self._turns: dict[int, Turn] = {}
         # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
         self._left: dict[int, Turn] = {}
         # The messages that are waited for: whose they are, their channels, and their places in their connection.
-        self.in_hand: dict[int, tuple[LayerConsumers, str, int]] = {}
-        self._absence = Absence(layer, self._look)
+        self.in_hand: dict[int, tuple[RemoteConsumers, str, int]] = {}
+        self._outage = Outage(layer, self._look)
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
         layer.attach(self._reports, self._hear)
 
-    def bind(self, content: Content) -> LayerConsumers | None:
+    def bind(self, content: Content) -> RemoteConsumers | None:
         """The consumers of one WebSocket, or None when no route wants this handshake."""
         if not self.router.accepts_websocket(content):
             return None
-        return LayerConsumers(self, content["reply_channel"])
+        return RemoteConsumers(self, content["reply_channel"])
 
     def bind_request(self, content: Content) -> RemoteRequest | None:
         """The consumers of one request that is answered by messages, or None when no route wants it."""
@@ -80,7 +85,7 @@ class LayerDispatch:
         if waiting:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
         self.postponed.stop(deadline, self.patience)
-        self._absence.stop()
+        self._outage.stop()
         self._look()
         self.counters.stop()
 
@@ -121,14 +126,14 @@ class LayerDispatch:
                     ) from error
             except LayerUnreachable:
                 self.counters.unreachable += 1
-                self._absence.found()
+                self._outage.found()
                 if time.monotonic() + pause > deadline:
                     self.counters.give_up("unavailable")
                     raise
             except LayerUnavailable as error:
                 # Not again: a consumer must not run twice.
                 self.counters.in_doubt += 1
-                self._absence.found()
+                self._outage.found()
                 return error
             # Not all together again.
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -159,11 +164,11 @@ class LayerDispatch:
         except LayerUnreachable:
             self.counters.unreachable += 1
             self.forget(turn)
-            self._absence.found()
+            self._outage.found()
             raise
         except LayerUnavailable as error:
             self.counters.in_doubt += 1
-            self._absence.found()
+            self._outage.found()
             turn.sent = time.monotonic()
             log.warning("it is unknown whether the disconnect message for %s was sent: %s", content["path"], error)
             return turn
@@ -173,38 +178,40 @@ class LayerDispatch:
         turn.sent = time.monotonic()
         self._left[turn.number] = turn
         self.forget(turn)
-        self._absence.watch()
+        self._outage.watch()
         return None
 
     def _look(self) -> bool:
         """Once a second: give up disconnect messages of which nothing has come back. Returns whether anybody waits."""
         while self._left:
             number, turn = next(iter(self._left.items()))
-            if not self._is_settled(turn):
+            if not self.is_settled(turn):
                 break
             self._left.pop(number, None)
             if turn.outcome is None:
                 gone = "no worker has said that it ran" if turn.heard is None else "the worker that ran it is gone"
-                self._lose(turn.path, gone, True)
+                self.lose(turn.path, gone, True)
         return bool(self._turns or self._left)
 
     def wait(self, turn: Turn, deadline: float = math.inf) -> bool:
         """Wait until a turn has ended, while there are signs of life. Returns whether it has."""
-        return turn.wait(self.patience, self._absence, self.layer.expiry + self.patience, deadline)
+        return turn.wait(self.patience, self._outage, self.layer.expiry + self.patience, deadline)
 
-    def _is_settled(self, turn: Turn) -> bool:
+    def is_settled(self, turn: Turn) -> bool:
+        """Whether a turn has ended, or never will."""
         if turn.outcome is not None:
             return True
         # A message that nobody took has left its queue by then, and who took it at the last moment has said so.
         gone = self.layer.expiry + self.patience
-        return turn.seconds_left(gone, self.patience, self._absence, gone + KEEP_SECONDS) <= 0
+        return turn.seconds_left(gone, self.patience, self._outage, gone + KEEP_SECONDS) <= 0
 
-    def _lose(self, path: str, why: str, in_doubt: bool) -> None:
+    def lose(self, path: str, why: str, in_doubt: bool) -> None:
+        """Count, and log, a disconnect message that is given up."""
         outcome = "may not have run" if in_doubt else "does not run"
         log.error("the disconnect consumer for %s %s: %s", path, outcome, why)
         self.counters.give_up("lost")
 
-    def _end_refused(self, content: Content, turn: Turn) -> None:
+    def end_refused(self, content: Content, turn: Turn) -> None:
         """A connect consumer that ran late has refused, or failed, or its worker is gone: no disconnect follows."""
         if turn.saved or turn.outcome is None:
             self.drop_session(content["reply_channel"])
@@ -264,12 +271,12 @@ class RemoteRequest:
             log.error("no worker hears that a request's client has left %s: %s", ascii(content["path"]), error)
 
 
-class LayerConsumers:
+class RemoteConsumers:
     """One WebSocket's consumers, run by workers. The gateway calls one method at a time, in order."""
 
     __slots__ = ("_dispatch", "_gave_up", "_is_over", "_open_turn", "client", "latency", "reply_channel", "saved")
 
-    def __init__(self, dispatch: LayerDispatch, reply_channel: str) -> None:
+    def __init__(self, dispatch: RemoteDispatch, reply_channel: str) -> None:
         self._dispatch = dispatch
         # A turn of which nobody knows yet how it ended; nothing may follow it before that is known.
         self._open_turn: Turn | None = None
@@ -415,3 +422,80 @@ class LayerConsumers:
         log.error("closing the WebSocket at %s with %d: %s", content["path"], code, why)
         # The receiver is in this process, so that this reaches no server and cannot fail for one that is gone.
         self._dispatch.layer.send(self.reply_channel, {"close": code})
+
+
+@dataclass
+class DispatchCounters:
+    """Counts since the process began.
+
+    Attributes:
+        turns: messages that were given to the workers, and waited for.
+        full: tries that met a full channel.
+        unreachable: tries that found the layer away, so that nothing was sent.
+        in_doubt: messages at which the layer failed so that nobody knew whether they were sent.
+        too_busy: messages given up because their channel stayed full.
+        silent: messages given up because no worker gave a sign of life.
+        unavailable: messages given up because the layer stayed away.
+        dropped: later messages of connections that are closing for one of these reasons.
+        postponed: disconnect messages that had to wait for the layer, or for an earlier message.
+        lost: disconnect messages that found no way to the workers, or of which no worker has said that it ran.
+    """
+
+    turns: int = 0
+    full: int = 0
+    unreachable: int = 0
+    in_doubt: int = 0
+    too_busy: int = 0
+    silent: int = 0
+    unavailable: int = 0
+    dropped: int = 0
+    postponed: int = 0
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        self._told = dict.fromkeys(_TOLD, 0)
+        self._timer: threading.Timer | None = None
+
+    def give_up(self, counter: str) -> None:
+        """Count a message that was given up. Each has its own line in the log; those of a minute have their sum."""
+        setattr(self, counter, getattr(self, counter) + 1)
+        self._tell_later()
+
+    def postpone(self, path: str, why: object) -> None:
+        """Count a disconnect message that could not be sent at once. The first has its own line in the log; it is often
+        so for all clients at the same time, so that the others of that minute have their sum alone.
+
+        Args:
+            path: its connection's.
+            why: it could not.
+        """
+        if self.postponed == self._told["postponed"]:
+            log.warning("the disconnect message for %s waits, as others may: %s", path, why)
+        self.postponed += 1
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        if self._timer is None:
+            self._timer = timer = threading.Timer(TELL_SECONDS, self._tell)
+            timer.daemon = True
+            timer.start()
+
+    def stop(self) -> None:
+        """The process ends: say what there was."""
+        if self._timer is not None:
+            self._timer.cancel()
+        log.info("messages for workers: %s", ", ".join(f"{name} {count}" for name, count in self._all().items()))
+
+    def _tell(self) -> None:
+        self._timer = None
+        counts = self._all()
+        grown = {name: counts[name] - told for name, told in self._told.items() if counts[name] > told}
+        self._told = {name: counts[name] for name in _TOLD}
+        log.warning(
+            "messages for workers given up, or postponed, within %g s: %s",
+            TELL_SECONDS,
+            ", ".join(f"{name} {count}" for name, count in grown.items()),
+        )
+
+    def _all(self) -> dict[str, int]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}

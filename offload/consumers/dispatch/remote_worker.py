@@ -1,4 +1,4 @@
-"""The dispatch through the layer, in a worker: runs the consumers of WebSockets whose sockets other processes own."""
+"""The remote dispatch, in a worker: runs the consumers of WebSockets whose sockets other processes own."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from offload.consumers.dispatch.outage import ASK_SECONDS, Absence
+from offload.consumers.dispatch.outage import ASK_SECONDS, Outage
 from offload.interfaces import Content
 
 REPORTS_PREFIX = "websocket.reports"
@@ -94,30 +94,30 @@ class Turn:
         self.saved = saved
         self._ended.set()
 
-    def seconds_left(self, first: float, patience: float, absence: Absence, longest: float) -> float:
+    def seconds_left(self, first: float, patience: float, outage: Outage, longest: float) -> float:
         """How long to wait for a report yet. The time in which the layer was away does not count.
 
         Args:
             first: seconds that a worker has to take it up.
             patience: seconds that the worker which has it may keep silent.
-            absence: of the layer.
+            outage: of the layer.
             longest: seconds after which it is over, however long the layer was away.
         """
         since, limit = (self.sent, first) if self.heard is None else (self.heard, patience)
-        return min(max(since, absence.until) + limit, since + longest) - time.monotonic()
+        return min(max(since, outage.until) + limit, since + longest) - time.monotonic()
 
-    def wait(self, patience: float, absence: Absence, longest: float, deadline: float = math.inf) -> bool:
+    def wait(self, patience: float, outage: Outage, longest: float, deadline: float = math.inf) -> bool:
         """Wait for the report while there are signs of life. Returns whether it came.
 
         Args:
-            patience, absence, longest: as of `seconds_left`.
+            patience, outage, longest: as of `seconds_left`.
             deadline: on the monotonic clock; no longer than until then.
         """
         if self._ended.wait(min(ASK_SECONDS, patience, max(0.0, deadline - time.monotonic()))):
             return True
-        absence.watch()
-        while (left := min(self.seconds_left(patience, patience, absence, longest), deadline - time.monotonic())) > 0:
-            if self._ended.wait(min(left, ASK_SECONDS) if absence.is_likely else left):
+        outage.watch()
+        while (left := min(self.seconds_left(patience, patience, outage, longest), deadline - time.monotonic())) > 0:
+            if self._ended.wait(min(left, ASK_SECONDS) if outage.is_likely else left):
                 return True
         return self._ended.is_set()
 

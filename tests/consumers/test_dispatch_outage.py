@@ -1,4 +1,4 @@
-"""The dispatch through a layer that goes away: nothing is sent twice, and its absence costs nobody the connection."""
+"""The dispatch through a layer that goes away: nothing is sent twice, and its outage costs nobody the connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from offload import Message
 from offload.consumers import configuration
-from offload.consumers.dispatch import outage as absence
-from offload.consumers.dispatch.outage import Absence
+from offload.consumers.dispatch import outage as outage
+from offload.consumers.dispatch.outage import Outage
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import LayerUnreachable, WorkersUnavailable
 from tests.consumers.pair import PATIENCE, AwayLayer, Pair, connect
@@ -22,7 +22,7 @@ from tests.serving import DEADLINE
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the layer is there is asked often."""
-    monkeypatch.setattr(absence, "ASK_SECONDS", 0.05)
+    monkeypatch.setattr(outage, "ASK_SECONDS", 0.05)
 
 
 def test_a_message_waits_for_a_layer_that_is_away(pair: Pair) -> None:
@@ -97,7 +97,7 @@ def test_a_connect_message_that_was_not_sent_is_answered_in_time(pair: Pair) -> 
         pair.consumers.connect(pair.content())
 
 
-def test_the_absence_of_the_layer_costs_no_patience(pair: Pair) -> None:
+def test_the_outage_of_the_layer_costs_no_patience(pair: Pair) -> None:
     connect(pair)
     pair.owner.absent = True
     ended = threading.Event()
@@ -116,7 +116,7 @@ def test_the_absence_of_the_layer_costs_no_patience(pair: Pair) -> None:
     assert pair.ran == [CONNECT, RECEIVE]
 
 
-def test_the_absence_of_the_layer_is_waited_for_no_longer_than_a_message_can_last() -> None:
+def test_the_outage_of_the_layer_is_waited_for_no_longer_than_a_message_can_last() -> None:
     configuration.reset()
     pair = Pair(expiry=0.5)
     connect(pair)
@@ -130,7 +130,7 @@ def test_the_absence_of_the_layer_is_waited_for_no_longer_than_a_message_can_las
 
 
 def test_a_layer_that_does_not_answer_counts_as_away_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(absence, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "LONG_SECONDS", 0.0)
     asked, answers = threading.Event(), threading.Event()
 
     class Frozen(AwayLayer):
@@ -140,7 +140,7 @@ def test_a_layer_that_does_not_answer_counts_as_away_meanwhile(monkeypatch: pyte
 
     pair = Pair()
     awaited = [True]
-    seen = Absence(Frozen(pair.owner._server), lambda: awaited[0])
+    seen = Outage(Frozen(pair.owner._server), lambda: awaited[0])
     assert not seen.is_likely
     assert seen.until < 0
     seen.watch()
@@ -197,7 +197,7 @@ def test_a_disconnect_that_was_not_sent_is_sent_when_nobody_can_have_it(brief: P
     configuration.reset()
 
 
-def test_the_absence_of_the_layer_is_no_sign_that_nobody_has_a_disconnect(brief: Pair) -> None:
+def test_the_outage_of_the_layer_is_no_sign_that_nobody_has_a_disconnect(brief: Pair) -> None:
     connect(brief)
     brief.owner.in_doubt = 1
     brief.consumers.disconnect(brief.content(code=1001))
@@ -303,7 +303,7 @@ def test_a_disconnect_that_gets_lost_on_its_way_is_counted(
     why = "the worker that ran it is gone" if is_taken else "no worker has said that it ran"
     assert f"the disconnect consumer for / may not have run: {why}" in caplog.text
     # Nothing is waited for any more.
-    until(lambda: brief.dispatch._absence._thread is None, "the end of the asking")
+    until(lambda: brief.dispatch._outage._thread is None, "the end of the asking")
     assert not brief.dispatch._left
     assert brief.dispatch.counters.lost == 1
     configuration.reset()
@@ -316,7 +316,7 @@ def test_what_was_given_up_is_summed_up_once_in_a_while(
     pair: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("offload.consumers.dispatch.owner_counters.TELL_SECONDS", 0.3)
+    monkeypatch.setattr("offload.consumers.dispatch.remote_owner.TELL_SECONDS", 0.3)
     counters = pair.dispatch.counters
 
     def sums() -> list[str]:
