@@ -230,6 +230,19 @@ class RedisServer:
             for name, value in self.info("commandstats").items()
         }
 
+    def watched_keys(self) -> int:
+        """How many keys' changes clients are to be told of: those of queues that somebody waits for."""
+        return int(self.info("stats")["tracking_total_keys"])
+
+    def cut_off(self, duty: str) -> None:
+        """Cut the layers' connections that have this duty."""
+        listed = self.run("CLIENT", "LIST")
+        assert isinstance(listed, bytes)
+        for line in listed.decode().splitlines():
+            fields = dict(item.partition("=")[::2] for item in line.split())
+            if fields["name"].startswith(f"offload-{duty}-"):
+                self.run("CLIENT", "KILL", "ID", fields["id"])
+
     def _connect(self) -> socket.socket:
         made = socket.socket(socket.AF_INET if self.path is None else socket.AF_UNIX)
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from offload.interfaces import Content, Delivery
 from offload.layers.redis import RedisLayer
+from tests.redis_server import RedisServer
 
 PATIENCE = 10.0
 
@@ -42,6 +45,31 @@ def joined(layer: RedisLayer, *groups: str) -> Receiver:
     for group in groups:
         layer.group_add(group, receiver.channel)
     return receiver
+
+
+@contextlib.contextmanager
+def idle_takers(layer: RedisLayer, number: int, channels: list[str]) -> Iterator[None]:
+    """Threads that wait for messages of all of these, and find none."""
+    threads = [threading.Thread(target=layer.receive, args=(channels, 2 * PATIENCE)) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    yield
+    for _ in threads:
+        layer.send(channels[0], {})
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def threads_of_layers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("offload-redis")]
+
+
+def duties(server: RedisServer) -> list[str]:
+    """Of the layers' connections that a server has."""
+    listed = server.run("CLIENT", "LIST")
+    assert isinstance(listed, bytes)
+    return sorted(item.split("-")[1] for item in listed.decode().split() if item.startswith("name=offload-"))
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """What is the Redis layer's own: its wire format, what it costs the server, forks, and its use of connections."""
 
 import os
+import queue
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 
@@ -259,21 +261,45 @@ def test_close_ends_a_waiting_receive(server, make):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: server.info("clients")["blocked_clients"] == "1", "the receive to wait")
+    until(lambda: server.watched_keys() == 1, "the receive to wait")
     layer.close()
     thread.join(PATIENCE)
     assert len(ended) == 1
-    until(lambda: server.info("clients")["blocked_clients"] == "0", "the connection to be closed")
 
 
-def test_waiting_receive_passes_several_rounds(server, make, monkeypatch):
-    monkeypatch.setattr("offload.layers.redis.waits.ROUND", 0.01)
-    layer, other = make(), make()
+def test_each_message_wakes_one_of_those_who_wait(server, make):
+    layer, other = make(), make(capacity=1000)
+    found = queue.SimpleQueue()
+
+    def take():
+        while (message := layer.receive(["queue"], PATIENCE))[1]["n"] >= 0:
+            found.put(message[1]["n"])
+
+    threads = [threading.Thread(target=take) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    until(lambda: server.calls().get("evalsha", 0) + server.calls().get("eval", 0) >= 20, "all to look")
+    until(lambda: server.watched_keys() == 1, "all to wait")
+    before = server.calls()["evalsha"]
+    for number in range(50):
+        other.send("queue", {"n": number})
+        assert found.get(timeout=PATIENCE) == number
+    # Not one look of each of the twenty.
+    assert server.calls()["evalsha"] - before < 50 * 10
+    for _ in threads:
+        other.send("queue", {"n": -1})
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert layer.statistics()["lost"] == 0
+
+
+def test_foreign_push_wakes_a_waiting_receive(server, make):
+    layer = make()
     found = []
-    thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], PATIENCE)))
+    thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"])))
     thread.start()
-    until(lambda: server.calls().get("blpop", 0) >= 3, "three rounds")
-    other.send("queue", {"n": 1})
+    until(lambda: server.watched_keys() == 1, "the receive to wait")
+    server.run("RPUSH", "channel:queue", '{"n": 1}')
     thread.join(PATIENCE)
     assert found == [("queue", {"n": 1})]
 
@@ -314,22 +340,17 @@ def test_short_lived_threads_and_forked_children_keep_connections_bounded(server
     until(lambda: len(connected(server)) == 1, "the children's connections to end")
 
 
-def test_those_who_waited_leave_few_connections(server, make):
+def test_those_who_wait_share_one_connection(server, make):
     layer = make()
-
-    def waiting():
-        return [name for name in connected(server) if name.startswith("offload-receive")]
-
     threads = [threading.Thread(target=layer.receive, args=([f"queue-{number}"], 20)) for number in range(50)]
     for thread in threads:
         thread.start()
-    until(lambda: server.info("clients")["blocked_clients"] == "50", "all to wait")
-    assert len(waiting()) == 50
+    until(lambda: server.watched_keys() == 50, "all to wait")
+    assert sorted(name.split("-")[1] for name in connected(server)) == ["commands", "subscriber"]
     for number in range(50):
         layer.send(f"queue-{number}", {})
     for thread in threads:
         thread.join(PATIENCE)
-    until(lambda: len(waiting()) <= 4, "the connections to end")
 
 
 def _send_ten(layer):
@@ -362,9 +383,9 @@ def test_forked_child_leaves_the_parents_subscriptions_alone(server, make):
 def test_connections_end_with_close(server, make):
     layer = make()
     joined(layer, "news")
-    until(lambda: layer.receive(["queue"], 0.01) is None and len(connected(server)) == 3, "a receive that had to wait")
+    assert layer.receive(["queue"], 0.01) is None
     names = connected(server)
-    assert sorted(name.split("-")[1] for name in names) == ["commands", "receive", "subscriber"]
+    assert sorted(name.split("-")[1] for name in names) == ["commands", "subscriber"]
     assert all(name.endswith(f"-{os.getpid()}") for name in names)
     layer.close()
     until(lambda: connected(server) == [], "the connections to end")
@@ -398,6 +419,12 @@ def test_child_of_a_gevent_process_says_nothing_of_the_parents_threads(server):
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_send_under_a_mocked_sleep_is_sent(server, make):
+    with mock.patch("time.sleep"):
+        make().send("queue", {"n": 1})
+    assert server.run("LLEN", "channel:queue") == 1
 
 
 def test_layer_is_used_from_a_program_that_never_heard_of_gevent(server):

@@ -3,8 +3,13 @@ reached twice while slots move. On every version that the machine has."""
 
 import pytest
 
-from tests.layers.redis_receiver import redis_layers  # noqa: F401  # a fixture
-from tests.redis_server import OTHER_PROGRAMS, RedisCluster, require_other_program, require_redis
+from tests.layers.redis_receiver import (
+    duties,
+    idle_takers,
+    redis_layers,  # noqa: F401  # a fixture
+    threads_of_layers,
+)
+from tests.redis_server import OTHER_PROGRAMS, RedisCluster, require_other_program, require_redis, until
 
 CHANNELS = [f"queue-{number}" for number in range(40)]
 
@@ -84,3 +89,13 @@ def test_queue_whose_slot_is_being_moved_is_reached_once(cluster, crowd):
     for node in (target, source, *cluster.nodes):
         assert node.run("CLUSTER", "SETSLOT", slot, "NODE", there) == b"OK"
     assert contents(crowd) == {channel: [2] for channel in CHANNELS}
+
+
+def test_idle_takers_hold_two_connections_to_each_node(cluster, redis_layers):  # noqa: F811
+    layer = redis_layers(cluster.url, timeout=15)
+    layer.flush()
+    until(lambda: not [name for name in threads_of_layers() if "commands" not in name], "earlier layers to end")
+    with idle_takers(layer, 4, CHANNELS):
+        until(lambda: all("subscriber" in duties(node) for node in cluster.nodes), "all to be watched")
+        assert [duties(node) for node in cluster.nodes] == [["commands", "subscriber"]] * 3
+        assert len(threads_of_layers()) <= 4 * 3 + 1  # writers and readers; who asks for the slots

@@ -313,20 +313,6 @@ def test_last_member_that_leaves_a_group_cuts_no_connection(cluster, redis_layer
     assert layer.statistics()["reconnects"] == 0
 
 
-def test_refused_end_of_a_subscription_cuts_no_connection(cluster, redis_layers):  # noqa: F811
-    layer = redis_layers(cluster.url)
-    node, elsewhere = cluster.nodes[:2]
-    rooms = rooms_at(cluster, node)
-    receiver = joined(layer, next(rooms))
-    subscriber = next(shard for shard in layer._ring.shards() if shard.shown == node.url).subscriber
-    # As if its slot had been moved while the node was told.
-    moved = f"group:{next(rooms_at(cluster, elsewhere))}"
-    subscriber._names.add(moved)
-    subscriber.unsubscribe(moved)
-    layer.group_add(next(rooms), receiver.channel)
-    assert layer.statistics()["reconnects"] == 0
-
-
 def test_layer_of_a_cluster_that_is_dropped_gives_back_its_threads(cluster):
     def use():
         joined(RedisLayer(cluster.url), *(f"room-{number}" for number in range(30)))

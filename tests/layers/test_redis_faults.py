@@ -84,6 +84,32 @@ def _threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("offload-redis")]
 
 
+def test_server_that_lets_nobody_in_is_not_asked_by_every_send(redis_layers):  # noqa: F811
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse():
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if connection.recv(1000) == b"end":
+                        return
+                    asked.append(connection.sendall(b"-ERR max number of clients reached\r\n"))
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        address = listener.getsockname()
+        layer = redis_layers(address)
+        for _ in range(500):
+            text, took = unavailable(layer.send, "queue", {})
+            assert "max number of clients reached" in text
+            assert took < 1
+        with socket.create_connection(address) as end:
+            end.sendall(b"end")
+        thread.join(PATIENCE)
+    assert 0 < len(asked) < 50
+
+
 # Killed and started again
 
 
@@ -190,13 +216,25 @@ def test_waiting_receive_raises_when_the_server_dies(redis_server, redis_layers)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: redis_server.info("clients")["blocked_clients"] == "1", "the receive to wait")
+    until(lambda: redis_server.watched_keys() == 1, "the receive to wait")
     redis_server.kill()
     thread.join(PATIENCE)
-    assert ended == [
-        f"layer 'redis' lost {redis_server.shown}: connection closed;"
-        " it is unknown whether the command was executed"
-    ]  # fmt: skip
+    assert len(ended) == 1
+    assert redis_server.shown in ended[0]
+    assert layer.statistics()["lost"] == 0
+
+
+def test_waiting_receive_outlives_a_lost_subscriber(redis_server, redis_layers):  # noqa: F811
+    layer, other = redis_layers(redis_server.url), redis_layers(redis_server.url)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], PATIENCE)))
+    thread.start()
+    until(lambda: redis_server.watched_keys() == 1, "the receive to wait")
+    redis_server.cut_off("subscriber")
+    until(lambda: redis_server.watched_keys() == 1, "the receive to wait again")
+    other.send("queue", {"n": 1})
+    thread.join(PATIENCE)
+    assert found == [("queue", {"n": 1})]
 
 
 def test_groups_come_and_go_while_the_server_restarts_again_and_again(redis_server, redis_layers):  # noqa: F811

@@ -8,7 +8,14 @@ import pytest
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
-from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
+from tests.layers.redis_receiver import (
+    Receiver,
+    duties,
+    idle_takers,
+    joined,
+    redis_layers,  # noqa: F401  # a fixture
+    threads_of_layers,
+)
 from tests.redis_server import running_redis, until
 
 PATIENCE = 10.0
@@ -123,11 +130,20 @@ def test_waiting_receive_is_woken_by_any_shard(servers, make):
         found = []
         thread = threading.Thread(target=lambda found=found: found.append(layer.receive(queues, PATIENCE)))
         thread.start()
-        until(lambda: all(server.info("clients")["blocked_clients"] == "1" for server in servers), "waits everywhere")
+        until(lambda: all(server.watched_keys() == 1 for server in servers), "waits everywhere")
         sender.send(queue, {"n": turn})
         thread.join(PATIENCE)
         assert found == [(queue, {"n": turn})]
-        until(lambda: all(server.info("clients")["blocked_clients"] == "0" for server in servers), "the waits to end")
+
+
+def test_idle_takers_hold_two_connections_to_each_server(servers, make):
+    layer = make()
+    until(lambda: not threads_of_layers(), "earlier layers to end")
+    with idle_takers(layer, 4, [f"task.{number}" for number in range(30)]):
+        until(lambda: sum(server.watched_keys() for server in servers) == 30, "all to be watched")
+        assert [duties(server) for server in servers] == [["commands", "subscriber"]] * 3
+        # Writers and readers.
+        assert len(threads_of_layers()) <= 4 * 3
 
 
 def test_messages_that_come_at_a_time_from_several_shards_are_each_received_once(servers, make):

@@ -7,10 +7,15 @@ wait, and an exception ends its wait and nothing else. Knows no link.
 from __future__ import annotations
 
 import threading
+from _thread import RLock
 from collections.abc import Callable
 from typing import Any
 
 Unclaimed = Callable[[Any], None]
+
+# Of all futures, for a few assignments: a link's writer and reader may set the same one. The interpreter's own lock
+# (see ``offload.layers.local.subscriptions``).
+_setting = RLock()
 
 
 class Future:
@@ -61,26 +66,33 @@ class Future:
 
     def leave(self) -> None:
         """Nobody waits any more."""
-        self.left = True
-        if self.done and self._error is None:
+        with _setting:
+            self.left = True
+            is_unclaimed = self.done and self._error is None
+        if is_unclaimed:
             self._give(self._value)
 
     def resolve(self, value: Any) -> None:
         """The reply has come. After `fail` it is given to `unclaimed`."""
-        if self.done:
+        with _setting:
+            is_first = not self.done
+            if is_first:
+                self._value = value
+                self.done = True
+            is_unclaimed = self.left or not is_first
+        if is_first:
+            self._gate.release()
+        if is_unclaimed:
             self._give(value)
-            return
-        self._value = value
-        self.done = True
-        if self.left:
-            self._give(value)
-        self._gate.release()
 
     def fail(self, error: Exception) -> None:
         """It has failed, and may come after all where `unclaimed` is given. Nothing happens when it is set."""
-        if not self.done:
-            self._error = error
-            self.done = True
+        with _setting:
+            is_first = not self.done
+            if is_first:
+                self._error = error
+                self.done = True
+        if is_first:
             self._gate.release()
 
     def lose(self) -> None:

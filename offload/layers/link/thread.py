@@ -61,6 +61,10 @@ class Duty:
         self._lock = RLock()
         self._running: object = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._running is not None
+
     def ensure(self) -> None:
         """Have it done. Raises ``RuntimeError`` where the system allows no further thread."""
         if self._running is None:

@@ -7,23 +7,25 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
+import itertools
 import logging
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
 from offload.layers.front import INBOX, LayerBase
+from offload.layers.link.future import Future
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
-from offload.layers.redis.owner import Owner
+from offload.layers.redis.link import CLOSED
 from offload.layers.redis.requests import ADD, DISCARD, Requests, message_frame
 from offload.layers.redis.scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
-from offload.layers.redis.server import Server
+from offload.layers.redis.server import Server, refuse_real_thread
 from offload.layers.redis.shards import Ring, Shard
-from offload.layers.redis.subscriber import Owners
+from offload.layers.redis.subscriber import Owner, Router
 from offload.layers.redis.takes import Takes
 from offload.layers.words.codec import UndecodableMessage
 from offload.layers.words.seal import PROCESS
@@ -72,10 +74,10 @@ def _make_shard(
     timeout: float,
     access: Access,
     address: RedisAddress,
-    owners: Owners | None = None,
+    router: Router | None = None,
     sharded: bool = False,
 ) -> Shard:
-    return Shard(Server(address, connect_timeout, timeout, access), owner, owners, sharded)
+    return Shard(Server(address, connect_timeout, timeout, access), owner, router, sharded)
 
 
 class RedisLayer(LayerBase):
@@ -174,10 +176,12 @@ class RedisLayer(LayerBase):
             if first.nodes
             else Ring([make_shard(address) for address in self._addresses])
         )
+        self._numbers = itertools.count(1)
+        self._subscribing: dict[int, Future] = {}
         if self._finalizer is not None:
             self._finalizer.detach()
         # A layer that is dropped without `close` must not leave its threads and connections behind.
-        self._finalizer = weakref.finalize(self, self._ring.close, wait=False)
+        self._finalizer = weakref.finalize(self, self._ring.close)
         self._finalizer.atexit = False
         self._takes = Takes(
             self._ring, lambda number: self.count("expired", number), lambda number: self.count("lost", number)
@@ -208,21 +212,26 @@ class RedisLayer(LayerBase):
             else:
                 self._requests.take(payload, place < last)
 
-    def lost(self, names: Iterable[str], reason: str) -> None:
-        groups = [group for name in names if (group := self._group(name)) is not None]
-        self._upstream.lose(groups, reason, self._timeout)
-
-    def restored(self, name: str) -> None:
-        if (group := self._group(name)) is not None:
+    def subscribed(self, name: str, number: int) -> None:
+        if (waiting := self._subscribing.pop(number, None)) is not None:
+            waiting.resolve(None)
+        elif (group := self._group(name)) is not None:
             self._upstream.restore(group)
         else:
             self._requests.returned(self.process)
 
-    def refused(self, name: str) -> None:
-        group = self._group(name)
-        self._upstream.give_up(INBOX if group is None else group)
+    def lost(self, names: Mapping[str, int], reason: str) -> None:
+        groups = [group for name in names if (group := self._group(name)) is not None]
+        self._upstream.lose(groups, reason, self._timeout)
 
-    def returned(self) -> None:
+    def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
+        if (waiting := self._subscribing.pop(number, None)) is not None:
+            waiting.fail(error)
+        else:
+            group = self._group(name)
+            self._upstream.give_up(INBOX if group is None else group)
+
+    def reconnected(self) -> None:
         self.count("reconnects")
 
     def _group(self, name: str) -> str | None:
@@ -282,10 +291,20 @@ class RedisLayer(LayerBase):
         return None if found is None else (found[0][len(prefix) :], found[1])
 
     def _open_inbox(self) -> None:
-        self._ring.subscribe(self._inbox_prefix + self.process)
+        self._subscribe_to(self._inbox_prefix + self.process)
 
     def _subscribe(self, group: str) -> None:
-        self._ring.subscribe(self._group_prefix + group)
+        self._subscribe_to(self._group_prefix + group)
+
+    def _subscribe_to(self, name: str) -> None:
+        refuse_real_thread()
+        number, waiting = next(self._numbers), Future()
+        self._subscribing[number] = waiting
+        try:
+            self._ring.subscribe(name, number)
+            waiting.result()
+        finally:
+            self._subscribing.pop(number, None)
 
     def _unsubscribe(self, group: str) -> None:
         self._ring.unsubscribe(self._group_prefix + group)
@@ -351,16 +370,18 @@ class RedisLayer(LayerBase):
                 cursor = b"0"
                 while True:
                     cursor, keys = shard.commands.run("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-                    for _, some in self._ring.parts([key.decode() for key in keys]):
-                        self._ring.run(some[0], "UNLINK", *some)
+                    if keys:
+                        self._ring.unlink([key.decode() for key in keys])
                     if cursor == b"0":
                         break
 
     def _close(self) -> None:
-        requests, ring = self._requests, self._ring
+        requests, ring, subscribing = self._requests, self._ring, self._subscribing
         self._set_out()
         requests.close()
         ring.close()
+        for waiting in list(subscribing.values()):
+            waiting.fail(LayerUnavailable(CLOSED))
 
     def _forked(self) -> None:
         self._ring.drop()

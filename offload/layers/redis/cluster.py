@@ -10,9 +10,9 @@ sent there. After such an answer, and after a failure, the slots are asked for a
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from _thread import RLock
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,11 +22,12 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
+from offload.layers.link.future import Future, Unclaimed
+from offload.layers.link.thread import Duty
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
-from offload.layers.redis.calls import Unclaimed
 from offload.layers.redis.commands import Commands
-from offload.layers.redis.scripts import PUSH_ACROSS, Script
+from offload.layers.redis.scripts import PUSH, PUSH_ACROSS, TAKE, Script
 from offload.layers.redis.server import Refused, SlotMoved, refuse_real_thread
 from offload.layers.redis.shards import Pushed, Ring, Shard
 from offload.layers.redis.subscriber import Subscriber
@@ -44,8 +45,7 @@ class Cluster(Ring):
     """
     Args:
         address: its ``nodes`` are asked first.
-        make_shard: makes one of a node's address, of what tells the owners of names, and of whether it has sharded
-            pub/sub.
+        make_shard: makes one of a node's address, of this, and of whether it has sharded pub/sub.
         timeout: seconds for a question to one node.
         access: certificates.
     """
@@ -63,13 +63,12 @@ class Cluster(Ring):
         self._timeout = timeout
         self._access = access
         self._lock = RLock()
-        self._first: threading.Lock | None = None  # made when first needed; of who asks while nothing is known
-        self._asker: object = None  # who asks anew
-        self._why = ""  # nothing is known
         self._client: Any = None
-        self._asked = 0.0  # when
-        self._stale = False
         self._sharded = True
+        self._stale = False
+        self._asked = 0.0  # when
+        self._waiting: deque[Future] = deque()  # for an answer
+        self._duty = Duty(self._learn_all, "offload-redis-slots")
 
     @property
     def publish_command(self) -> str:
@@ -90,12 +89,8 @@ class Cluster(Ring):
         return False
 
     def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> Pushed:
-        nodes: dict[str, tuple[Shard, list[str]]] = {}
-        for key in capacities:
-            shard = self._find(key)
-            nodes.setdefault(shard.shown, (shard, []))[1].append(key)
         pushed = Pushed()
-        for shard, keys in nodes.values():
+        for shard, keys in self.parts(capacities):
             try:
                 pushed.add(
                     shard.commands.run_script(
@@ -105,9 +100,11 @@ class Cluster(Ring):
             except Refused:
                 # One of them is elsewhere, or just being moved: each by itself is sent after its slot.
                 self._stale = True
-                singly = super().push({key: capacities[key] for key in keys}, payload, lifetime)
-                pushed.add((singly.full, singly.expired))
-                pushed.failure = singly.failure or pushed.failure
+                for key in keys:
+                    try:
+                        pushed.add(self.run_script(PUSH, [key], payload, lifetime, capacities[key]))
+                    except LayerUnavailable as error:
+                        pushed.failure = error
             except LayerUnavailable as error:
                 self._stale = True
                 pushed.failure = error
@@ -128,12 +125,39 @@ class Cluster(Ring):
             lambda commands, asking: commands.run_script(script, keys, *arguments, asking=asking, unclaimed=unclaimed),
         )
 
-    def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:
-        """Each for itself: one command names keys of one slot, not of one node."""
-        return [(self._find(key), [key]) for key in keys]
+    def take(self, shard: Shard, keys: Sequence[str], unclaimed: Unclaimed) -> Any:
+        try:
+            return shard.commands.run_script(TAKE, [], *keys, unclaimed=unclaimed)
+        except Refused:
+            # As in `push`.
+            self._stale = True
+        except LayerUnavailable:
+            self._stale = True
+            raise
+        expired = 0
+        for key in keys:
+            number, *found = self.run_script(TAKE, [key], unclaimed=unclaimed)
+            expired += number
+            if found:
+                return [expired, *found]
+        return [expired]
 
-    def subscribe(self, name: str) -> None:
-        self._following(name, lambda shard, asking: shard.subscriber.subscribe(name))
+    def note_move(self) -> None:
+        self._stale = True
+
+    def unlink(self, keys: Iterable[str]) -> None:
+        """Each for itself: one command names keys of one slot, not of one node."""
+        for key in keys:
+            self.run(key, "UNLINK", key)
+
+    def subscribers(self, names: Iterable[str]) -> list[tuple[str, Subscriber]]:
+        """Where names belong after a subscriber lost its connection."""
+        self._learn()
+        return [(name, self._find(name).subscriber) for name in names]
+
+    def follow(self, moved: SlotMoved) -> Subscriber:
+        self._stale = self._stale or not moved.asking
+        return self._shard_at(moved.host, moved.port).subscriber
 
     def unsubscribe(self, name: str) -> None:
         for shard in list(self._shards.values()):
@@ -149,19 +173,16 @@ class Cluster(Ring):
             return ""  # no node has it now
         return f"{node.host}:{node.port}"
 
-    def close(self, *, wait: bool = True) -> None:
-        super().close(wait=wait)
+    def close(self) -> None:
+        super().close()
         if self._client is not None:
             self._client.close()
 
     def _at_owner(self, key: str, call: Callable[[Commands, bool], T]) -> T:
-        return self._following(key, lambda shard, asking: call(shard.commands, asking))
-
-    def _following(self, key: str, call: Callable[[Shard, bool], T]) -> T:
         shard, asking = self._find(key), False
         for _ in range(_REDIRECTIONS):
             try:
-                return call(shard, asking)
+                return call(shard.commands, asking)
             except SlotMoved as error:
                 shard, asking = self._shard_at(error.host, error.port), error.asking
                 self._stale = self._stale or not asking
@@ -179,11 +200,6 @@ class Cluster(Ring):
             raise self._failure(error) from None
         return self._shard_at(node.host, node.port)
 
-    def _owners(self, names: Iterable[str]) -> list[tuple[str, Subscriber]]:
-        """Where names belong after a subscriber lost its connection."""
-        self._stale = True
-        return [(name, self._find(name).subscriber) for name in names]
-
     def _shard_at(self, host: str, port: int) -> Shard:
         scheme = "rediss" if self._address.encrypted else "redis"
         shown = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/0"
@@ -194,56 +210,48 @@ class Cluster(Ring):
                 if shard is None:
                     arguments = {**self._address.arguments, "host": host, "port": port}
                     address = RedisAddress(shown, arguments, encrypted=self._address.encrypted)
-                    shard = self._shards[shown] = self._make_shard(address, self._owners, self._sharded)
+                    shard = self._shards[shown] = self._make_shard(address, self, self._sharded)
         return shard
 
     def _look(self) -> None:
-        """Ask for the slots, unless they are known."""
-        if self._client is not None and not self._stale:
-            return
-        refuse_real_thread()
-        # A signal may raise anywhere in here, and the next must be able to ask all the same.
+        """Have the slots known. Nodes that are well do not wait because one that is asked is not: once anything is
+        known, it is gone by until something newer is."""
         if self._client is None:
-            started = time.monotonic()
-            with self._lock:
-                if self._first is None:
-                    self._first = threading.Lock()
-            with self._first:
-                self._learn(started)
-            return
-        # Nodes that are well must not wait because one that is asked is not: meanwhile the others go by what was known.
-        asker = object()
-        try:
-            with self._lock:
-                if self._asker is not None or not self._stale or time.monotonic() - self._asked < _PAUSE:
-                    return
-                self._asker = asker
-            try:
-                self._client.nodes_manager.initialize()
-                self._stale = False
-            except (RedisError, RedisClusterException):
-                pass  # what was known may still be right; who finds it is not gets the error of that node
+            refuse_real_thread()
+            self._learn()
+        elif self._stale and time.monotonic() - self._asked >= _PAUSE:
             self._asked = time.monotonic()
-        finally:
-            if self._asker is asker:
-                self._asker = None
+            self._waiting.append(Future())
+            self._duty.ensure()
 
-    def _learn(self, started: float) -> None:
-        """Ask for the first time, unless somebody has done so since then."""
-        if self._client is not None:
-            return
-        if self._asked >= started:
-            raise LayerUnreachable(self._why)  # one bounded wait for all, not one after the other
-        try:
-            client = self._ask()
-            self._sharded = self._has_sharded_pubsub(client)
-        except (RedisError, RedisClusterException) as error:
-            failure = self._failure(error)
-            self._why, self._asked = str(failure), time.monotonic()
-            raise failure from None
-        self._stale = False
-        self._asked = time.monotonic()
-        self._client = client
+    def _learn(self) -> None:
+        """Ask, or wait for who asks. Raises ``LayerUnreachable``."""
+        answer = Future()
+        self._waiting.append(answer)
+        self._duty.ensure()
+        answer.result()
+
+    def _learn_all(self) -> None:
+        """In a thread of its own, which nobody interrupts."""
+        while not self._duty.may_end(lambda: bool(self._waiting)):
+            reason = ""
+            try:
+                if self._client is None:
+                    client = self._ask()
+                    self._sharded = self._has_sharded_pubsub(client)
+                    self._client = client
+                else:
+                    self._client.nodes_manager.initialize()
+                self._stale = False
+            except (RedisError, RedisClusterException) as error:
+                reason = str(self._failure(error))
+            self._asked = time.monotonic()
+            while self._waiting:  # one bounded wait for all, not one after the other
+                answer = self._waiting.popleft()
+                if reason:
+                    answer.fail(LayerUnreachable(reason))
+                else:
+                    answer.resolve(None)
 
     def _ask(self) -> RedisCluster:
         arguments: dict[str, Any] = {**self._address.arguments}

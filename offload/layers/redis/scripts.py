@@ -89,16 +89,23 @@ return {full, expired}
 """
 )
 
-# KEYS: queues in the order to look at them. Returns: messages that had expired; a queue's number and its item, or not.
+# KEYS: queues in the order to look at them; ARGV instead, for one node of a cluster, whose queues are in several slots
+# and so cannot be KEYS. A node that has not got one of them stops before anything is taken. Returns: messages that had
+# expired; a queue and its item, or not.
 TAKE = Script(
     _NOW
     + """
+local keys = KEYS
+if #keys == 0 then
+    keys = ARGV
+    for _, key in ipairs(keys) do redis.call('LLEN', key) end
+end
 local expired = 0
-for number, key in ipairs(KEYS) do
+for _, key in ipairs(keys) do
     local item = redis.call('LPOP', key)
     while item do
         local ends = tonumber(string.sub(item, 1, 13))
-        if not ends or ends > now then return {expired, number, item} end
+        if not ends or ends > now then return {expired, key, item} end
         expired = expired + 1
         item = redis.call('LPOP', key)
     end

@@ -11,8 +11,6 @@ import os
 import socket
 import ssl
 import sys
-import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -43,29 +41,53 @@ from redis.sentinel import (
 )
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
+from offload.layers.link.thread import is_real_thread, threads_are_greenlets
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
-from offload.layers.redis.wire import Wire, threads_are_greenlets
+from offload.layers.redis.wire import Wire
 
-UNKNOWN = "it is unknown whether the command was executed"
-_CONNECTIONS = 1_000_000  # redis-py's own limit is lower than the number of greenlets that may wait at a time
+_UNKNOWN = "it is unknown whether the command was executed"
+_NOT_SENT = "the command was not sent"
 _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownError)
+_SLOWEST_TICK = 1.0  # seconds
 
 
-def give_way() -> None:
-    """Let the other greenlets have their turn. Threads get theirs anyway, and would pay for the call: a sleep of no
-    time takes Linux a tenth of a millisecond."""
-    if threads_are_greenlets():
-        time.sleep(0)
+class Outage(Exception):
+    """A connection was lost, or could not be opened.
 
+    Attributes:
+        reason: a clause that names the server.
+        remedy: what may help, or nothing.
+        was_open: whether there was a connection, which may have carried commands to the server.
+        refusal: the server's answer, when it was one that let nobody in.
+        is_silence: whether answers were overdue, and may come after all.
+    """
 
-def refuse_real_thread() -> None:
-    """Raises ``LayerUnreachable`` in a real thread among greenlets."""
-    if threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub:
-        raise LayerUnreachable(
-            "layer 'redis' cannot be used by a real thread of a process that gevent has patched; have a greenlet of the"
-            " main thread do it"
-        )
+    is_silence = False
+
+    def __init__(
+        self, reason: str, remedy: str = "", *, was_open: bool = False, refusal: LayerUnreachable | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+        self.was_open = was_open
+        self.refusal = refusal
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
+
+    def error(self, *, sent: bool) -> LayerUnavailable:
+        """For a command, by whether it was, or may have been, sent. Each its own: one object for all would collect the
+        tracebacks of all."""
+        if sent:
+            return LayerUnavailable(f"{self.reason}; {_UNKNOWN}")
+        if self.was_open:
+            return LayerUnreachable(f"{self.reason}; {_NOT_SENT}")
+        if self.refusal is not None:
+            return type(self.refusal)(*self.refusal.args)
+        return LayerUnreachable(self.sentence)
 
 
 class Refused(LayerUnreachable):
@@ -80,14 +102,18 @@ class SlotMoved(Refused):
         asking: for this key only, since the slot is just being moved.
     """
 
-    def __init__(self, shown: str, error: AskError) -> None:
-        super().__init__(
+    host: str
+    port: int
+    asking: bool
+
+    @classmethod
+    def told_by(cls, shown: str, error: AskError) -> SlotMoved:
+        made = cls(
             f"layer 'redis' was refused by {shown}: another node of its cluster has this key;"
             " write 'redis+cluster://' for 'redis://'"
         )
-        self.host: str = error.host
-        self.port: int = error.port
-        self.asking = not isinstance(error, MovedError)
+        made.host, made.port, made.asking = error.host, error.port, not isinstance(error, MovedError)
+        return made
 
 
 class Server:
@@ -108,14 +134,13 @@ class Server:
     ) -> None:
         self.shown = address.shown
         self.timeout = timeout
-        self.connect_timeout = connect_timeout
-        self.thread_of: Callable[[], int] | None = None
-        """What tells in which thread of the system a greenlet runs, where gevent has patched this process."""
+        self._connect_timeout = connect_timeout
+        self._thread_of: Callable[[], int] | None = None
+        """Tells in which thread of the system a greenlet runs."""
         if threads_are_greenlets():
-            self.thread_of = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")
-        self.home = 0
+            self._thread_of = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")
+        self._home = 0
         """The thread of the greenlets, once it is known: connections are of use to its event loop alone."""
-        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._arguments = dict(address.arguments)
         self._address = address
         self._access = access
@@ -129,35 +154,45 @@ class Server:
             connection_class = SentinelManagedConnection if address.service else Connection
         if "path" not in self._arguments:
             self._arguments["socket_keepalive"] = True
-        self._arguments["connection_class"] = _telling(connection_class, self)
+        self._arguments["connection_class"] = connection_class
 
-    def pool(self, duty: str, read_timeout: float) -> ConnectionPool:
-        """
+    def wire(self, duty: str, *, resp3: bool = False) -> Wire:
+        """One that is not open yet.
+
         Args:
             duty: is part of what ``CLIENT LIST`` shows.
-            read_timeout: seconds without progress.
+            resp3: whether the third version of Redis's protocol is to be spoken, if the server does.
         """
-        return self._kind()(
-            max_connections=_CONNECTIONS,
-            socket_connect_timeout=self.connect_timeout,
-            socket_timeout=read_timeout,
+        greeting = Greeting(self._name(duty), to_master=True, resp3=resp3)
+        pool = self._kind()(
+            socket_connect_timeout=self._connect_timeout,
+            socket_timeout=self.timeout,
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
-            redis_connect_func=_greeting(self._name(duty), to_master=True),
+            redis_connect_func=greeting,
             **self._arguments,
         )
+        return Wire(pool.make_connection(), greeting, self.timeout, min(_SLOWEST_TICK, self.timeout / 4))
+
+    def open(self, wire: Wire) -> None:
+        """Raises ``Outage``."""
+        try:
+            wire.open()
+        except (RedisError, UnicodeError) as error:
+            # The second is a host's that cannot be a name.
+            raise self._unreachable(error, wire.greeting) from None
 
     def _kind(self) -> Callable[..., ConnectionPool]:
         if not self._address.service:
             return ConnectionPool
         arguments = {
             **self._access.to_sentinels(self._address.encrypted),
-            "socket_connect_timeout": self.connect_timeout,
+            "socket_connect_timeout": self._connect_timeout,
             "socket_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            "redis_connect_func": _greeting(self._name("sentinel")),
+            "redis_connect_func": Greeting(self._name("sentinel")),
         }
         return partial(SentinelConnectionPool, self._address.service, _Watchers(self._address.sentinels, arguments))
 
@@ -165,93 +200,71 @@ class Server:
         """As `CLIENT LIST` shows it, where a space may not be."""
         return f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
 
-    def drop(self) -> None:
-        """In a forked child: give the descriptors back, and leave the parent's connections as they are.
-
-        Without the pools, whose locks a thread of the parent may have held. redis-py tells that it was forked and
-        closes its sockets without shutting them down.
-        """
-        for connection in list(self._made):
-            connection.disconnect()
-
     def check_thread(self) -> None:
-        """As `refuse_real_thread`, and quick."""
-        if self.thread_of is not None and self.thread_of() != self.home:
+        """Raises ``LayerUnreachable`` in a real thread among greenlets."""
+        if self._thread_of is not None and self._thread_of() != self._home:
             refuse_real_thread()
-            self.home = self.thread_of()
+            self._home = self._thread_of()
 
     def check(self, hello: object) -> None:
         """Raises ``LayerUnreachable`` where a server of that answer to ``HELLO`` is of no use."""
         if _is_replica(hello):
-            raise self.is_replica()
+            raise LayerUnreachable(self._is_replica)
 
-    def is_replica(self) -> LayerUnreachable:
-        return LayerUnreachable(
-            f"layer 'redis' cannot use {self.shown}: it is a replica; name its master, or the Sentinels that know it"
-        )
+    @property
+    def _is_replica(self) -> str:
+        return f"layer 'redis' cannot use {self.shown}: it is a replica; name its master, or the Sentinels that know it"
 
-    def silence(self, consequence: str = UNKNOWN) -> LayerUnavailable:
-        return LayerUnavailable(
-            f"layer 'redis' got no answer from {self.shown} within {self.timeout:g} s; {consequence}"
-        )
+    def silence(self) -> Outage:
+        outage = Outage(f"layer 'redis' got no answer from {self.shown} within {self.timeout:g} s", was_open=True)
+        outage.is_silence = True
+        return outage
 
-    def failure(self, error: Exception) -> LayerUnavailable:
-        """What redis-py raised for a command."""
-        if isinstance(error, LayerUnavailable):
-            return error
+    def loss(self, error: RedisError) -> Outage:
+        """What ended an open connection."""
         if isinstance(error, RedisTimeoutError):
             return self.silence()
-        if isinstance(error, _REFUSALS):
-            return self.refusal(error)
         if isinstance(error, InvalidResponse):
-            return LayerUnavailable(
-                f"layer 'redis' lost {self.shown}: it does not speak Redis's protocol ({error}); {UNKNOWN}"
-            )
-        return LayerUnavailable(f"layer 'redis' lost {self.shown}: {_reason(error, 'connection closed')}; {UNKNOWN}")
+            reason = f"it does not speak Redis's protocol ({error})"
+        else:
+            reason = _reason(error, "connection closed")
+        return Outage(f"layer 'redis' lost {self.shown}: {reason}", was_open=True)
 
-    def refusal(self, error: Exception) -> LayerUnavailable:
+    def refusal(self, error: Exception) -> LayerUnreachable:
         """The server answered, with an error."""
         for word, kind in (("MOVED ", MovedError), ("ASK ", AskError)):
             # Before its version 6, redis-py knows these in its own client of a cluster only.
             if str(error).startswith(word):
                 error = kind(str(error).removeprefix(word))
         if isinstance(error, AskError):
-            return SlotMoved(self.shown, error)
+            return SlotMoved.told_by(self.shown, error)
         return Refused(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
-    def _unreachable(self, error: Exception) -> LayerUnavailable:
+    def _unreachable(self, error: Exception, greeting: Greeting) -> Outage:
         """What redis-py raised for connecting."""
         if isinstance(error, _IsReplica):
-            return self.is_replica()
-        if isinstance(error, (*_REFUSALS, InvalidResponse)):
-            return self.failure(error)
+            return Outage(self._is_replica)
+        if isinstance(error, _REFUSALS):
+            refusal = self.refusal(error)
+            return Outage(str(refusal), refusal=refusal)
+        if isinstance(error, InvalidResponse):
+            return Outage(f"layer 'redis' lost {self.shown}: it does not speak Redis's protocol ({error})")
         if isinstance(error, RedisTimeoutError):
-            # Of connecting, or of the handshake.
-            waited = self.connect_timeout if isinstance(error.__context__, TimeoutError) else self.timeout
-            reason = f"no answer within {waited:g} s"
+            reason = f"no answer within {self.timeout if greeting.began else self._connect_timeout:g} s"
         else:
             reason = _reason(error, str(error))
-        return LayerUnreachable(
-            f"layer 'redis' cannot reach {self.shown}: {reason}; start Redis there, or choose another layer"
+        return Outage(
+            f"layer 'redis' cannot reach {self.shown}: {reason}", "start Redis there, or choose another layer"
         )
 
 
-class _Telling(Wire):
-    """A connection that tells why it could not be opened, and lets itself be found after a fork."""
-
-    server: Server
-
-    def connect(self) -> None:
-        self.server._made.add(self)
-        try:
-            super().connect()
-        except (RedisError, UnicodeError) as error:
-            # The second is a host's that cannot be a name.
-            raise self.server._unreachable(error) from None
-
-
-def _telling(connection_class: type[Any], server: Server) -> type[Any]:
-    return type(connection_class.__name__, (_Telling, connection_class), {"server": server})
+def refuse_real_thread() -> None:
+    """Raises ``LayerUnreachable`` in a real thread among greenlets."""
+    if is_real_thread():
+        raise LayerUnreachable(
+            "layer 'redis' cannot be used by a real thread of a process that gevent has patched; have a greenlet of the"
+            " main thread do it"
+        )
 
 
 class _Watchers(Sentinel):
@@ -303,10 +316,11 @@ class _IsReplica(RedisConnectionError):
 
 def _is_replica(hello: object) -> bool:
     """By the answer to ``HELLO``. A cluster's says itself where its keys are."""
-    if not isinstance(hello, list):
+    if isinstance(hello, list):
+        hello = dict(zip(hello[::2], hello[1::2], strict=False))
+    if not isinstance(hello, dict):
         return False
-    fields = dict(zip(hello[::2], hello[1::2], strict=False))
-    return fields.get(b"role") == b"replica" and fields.get(b"mode") != b"cluster"
+    return hello.get(b"role") == b"replica" and hello.get(b"mode") != b"cluster"
 
 
 def is_a_replicas(error: ResponseError) -> bool:
@@ -315,27 +329,47 @@ def is_a_replicas(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError) or "READONLY " in str(error)
 
 
-def _greeting(name: str, to_master: bool = False) -> Callable[[Any], None]:
-    def greet(connection: Any) -> None:
+class Greeting:
+    """What is said on a new connection before anything else.
+
+    Args:
+        name: of the connection, as ``CLIENT LIST`` shows it.
+        to_master: whether a replica is of no use.
+        resp3: see `Server.wire`.
+
+    Attributes:
+        began: whether the connection got so far.
+        speaks_resp3: whether the third version is spoken now.
+    """
+
+    def __init__(self, name: str, *, to_master: bool = False, resp3: bool = False) -> None:
+        self._name = name
+        self._to_master = to_master
+        self._resp3 = resp3
+        self.began = False
+        self.speaks_resp3 = False
+
+    def __call__(self, connection: Any) -> None:
+        self.began = True
         connection.on_connect()
-        try:
-            connection.send_command("CLIENT", "SETNAME", name)
-            connection.read_response()
-        except ResponseError:
-            pass  # a user may be forbidden to name connections
-        if to_master:
-            try:
-                connection.send_command("HELLO")
-                hello = connection.read_response()
-            except ResponseError:
-                hello = None  # forbidden
+        _tolerated(connection, "CLIENT", "SETNAME", self._name)  # a user may be forbidden to name connections
+        if self._to_master:
+            hello = _tolerated(connection, "HELLO", *(("3",) if self._resp3 else ()))
+            self.speaks_resp3 = isinstance(hello, dict)
             if _is_replica(hello):
                 raise _IsReplica("it is a replica")
         # Finds a server that lets nobody work yet.
         connection.send_command("PING")
         connection.read_response()
 
-    return greet
+
+def _tolerated(connection: Any, *command: str) -> Any:
+    """The answer; None when it is an error."""
+    connection.send_command(*command)
+    try:
+        return connection.read_response()
+    except ResponseError:
+        return None
 
 
 def _reason(error: Exception, otherwise: str) -> str:
@@ -344,4 +378,4 @@ def _reason(error: Exception, otherwise: str) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate was not accepted ({cause.verify_message})"
     text = (cause.strerror if isinstance(cause, OSError) else None) or otherwise
-    return f"{text[:1].lower()}{text[1:]}"
+    return f"{text[:1].lower()}{text[1:]}".rstrip(".")

@@ -13,13 +13,11 @@ from hashlib import blake2b
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
-from offload.layers.redis.calls import Unclaimed
+from offload.layers.link.future import Unclaimed
 from offload.layers.redis.commands import Commands
-from offload.layers.redis.owner import Owner
-from offload.layers.redis.scripts import PUSH, Script
+from offload.layers.redis.scripts import PUSH, TAKE, Script
 from offload.layers.redis.server import Refused, Server
-from offload.layers.redis.subscriber import Owners, Subscriber
-from offload.layers.redis.waits import Waits
+from offload.layers.redis.subscriber import Owner, Router, Subscriber
 from offload.layers.redis.wire import Argument
 
 
@@ -27,20 +25,19 @@ class Shard:
     """One server, and this process's connections to it; each is opened when it is needed.
 
     Args:
-        owner, owners, sharded: as of `Subscriber`.
+        owner, router, sharded: as of `Subscriber`.
     """
 
     def __init__(
         self,
         server: Server,
         owner: weakref.ref[Owner],
-        owners: Owners | None = None,
+        router: Router | None = None,
         sharded: bool = False,
     ) -> None:
         self.shown = server.shown
         self.commands = Commands(server, lambda: self.subscriber.renew())
-        self.waits = Waits(server, self.commands)
-        self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, owners, sharded)
+        self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, router, sharded)
         self._server = server
 
     def check(self) -> None:
@@ -52,17 +49,15 @@ class Shard:
             return  # forbidden
         self._server.check(hello)
 
-    def close(self, *, wait: bool = True) -> None:
-        """For good. `wait`: as of `Subscriber.close`."""
-        self.subscriber.close(wait=wait)
-        self.waits.close()
+    def close(self) -> None:
+        """For good."""
+        self.subscriber.close()
         self.commands.close()
 
     def drop(self) -> None:
         """In a forked child."""
         self.subscriber.drop()
         self.commands.drop()
-        self._server.drop()
 
 
 class Pushed:
@@ -137,17 +132,32 @@ class Ring:
         """A script, as `Commands.run_script`; its keys are of one of the `parts`."""
         return self._find(keys[0]).commands.run_script(script, keys, *arguments, unclaimed=unclaimed)
 
+    def take(self, shard: Shard, keys: Sequence[str], unclaimed: Unclaimed) -> Any:
+        """`TAKE` for one of the `parts`."""
+        return shard.commands.run_script(TAKE, keys, unclaimed=unclaimed)
+
+    def note_move(self) -> None:
+        """Keys may not be where they were looked for. Neither waits nor raises."""
+
+    def unlink(self, keys: Iterable[str]) -> None:
+        """Delete them, with one command to each server that has some of them."""
+        for shard, some in self.parts(keys):
+            shard.commands.run("UNLINK", *some)
+
     def parts(self, keys: Iterable[str]) -> list[tuple[Shard, list[str]]]:
-        """The keys by what one command may name together."""
+        """The keys by the servers that have them."""
+        if self._only is not None:
+            keys = list(keys)
+            return [(self._only, keys)] if keys else []
         parts: dict[str, tuple[Shard, list[str]]] = {}
         for key in keys:
             shard = self._find(key)
             parts.setdefault(shard.shown, (shard, []))[1].append(key)
         return list(parts.values())
 
-    def subscribe(self, name: str) -> None:
-        """As `Subscriber.subscribe`."""
-        self._find(name).subscriber.subscribe(name)
+    def subscribe(self, name: str, number: int) -> None:
+        """As `Subscriber.subscribe`, but it may wait and raise ``LayerUnavailable``."""
+        self._find(name).subscriber.subscribe(name, number)
 
     def unsubscribe(self, name: str) -> None:
         """As `Subscriber.unsubscribe`."""
@@ -157,10 +167,10 @@ class Ring:
         """Which server has the name, as far as is known without asking. Neither waits nor raises."""
         return self._find(name).shown
 
-    def close(self, *, wait: bool = True) -> None:
-        """For good. `wait`: as of `Subscriber.close`."""
+    def close(self) -> None:
+        """For good."""
         for shard in list(self._shards.values()):
-            shard.close(wait=wait)
+            shard.close()
 
     def drop(self) -> None:
         """In a forked child."""

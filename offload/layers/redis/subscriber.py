@@ -1,52 +1,167 @@
-"""One process's subscriptions on one Redis server: a connection, a thread that reads it, and its return after a loss.
+"""One process's subscriptions on one Redis server, and its watch over queues there.
 
-Knows pub/sub channels and payloads, nothing of groups or layers. All of one read is delivered as one batch.
+Knows pub/sub channels, payloads and keys, nothing of groups or layers. All of one read is delivered as one batch.
 
-It does without redis-py's ``PubSub``, which does not tell what has been confirmed, nor which messages came together.
-
-Order is what makes a subscription right (see ``offload.layers.redis.dialogue``): a message is read after the answer to
-the subscription that lets it through.
+Order is what makes a subscription right: a message is read after the answer to the subscription that lets it through.
+Each name has a command of its own, so that an error is for one name. A watched queue is one whose length was asked for
+on a connection with client tracking: the server tells once when it changes.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 import weakref
 from _thread import RLock
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.link.upstream import again
-from offload.layers.redis.dialogue import ALL_BACK, PING, SUBSCRIBE, UNSUBSCRIBE, Dialogue, Request
-from offload.layers.redis.gathering import gather, is_worth_waiting
-from offload.layers.redis.owner import Owner
-from offload.layers.redis.server import Refused, Server, give_way
+from offload.exceptions import LayerUnavailable
+from offload.layers.link.thread import give_way, threads_are_greenlets
+from offload.layers.redis.link import CLOSED, Call, Connection, Link, Note
+from offload.layers.redis.server import Outage, Server, SlotMoved
+from offload.layers.redis.wire import Wire, pack
 
 logger = logging.getLogger("offload.layer")
 
-_BATCH = 64  # messages delivered before others get a turn; by then joining has saved nearly all of the system calls
-_SLOWEST_TICK = 1.0  # seconds
-_FIRST_DELAY = 0.05
-_LONGEST_DELAY = 0.5
-
 _MESSAGES = (b"message", b"smessage")
-_CLOSED = "layer 'redis' was closed meanwhile"
+_MOST_MOVES = 5
+
+# What a wait for further messages may cost and save is measured as it goes, so none of these needs to be set for a
+# machine or a site.
+_BATCH = 64  # messages delivered before others get a turn; by then joining has saved nearly all of the system calls
+_WORTH_WAITING = 0.0005  # seconds that a delivery must take before others are awaited for its sake: some round trips
+_LONGEST_WAIT = 0.005  # seconds; nobody sees them, and a group so large that it could save more takes longer itself
+_TURNS = 5  # of the loop, in which an answered consumer ends and the next one sends
+
+
+class Owner(Protocol):
+    """Whom a subscriber delivers to. None of it may wait or raise. Names come with the number of their subscription."""
+
+    def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
+        """Pairs of pub/sub channel and payload, which came together."""
+
+    def subscribed(self, name: str, number: int) -> None:
+        """Messages arrive from now on; also after `lost`."""
+
+    def lost(self, names: Mapping[str, int], reason: str) -> None:
+        """Messages do not arrive until each is `subscribed` again. No `Subscriber.unsubscribe` of one of them returns
+        during this call."""
+
+    def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
+        """It was not subscribed to, or may not be any more, and is given up."""
+
+    def reconnected(self) -> None:
+        """A connection that was lost is back, with all that was subscribed to."""
+
+
+class Router(Protocol):
+    """Who has which names, in a cluster."""
+
+    def subscribers(self, names: Iterable[str]) -> list[tuple[str, Subscriber]]:
+        """May wait. Raises ``LayerUnavailable``."""
+
+    def follow(self, moved: SlotMoved) -> Subscriber:
+        """Who has the name now. Neither waits nor raises."""
+
+
+class Waiter:
+    """One who waits for messages of queues, at one server or several.
+
+    Attributes:
+        woken: keys for whose sake it was woken. It looks whether they hold something, and has the next one woken when
+            it found something or leaves.
+        error: why it waits in vain.
+    """
+
+    __slots__ = ("_event", "error", "woken")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.woken: set[str] = set()
+        self.error: LayerUnavailable | None = None
+
+    def wait(self, seconds: float | None) -> bool:
+        """Returns False when nothing has happened in time."""
+        woken = self._event.wait(seconds)
+        self._event.clear()
+        return woken
+
+    def wake(self, error: LayerUnavailable | None = None) -> None:
+        self.error = self.error or error
+        self._event.set()
+
+
+class _Subscription:
+    """One name's, and the command for it.
+
+    Attributes:
+        in_force: whether it was confirmed, so that it is to be restored when it is lost.
+        left: whether it was given up.
+        moves: how often it was sent to another node.
+    """
+
+    __slots__ = ("_subscriber", "in_force", "left", "moves", "name", "number", "packed")
+
+    asking = False
+    optional = False
+    is_claimable = False
+
+    def __init__(self, subscriber: Subscriber, packed: bytes, name: str, number: int, moves: int = 0) -> None:
+        self._subscriber = subscriber
+        self.packed = packed
+        self.name = name
+        self.number = number
+        self.moves = moves
+        self.in_force = False
+        self.left = False
+
+    def resolve(self, reply: Any) -> None:
+        self._subscriber.answered(self, reply)
+
+    def abort(self, outage: Outage, *, sent: bool) -> None:
+        if not self.in_force:
+            error = LayerUnavailable(outage.reason) if outage.was_open else outage.error(sent=False)
+            self._subscriber.failed(self, error)
+
+    def lose(self) -> None:
+        pass
+
+
+class _End(Note):
+    """Of a subscription."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, packed: bytes, name: str) -> None:
+        super().__init__(packed)
+        self.name = name.encode()
+
+
+class _Watch(Note):
+    """The question for a queue's length, which the server answers once more when that changes."""
+
+    __slots__ = ("_aborted",)
+
+    def __init__(self, key: str, answered: Callable[[Any], None], aborted: Callable[[Outage], None]) -> None:
+        super().__init__(pack("LLEN", key), answered, optional=False)
+        self._aborted = aborted
+
+    def abort(self, outage: Outage, *, sent: bool) -> None:
+        self._aborted(outage)
 
 
 class Subscriber:
-    """Subscribes, and delivers what comes.
+    """Subscribes, watches, and delivers what comes.
 
     Args:
-        owner: refers to it, weakly: when it is gone, the subscriber ends.
+        owner: refers to it, weakly: when it is gone, nothing is delivered.
         expects: whether this process has just sent what may come back as further messages.
-        owners: of names, when they may be another subscriber's after a connection was lost: in a cluster.
+        router: in a cluster.
         sharded: whether the server has channels of its own slots only, which are subscribed to by other commands
             (SSUBSCRIBE).
     """
@@ -56,390 +171,342 @@ class Subscriber:
         server: Server,
         owner: weakref.ref[Owner],
         expects: Callable[[], bool],
-        owners: Owners | None = None,
+        router: Router | None = None,
         sharded: bool = False,
     ) -> None:
         self._server = server
         self._owner = owner
         self._expects = expects
-        self._cost = 0.0  # seconds that the last batch took to be delivered
-        self._owners = owners
-        self._timeout = server.timeout  # of a subscription, and of silence after which a connection counts as dead
+        self._router = router
+        self._verb = "SSUBSCRIBE" if sharded else "SUBSCRIBE"
+        self._end = "SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE"
+        self._link = Link(server, "subscriber", self, resp3=True)
         self._lock = RLock()
-        self._names: set[str] = set()  # confirmed, and not given up since
-        self._dialogue = Dialogue(sharded)
-        self._writer: object = None  # who is writing
-        self._connection: Any = None
-        self._thread: threading.Thread | None = None
-        self._reader: threading.Thread | None = None  # the same, from when it runs
-        self._stop: threading.Event | None = None
-        self._closed = False
+        self._names: dict[str, _Subscription] = {}
+        self._watches: dict[str, dict[Waiter, None]] = {}
+        self._tracks = False  # whether the server was asked to tell of changes, on this connection
+        self.is_blind = False
+        """Whether the server does not tell of queues that change."""
+        self._cost = 0.0  # seconds that the last batch took to be delivered
         self._lost: float | None = None  # when the connection was lost that is not back yet
         self._reason = ""  # why it is not back, as last logged
-        self._delay = _FIRST_DELAY
+        self._closed = False
 
-    def subscribe(self, name: str) -> None:
-        """Returns when messages come. The same name not twice at a time. When it raises, call `unsubscribe`.
-
-        Raises:
-            LayerUnavailable: messages may come all the same, for a while.
-        """
-        self._server.check_thread()
-        # This goes to the server and back even when an earlier `unsubscribe` has not been written yet: what was sent
-        # before is then read before the answer, while nobody wants it.
-        request = Request(SUBSCRIBE, name, threading.Event())
-        try:
-            with self._lock:
-                if self._closed:
-                    raise LayerUnavailable(_CLOSED)
-                self._dialogue.notes.append(request)
-            self._ensure_thread()
-            self._write()
-            assert request.done is not None
-            in_time = request.done.wait(self._timeout)
-        except BaseException:
-            self._give_up(request)
-            raise
-        if not in_time and self._give_up(request):
-            raise LayerUnavailable(self._server.silence("the subscription was given up"))
-        if request.error is not None:
-            raise again(request.error)
+    def subscribe(self, name: str, number: int, moves: int = 0) -> None:
+        """Neither waits nor raises: the owner is told what became of it. Not the same name twice without `unsubscribe`
+        between."""
+        subscription = _Subscription(self, pack(self._verb, name), name, number, moves)
+        with self._lock:
+            self._names[name] = subscription
+        self._link.submit(subscription)
 
     def unsubscribe(self, name: str) -> None:
-        """Note that a name is no longer wanted; the reader's next look, or the next `subscribe`, tells the server.
+        """Neither waits nor raises.
 
         Nothing happens when it is not subscribed here: a node of a cluster would answer that its slot is elsewhere.
         """
         with self._lock:
-            if name not in self._names:
+            subscription = self._names.pop(name, None)
+            if subscription is None:
                 return
-            self._names.discard(name)
-            if self._connection is not None:
-                self._dialogue.notes.append(Request(UNSUBSCRIBE, name))
+            subscription.left = True
+        if self._link.is_open:
+            self._link.submit(_End(pack(self._end, name), name))
 
-    def adopt(self, names: Iterable[str], lost: float) -> None:
+    def watch(self, keys: Iterable[str], waiter: Waiter) -> None:
+        """Have one woken when one of these queues may hold something; also if it does already. Neither waits nor
+        raises."""
+        with self._lock:
+            if self._closed:
+                waiter.wake(LayerUnavailable(CLOSED))
+                return
+            unwatched: list[str] = []
+            for key in keys:
+                if key not in self._watches or key in waiter.woken:
+                    unwatched.append(key)
+                    waiter.woken.discard(key)
+                self._watches.setdefault(key, {})[waiter] = None
+            calls = self._watching(unwatched)
+        for call in calls:
+            self._link.submit(call)
+
+    def _watching(self, keys: Sequence[str]) -> list[Call]:
+        """What to send for these."""
+        calls: list[Call] = []
+        if keys and not self._tracks:
+            self._tracks = True
+            calls.append(Note(pack("CLIENT", "TRACKING", "ON"), self._take_tracking, optional=False))
+        calls += [_Watch(key, partial(self._take_length, key), partial(self._drop_watch, key)) for key in keys]
+        return calls
+
+    def unwatch(self, keys: Iterable[str], waiter: Waiter) -> None:
+        """Whom this one was woken in place of is woken. Neither waits nor raises."""
+        with self._lock:
+            for key in keys:
+                waiters = self._watches.get(key)
+                if waiters is None:
+                    continue
+                waiters.pop(waiter, None)
+                if not waiters:
+                    del self._watches[key]
+                elif key in waiter.woken:
+                    self._wake_one(key)
+
+    def adopt(self, names: Mapping[str, int], lost: float) -> None:
         """Go on with subscriptions that another one lost at this time. Neither waits nor raises."""
+        adopted = [_Subscription(self, pack(self._verb, name), name, number) for name, number in names.items()]
         with self._lock:
             if self._closed:
                 return
-            self._names.update(names)
+            for subscription in adopted:
+                subscription.in_force = True
+                self._names[subscription.name] = subscription
             self._lost = lost if self._lost is None else self._lost
-            if self._connection is not None:
-                self._dialogue.notes += self._dialogue.restoring(names)
-        self._ensure_thread()
-        self._write()
+        if self._link.is_open:
+            calls: list[Call] = [*adopted, Note(pack("PING"), self._come_back)]
+            for call in calls:
+                self._link.submit(call)
+        else:
+            self._link.keep_up()
 
     def renew(self) -> None:
         """Connect anew. Does not wait."""
-        if (connection := self._connection) is not None:
-            connection.disconnect()
+        self._link.renew()
 
-    def close(self, *, wait: bool = True) -> None:
-        """For good.
-
-        Args:
-            wait: for the thread's end.
-        """
+    def close(self) -> None:
+        """For good."""
         with self._lock:
             self._closed = True
+            names = [subscription for subscription in self._names.values() if not subscription.in_force]
+            watches = list(self._watches)
             self._names.clear()
-            connection, thread = self._connection, self._thread
-            if self._stop is not None:
-                self._stop.set()
-        self._fail(LayerUnavailable(_CLOSED))
-        if connection is not None:
-            connection.disconnect()
-        if wait and thread is not None and thread.ident is not None and thread is not threading.current_thread():
-            thread.join(self._timeout)
+        self._link.close()
+        for subscription in names:
+            self._tell_failed(subscription, LayerUnavailable(CLOSED))
+        for key in watches:
+            self._wake_all(key, LayerUnavailable(CLOSED))
 
     def drop(self) -> None:
-        """In a forked child, which has none of the parent's threads; greenlets end when they find it closed."""
+        """In a forked child."""
         self._closed = True
-        self._connection = None
+        self._link.drop()
 
-    def _ensure_thread(self) -> None:
-        thread = None
-        try:
-            with self._lock:
-                if self._thread is not None:
-                    return
-                self._stop = threading.Event()
-                thread = self._thread = threading.Thread(
-                    target=self._run, args=(self._stop,), name="offload-redis-subscriber", daemon=True
-                )
-            # Not under the lock: starting waits for the thread.
-            thread.start()
-        except BaseException:
-            with self._lock:
-                # It may run all the same, now or some time.
-                if thread is not None and self._reader is not thread:
-                    self._thread = None
-            raise
+    # What the link calls
 
-    def _give_up(self, request: Request) -> bool:
-        """Returns False when it has been answered meanwhile."""
-        with self._lock:
-            if request.done is None or request.done.is_set():
-                return False
-            request.given_up = True
-            if not self._dialogue.take_back(request) and self._connection is not None:
-                # It is on its way, and will be confirmed some time.
-                self._dialogue.notes.append(Request(UNSUBSCRIBE, request.name))
-            return True
+    @property
+    def keeps_up(self) -> bool:
+        return bool(self._names or self._watches)
 
-    # Writing: one thread at a time, whichever has something to write
-
-    def _write(self) -> None:
-        writer, connection = object(), self._connection
-        # A signal may raise anything anywhere in here: nobody else could write again, or what was never sent would be
-        # waited for, and all answers taken for others'.
-        try:
-            while True:
-                with self._lock:
-                    connection = self._connection
-                    if connection is None or self._writer or not self._dialogue.notes:
-                        return
-                    if not connection.is_open:
-                        return  # the notes wait for the next
-                    self._writer = writer
-                    commands = self._dialogue.take_notes()
-                connection.write(commands)
-                self._writer = None
-        except RedisError:
-            return  # the reader sees to the rest
-        except BaseException:
-            if self._writer is writer:
-                connection.disconnect()
-            raise
-        finally:
-            if self._writer is writer:
-                self._writer = None
-
-    # Reading: the thread
-
-    def _run(self, stop: threading.Event) -> None:
-        with self._lock:
-            if self._thread is not threading.current_thread():
-                return  # who started it was interrupted, and has not seen it run
-            self._reader = self._thread
-        try:
-            # Reads return now and then, to look after silence and notes.
-            pool = self._server.pool("subscriber", min(_SLOWEST_TICK, self._timeout / 4))
-            while self._goes_on():
-                if self._owners is not None and self._lost is not None and self._hand_on(self._owners, self._lost):
-                    continue
-                # A new one each time: who still holds the last one cannot write to this one what was meant for that.
-                self._use(pool.make_connection())
-                self._pause(stop)
-        finally:
-            with self._lock:
-                # Otherwise it has ended by itself, and another may have been started.
-                if ended := self._thread is threading.current_thread():
-                    self._thread = None
-            if ended:
-                self._fail(LayerUnavailable(f"layer 'redis' gave up its connection to {self._server.shown}"))
-
-    def _use(self, connection: Any) -> None:
-        try:
-            connection.connect()
-        except Exception as error:
-            if not isinstance(error, LayerUnavailable):
-                logger.exception("connecting to %s failed", self._server.shown)
-                error = LayerUnreachable(f"layer 'redis' cannot connect to {self._server.shown}")
-            self._tell_why(error)
-            self._fail(error)
+    def opening(self) -> None:
+        """Leave to others what is theirs by now."""
+        if self._router is None or self._lost is None:
             return
-        try:
-            self._restore(connection)
-            self._read(connection)
-        except (RedisError, LayerUnavailable) as error:
-            self._note_loss(self._server.failure(error))
-        except Exception:
-            # Our bug, or a server that answers what nobody asked: all is set up anew.
-            logger.exception("reading from %s failed", self._server.shown)
-            self._note_loss(LayerUnavailable(f"layer 'redis' gave up its connection to {self._server.shown}"))
-        finally:
-            connection.disconnect()
-
-    def _goes_on(self) -> bool:
-        """Whether anybody wants this thread; otherwise it has ended, and the next subscription starts another."""
+        lost = self._lost
         with self._lock:
-            if self._owner() is None:
-                self._closed = True
-            if not self._closed and (self._names or self._dialogue.notes):
-                return True
-            self._thread = None
-            self._lost = None
-            return False
-
-    def _pause(self, stop: threading.Event) -> None:
-        """Before the next attempt: not all processes at the same moment."""
-        if self._names and not self._closed:
-            stop.wait(self._delay * random.uniform(0.5, 1.0))
-            self._delay = min(2 * self._delay, _LONGEST_DELAY)
-
-    def _fail(self, error: LayerUnavailable) -> None:
-        """End all waits."""
-        with self._lock:
-            left = self._dialogue.end()
-        for request in left:
-            request.fail(error)
-
-    def _tell_why(self, error: LayerUnavailable) -> None:
-        """Why it is still not back, when it is the server that does not let it. That it is not there was logged."""
-        if self._lost is not None and isinstance(error, Refused) and str(error) != self._reason:
-            self._reason = str(error)
-            logger.warning("%s; messages for %d subscriptions are still missed", error, len(self._names))
-
-    def _hand_on(self, owners: Owners, lost: float) -> bool:
-        """Leave what is others' now to them. Returns whether nothing is left to do here."""
+            names = [name for name, subscription in self._names.items() if subscription.in_force]
         try:
-            theirs = [(owner, name) for name, owner in owners(list(self._names)) if owner is not self]
+            theirs = [(other, name) for name, other in self._router.subscribers(names) if other is not self]
         except LayerUnavailable:
-            return False  # nobody knows better
+            return  # nobody knows better
         with self._lock:
             # Some may have been given up meanwhile.
-            theirs = [(owner, name) for owner, name in theirs if name in self._names]
-            self._names.difference_update(name for _, name in theirs)
-        for owner in {owner for owner, _ in theirs}:
-            owner.adopt([name for heir, name in theirs if heir is owner], lost)
-        return not self._names and not self._dialogue.notes
+            moving = [(other, self._names.pop(name)) for other, name in theirs if name in self._names]
+        for other in {other for other, _ in moving}:
+            other.adopt({each.name: each.number for heir, each in moving if heir is other}, lost)
 
-    def _restore(self, connection: Any) -> None:
+    def opened(self, speaks_resp3: bool) -> Sequence[Call]:
         with self._lock:
-            if self._closed:
-                raise LayerUnavailable(_CLOSED)
+            self._tracks = False
+            self.is_blind = not speaks_resp3
+            calls = self._watching(list(self._watches))
             if self._lost is not None:
-                self._dialogue.notes[:0] = self._dialogue.restoring(self._names)
-            self._connection = connection
-        self._write()
+                calls += [subscription for subscription in self._names.values() if subscription.in_force]
+                calls.append(Note(pack("PING"), self._come_back))
+        return calls
 
-    def _note_loss(self, error: LayerUnavailable) -> None:
-        with self._lock:
-            self._connection = None
-            if self._closed:
-                return  # `close` has failed all
-            asked = self._dialogue.lose()
-            first = bool(self._names) and self._lost is None
-            if first:
-                self._lost = time.monotonic()
-            reason = str(error).partition("; ")[0]
-            if self._names and (owner := self._owner()) is not None:
-                # Under the lock, so that none of them is given up meanwhile.
-                owner.lost(self._names, reason)
-        for request in asked:
-            request.fail(error)
-        if first:
-            self._reason = str(error)
-            logger.warning("%s; messages for %d subscriptions are missed until it is back", reason, len(self._names))
-        else:
-            self._tell_why(error)
-
-    def _read(self, connection: Any) -> None:
-        heard = time.monotonic()
-        pinged = False
-        while not self._closed:
-            replies = self._read_some(connection)
-            if replies:
-                heard, pinged = time.monotonic(), False
-                self._take(replies)
-            else:
-                silent = time.monotonic() - heard
-                if silent >= self._timeout:
-                    raise self._server.silence()
-                if silent >= self._timeout / 2 and not pinged:
-                    pinged = True
-                    with self._lock:
-                        self._dialogue.notes.append(Request(PING))
-            if self._dialogue.notes:
-                self._write()
-
-    def _read_some(self, connection: Any) -> list[Any]:
-        """The replies that have come, errors among them; none when none came in a tick."""
-        try:
-            replies: list[Any] = connection.replies(_BATCH)
-        except RedisTimeoutError:
-            return []
-        if is_worth_waiting(self._cost):
-            gather(connection, replies, _BATCH, self._cost, self._expects)
-        return replies
-
-    def _take(self, replies: list[Any]) -> None:
-        batch: list[tuple[bytes, bytes]] = []
-        started = time.monotonic()
+    def came(self, replies: list[Any], connection: Connection) -> None:
+        if self._cost > _WORTH_WAITING and threads_are_greenlets():
+            self._gather(replies, connection.wire)
         owner = self._owner()
         if owner is None:
-            raise LayerUnavailable(_CLOSED)
+            raise Outage(CLOSED, was_open=True)
+        started = time.monotonic()
+        batch: list[tuple[bytes, bytes]] = []
         for reply in replies:
-            if type(reply) is list and reply[0] in _MESSAGES:
+            if isinstance(reply, list) and reply and reply[0] in _MESSAGES:
                 batch.append((reply[1], reply[2]))
                 continue
             if batch:
                 owner.arrived(batch)
                 batch = []
-            self._answered(reply, owner)
+            self._take(reply, connection)
         if batch:
             owner.arrived(batch)
         self._cost = time.monotonic() - started
         # A socket that always has something to read would keep the loop for itself.
         give_way()
 
-    def _answered(self, reply: Any, owner: Owner) -> None:
+    def lost(self, outage: Outage) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            names = {name: each.number for name, each in self._names.items() if each.in_force}
+            first = bool(names) and self._lost is None
+            if first:
+                self._lost = time.monotonic()
+                self._reason = outage.reason
+            if names and (owner := self._owner()) is not None:
+                # Under the lock, so that none of them is given up meanwhile.
+                owner.lost(names, outage.reason)
+        if first:
+            logger.warning("%s; messages for %d subscriptions are missed until it is back", outage.reason, len(names))
+
+    def unreachable(self, outage: Outage) -> None:
+        """Tell why it is still not back, when the server does not let it. That it is not there was logged."""
+        for key in list(self._watches):
+            self._wake_all(key, outage.error(sent=False))
+        if self._lost is not None and outage.refusal is not None and outage.reason != self._reason:
+            self._reason = outage.reason
+            logger.warning("%s; messages for %d subscriptions are still missed", outage.reason, len(self._names))
+
+    # What comes
+
+    def _gather(self, replies: list[Any], wire: Wire) -> None:
+        """Add to the replies what is about to come, where delivering them one by one would cost more than the wait.
+
+        What a large group's members get together leaves in one system call for each member.
+
+        One who sends message after message sends the next when the last is answered, so let that happen first. Then
+        wait for it, but no longer than half of the time that it may save.
+        """
+        until = time.monotonic() + min(self._cost / 2, _LONGEST_WAIT)
+        while len(replies) < _BATCH:
+            for _ in range(_TURNS):
+                give_way()
+            remaining = until - time.monotonic()
+            if remaining <= 0 or not self._expects():
+                return
+            try:
+                found = wire.replies(_BATCH - len(replies), remaining)
+            except RedisError:
+                return  # what came before the end counts; the next read fails at once
+            if not found:
+                return
+            replies += found
+
+    def _take(self, reply: Any, connection: Connection) -> None:
+        """What is no message."""
+        if isinstance(reply, list) and reply:
+            if reply[0] == b"invalidate":
+                self._take_changes(reply[1])
+                return
+            if reply[0] == b"sunsubscribe":
+                expected = connection.expected[0] if connection.expected else None
+                if not (isinstance(expected, _End) and expected.name == reply[1]):
+                    raise Outage(
+                        f"layer 'redis' lost {self._server.shown}: slots were moved to another node", was_open=True
+                    )
+        connection.answer(reply)
+
+    def answered(self, subscription: _Subscription, reply: Any) -> None:
         if isinstance(reply, RedisError):
-            self._refused(reply, owner)
+            self._take_refusal(subscription, reply)
             return
         with self._lock:
-            if type(reply) is list and reply[0] == b"sunsubscribe" and not self._dialogue.ends(reply[1]):
-                raise LayerUnavailable(f"layer 'redis' lost {self._server.shown}: slots were moved to another node")
-            request = self._dialogue.answered()
-            restored = False
-            if request.command == SUBSCRIBE and not request.given_up:
-                if request.done is None:
-                    restored = request.name in self._names
-                else:
-                    self._names.add(request.name)
-                    request.done.set()
-        if restored:
-            owner.restored(request.name)
-        elif request.name == ALL_BACK:
-            self._come_back(owner)
+            is_wanted = self._names.get(subscription.name) is subscription
+            if is_wanted:
+                subscription.in_force = True
+        if is_wanted and (owner := self._owner()) is not None:
+            owner.subscribed(subscription.name, subscription.number)
 
-    def _refused(self, reply: RedisError, owner: Owner) -> None:
-        """An error: for one command, which may have been for many names."""
-        error = self._server.refusal(reply)
+    def failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
         with self._lock:
-            requests = self._dialogue.refused()
-            if requests[0].command == UNSUBSCRIBE:
-                return  # there is no such subscription, since its slot was moved
-            by_name = isinstance(reply, NoPermissionError) and "channel" in str(reply)
-            lost = [request for request in requests if request.done is None]
-            if by_name and len(requests) > 1:
-                # One of them is forbidden, and the others must not suffer from that.
-                self._dialogue.notes += self._dialogue.each_alone(requests, self._names)
+            if self._names.get(subscription.name) is not subscription:
                 return
-            forbidden = by_name and bool(lost) and lost[0].name in self._names
-            if forbidden:
-                self._names.discard(lost[0].name)
-        for request in requests:
-            request.fail(error)
-        if forbidden:
-            logger.warning("%s; the subscription of %s is given up", error, lost[0].name)
-            owner.refused(lost[0].name)
-        elif lost and not by_name:
-            raise error
+            del self._names[subscription.name]
+        self._tell_failed(subscription, error)
 
-    def _come_back(self, owner: Owner) -> None:
+    def _tell_failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
+        if (owner := self._owner()) is not None:
+            owner.failed(subscription.name, subscription.number, error)
+
+    def _take_refusal(self, subscription: _Subscription, reply: RedisError) -> None:
+        error = self._server.refusal(reply)
+        if isinstance(error, SlotMoved) and not subscription.in_force and self._router is not None:
+            with self._lock:
+                if self._names.get(subscription.name) is not subscription:
+                    return
+                del self._names[subscription.name]
+            if subscription.moves < _MOST_MOVES:
+                heir = self._router.follow(error)
+                heir.subscribe(subscription.name, subscription.number, subscription.moves + 1)
+                return
+            self._tell_failed(subscription, error)
+            return
+        is_forbidden = isinstance(reply, NoPermissionError) and "channel" in str(reply)
+        if subscription.in_force and not is_forbidden:
+            # It is to be restored, here or elsewhere.
+            raise Outage(str(error), was_open=True, refusal=error)
+        if subscription.in_force and not subscription.left:
+            logger.warning("%s; the subscription of %s is given up", error, subscription.name)
+        self.failed(subscription, error)
+
+    def _come_back(self, _: Any) -> None:
         with self._lock:
             lost, self._lost = self._lost, None
-            self._delay = _FIRST_DELAY
+            number = len(self._names)
         if lost is not None:
             logger.info(
                 "layer 'redis' is back at %s after %.1f s, with %d subscriptions",
                 self._server.shown,
                 time.monotonic() - lost,
-                len(self._names),
+                number,
             )
-            owner.returned()
+            if (owner := self._owner()) is not None:
+                owner.reconnected()
 
+    # Watches
 
-Owners = Callable[[Iterable[str]], "list[tuple[str, Subscriber]]"]
+    def _take_tracking(self, reply: Any) -> None:
+        if isinstance(reply, RedisError) and not self.is_blind:
+            self.is_blind = True
+            logger.warning(
+                "%s; messages of named channels are looked for instead of waited for; allow 'client|tracking'",
+                self._server.refusal(reply),
+            )
+
+    def _take_length(self, key: str, length: Any) -> None:
+        if isinstance(length, RedisError):
+            self._wake_all(key, self._server.refusal(length))
+        elif length:
+            with self._lock:
+                self._wake_one(key)
+
+    def _take_changes(self, keys: list[bytes] | None) -> None:
+        """None: of all."""
+        with self._lock:
+            for key in list(self._watches) if keys is None else [key.decode() for key in keys]:
+                self._wake_one(key)
+
+    def _drop_watch(self, key: str, outage: Outage) -> None:
+        """It was not asked for; where the connection was lost meanwhile, the next one asks."""
+        if not outage.was_open:
+            self._wake_all(key, outage.error(sent=False))
+
+    def _wake_one(self, key: str) -> None:
+        """Not all of those who wait for one message. Under the lock."""
+        waiters = self._watches.get(key)
+        if not waiters:
+            return
+        waiter = next(iter(waiters))
+        del waiters[waiter]
+        if not waiters:
+            del self._watches[key]
+        waiter.woken.add(key)
+        waiter.wake()
+
+    def _wake_all(self, key: str, error: LayerUnavailable) -> None:
+        with self._lock:
+            waiters = self._watches.pop(key, {})
+        for waiter in waiters:
+            waiter.wake(error)

@@ -1,0 +1,446 @@
+"""A process's link to one Redis server: one connection at a time, with a writer and a reader of its own.
+
+Callers queue calls and wait for their replies; they do no input or output. So whatever is thrown into a caller, at any
+moment, can only end its wait: no command is half written, and each reply finds its call. The writer sends all that is
+queued in one piece, opens the connection, and closes it; everything that ends one is told to the writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import time
+from _thread import RLock
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError
+
+from offload.layers.link.thread import Duty, start
+from offload.layers.redis.server import Outage, Server
+from offload.layers.redis.wire import Wire, pack
+
+logger = logging.getLogger("offload.layer")
+
+LATENESS = 60.0  # seconds that a reply may be late and still be of use
+CLOSED = "layer 'redis' was closed meanwhile"
+
+_BATCH_BYTES = 1024 * 1024
+_BATCH_CALLS = 1000
+_REPLIES = 64  # taken before others get a turn
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
+_ASKING = pack("ASKING")
+
+
+class Call(Protocol):
+    """A command to send.
+
+    Attributes:
+        packed: its bytes.
+        asking: whether it goes with the word that a node of a cluster wants to hear for a slot that it is just given.
+        optional: whether it is of no use on another connection than the one there is.
+        left: whether it need not be sent any more.
+        is_claimable: whether its reply is of use even when it comes too late.
+    """
+
+    packed: bytes
+    asking: bool
+    optional: bool
+    left: bool
+
+    @property
+    def is_claimable(self) -> bool: ...
+
+    def resolve(self, reply: Any) -> None:
+        """The answer; an error of the server, too. In the reader, in the order in which commands were sent."""
+
+    def abort(self, outage: Outage, *, sent: bool) -> None:
+        """There is none. `sent`: whether it was, or may have been."""
+
+    def lose(self) -> None:
+        """There will never be one, after `abort`, though it is claimable."""
+
+
+class Note:
+    """A call that nobody waits for."""
+
+    __slots__ = ("_answered", "optional", "packed")
+
+    asking = False
+    left = False
+    is_claimable = False
+
+    def __init__(self, packed: bytes, answered: Callable[[Any], None] | None = None, *, optional: bool = True) -> None:
+        self.packed = packed
+        self.optional = optional
+        self._answered = answered
+
+    def resolve(self, reply: Any) -> None:
+        if self._answered is not None:
+            self._answered(reply)
+
+    def abort(self, outage: Outage, *, sent: bool) -> None:
+        pass
+
+    def lose(self) -> None:
+        pass
+
+
+class User(Protocol):
+    """Whose link it is. None of its methods raises."""
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the connection is to be opened again when it is lost, without a call."""
+
+    def opening(self) -> None:
+        """A connection is about to be opened. In the writer; may wait for other servers."""
+
+    def opened(self, speaks_resp3: bool) -> Sequence[Call]:
+        """There is a connection. Returns what is said first. In the writer."""
+
+    def came(self, replies: list[Any], connection: Connection) -> None:
+        """These came together; answers are handed to `Connection.answer`. In the reader; may raise ``Outage``."""
+
+    def lost(self, outage: Outage) -> None:
+        """There was a connection. In the writer."""
+
+    def unreachable(self, outage: Outage) -> None:
+        """It could not be opened. In the writer."""
+
+
+class Connection:
+    """
+    Attributes:
+        wire: the bytes' way.
+        expected: calls that were sent, or are just being sent, and have no answer.
+        asked: when the first of them was sent.
+        heard: when anything last came.
+        since: when it was opened.
+    """
+
+    __slots__ = ("asked", "expected", "heard", "since", "wire")
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.expected: deque[Call | None] = deque()
+        self.asked = 0.0
+        self.since = self.heard = time.monotonic()
+
+    def answer(self, reply: Any) -> None:
+        """Hand the next answer to its call."""
+        call = self.expected[0]
+        if call is not None:
+            call.resolve(reply)
+        self.expected.popleft()
+
+
+class _Loss:
+    """Of a connection; told to the writer."""
+
+    __slots__ = ("connection", "outage")
+
+    def __init__(self, connection: Connection, outage: Outage) -> None:
+        self.connection = connection
+        self.outage = outage
+
+
+_Item = Call | _Loss | None
+
+
+class Link:
+    """
+    Args:
+        duty: as of `Server.wire`.
+        user: see there.
+        resp3: as of `Server.wire`.
+    """
+
+    def __init__(self, server: Server, duty: str, user: User, *, resp3: bool = False) -> None:
+        self._server = server
+        self._name = duty
+        self._user = user
+        self._resp3 = resp3
+        self._lock = RLock()
+        # Made when first needed, which is after gevent has patched.
+        self._made: queue.SimpleQueue[Call | _Loss | None] | None = None
+        self._duty = Duty(self._write_all, f"offload-redis-{duty}")
+        self._connection: Connection | None = None
+        self._open_wires: list[Wire] = []  # also those that are being opened, or of which only late replies are read
+        self._closed = False
+        self._forked = False
+        self._outage: Outage | None = None  # of the last attempt to connect
+        self._retry_at = 0.0
+        self._delay = _FIRST_DELAY
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are queued, or wait for their answers."""
+        connection = self._connection
+        return (connection is not None and bool(connection.expected)) or not self._queue.empty()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def submit(self, call: Call) -> None:
+        """Queue a call. Neither waits nor raises."""
+        self._queue.put(call)
+        if self._closed:
+            self._fail_queued(Outage(CLOSED, was_open=True))
+        else:
+            self._wake()
+
+    def keep_up(self) -> None:
+        """Have the connection opened if the user wants it. Neither waits nor raises."""
+        self._queue.put(None)
+        self._wake()
+
+    def renew(self) -> None:
+        """Connect anew, since the server has become of no use. Neither waits nor raises."""
+        if (connection := self._connection) is not None:
+            self._queue.put(_Loss(connection, Outage(f"layer 'redis' left {self._server.shown}", was_open=True)))
+
+    def close(self) -> None:
+        """For good. Whoever waits gets ``LayerUnavailable``."""
+        with self._lock:
+            self._closed = True
+            wires = list(self._open_wires)
+        for wire in wires:
+            wire.close()
+        self._queue.put(None)
+        if not self._duty.is_running:
+            self._fail_queued(Outage(CLOSED, was_open=True))
+
+    def drop(self) -> None:
+        """In a forked child: give back the descriptors and say nothing. What greenlets of the parent were about to send
+        is the parent's to send."""
+        self._forked = self._closed = True
+        for wire in self._open_wires:
+            wire.abandon()
+
+    # Writing
+
+    @property
+    def _queue(self) -> queue.SimpleQueue[_Item]:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = queue.SimpleQueue()
+        return self._made
+
+    def _wake(self) -> None:
+        try:
+            self._duty.ensure()
+        except RuntimeError as error:
+            self._fail_queued(Outage(f"layer 'redis' cannot reach {self._server.shown}: {error}"))
+
+    def _write_all(self) -> None:
+        try:
+            while not self._duty.may_end(self._has_work):
+                self._write_some(self._next())
+        except BaseException:
+            # An interrupt of the whole process, which came here.
+            self._end(f"layer 'redis' gave up its connection to {self._server.shown}")
+            raise
+        if self._closed:
+            self._end(CLOSED)
+
+    def _has_work(self) -> bool:
+        if self._closed:
+            return False
+        return self._connection is not None or self._user.keeps_up or not self._queue.empty()
+
+    def _next(self) -> list[_Item]:
+        """Waits for something to do."""
+        timeout = None
+        if self._connection is None and self._user.keeps_up:
+            timeout = max(0.0, self._retry_at - time.monotonic())
+        try:
+            found = [self._queue.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        size = 0
+        while not self._queue.empty() and len(found) < _BATCH_CALLS and size < _BATCH_BYTES:
+            item = self._queue.get()
+            found.append(item)
+            size += 0 if item is None or isinstance(item, _Loss) else len(item.packed)
+        return found
+
+    def _write_some(self, items: list[_Item]) -> None:
+        calls: list[Call] = []
+        for item in items:
+            if isinstance(item, _Loss):
+                if item.connection is self._connection:
+                    self._lose(item.connection, item.outage)
+            elif item is not None:
+                calls.append(item)
+        if self._closed:
+            self._abort(calls, Outage(CLOSED, was_open=True))
+            return
+        if self._connection is None:
+            calls = [call for call in calls if not call.optional]
+            if not (calls or self._user.keeps_up):
+                return
+            if self._outage is not None and time.monotonic() < self._retry_at:
+                # A server that lets nobody in is not to be asked by every call.
+                self._abort(calls, self._outage)
+                return
+            self._user.opening()
+            if not (calls or self._user.keeps_up):
+                return
+            try:
+                self._open()
+            except Outage as outage:
+                self._abort(calls, outage)
+                self._note_unreachable(outage)
+                return
+        self._send(calls)
+
+    def _open(self) -> None:
+        wire = self._server.wire(self._name, resp3=self._resp3)
+        with self._lock:
+            self._open_wires.append(wire)
+        try:
+            if not self._closed:
+                self._server.open(wire)
+            if self._closed:
+                raise Outage(CLOSED, was_open=True)
+            connection = Connection(wire)
+            start(partial(self._read, connection), f"offload-redis-{self._name}")
+        except RuntimeError as error:
+            self._discard(wire)
+            raise Outage(f"layer 'redis' cannot reach {self._server.shown}: {error}") from None
+        except BaseException:
+            self._discard(wire)
+            raise
+        self._outage = None
+        self._connection = connection
+        self._send(self._user.opened(wire.greeting.speaks_resp3))
+
+    def _note_unreachable(self, outage: Outage) -> None:
+        self._outage = outage
+        self._back_off()
+        # All that came meanwhile fails at once: one bounded wait for all, not one after the other.
+        self._fail_queued(outage)
+        self._user.unreachable(outage)
+
+    def _back_off(self) -> None:
+        """Not all processes at the same moment."""
+        self._retry_at = time.monotonic() + self._delay * random.uniform(0.5, 1.0)
+        self._delay = min(2 * self._delay, _LONGEST_DELAY)
+
+    def _send(self, calls: Iterable[Call]) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        packed: list[bytes] = []
+        expected: list[Call | None] = []
+        for call in calls:
+            if call.left:
+                continue
+            if call.asking:
+                packed.append(_ASKING)
+                expected.append(None)
+            packed.append(call.packed)
+            expected.append(call)
+        if not packed:
+            return
+        if not connection.expected and expected[0] is not _KEEPALIVE:
+            connection.asked = time.monotonic()
+        connection.expected.extend(expected)
+        try:
+            connection.wire.send(b"".join(packed))
+        except RedisError as error:
+            self._lose(connection, self._server.loss(error))
+
+    def _lose(self, connection: Connection, outage: Outage) -> None:
+        self._connection = None
+        unanswered = [call for call in list(connection.expected) if call is not None]
+        is_late = outage.is_silence and any(call.is_claimable for call in unanswered)
+        for call in unanswered:
+            call.abort(outage, sent=True)
+        if not is_late:  # otherwise its reader goes on, and closes it
+            self._discard(connection.wire)
+            self._lose_claims(unanswered)
+        if time.monotonic() - connection.since > 2 * _LONGEST_DELAY:
+            self._delay = _FIRST_DELAY
+        self._back_off()
+        self._user.lost(outage)
+
+    def _lose_claims(self, calls: Iterable[Call | None]) -> None:
+        for call in calls:
+            if call is not None and call.is_claimable and not self._closed:
+                call.lose()
+
+    def _end(self, reason: str) -> None:
+        if self._forked:
+            return
+        outage = Outage(reason, was_open=True)
+        if (connection := self._connection) is not None:
+            self._lose(connection, outage)
+        self._fail_queued(outage)
+
+    def _fail_queued(self, outage: Outage) -> None:
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if not (item is None or isinstance(item, _Loss)):
+                item.abort(outage, sent=False)
+
+    def _abort(self, calls: Iterable[Call], outage: Outage) -> None:
+        for call in calls:
+            call.abort(outage, sent=False)
+
+    def _discard(self, wire: Wire) -> None:
+        with self._lock:
+            if wire in self._open_wires:
+                self._open_wires.remove(wire)
+        wire.close()
+
+    # Reading
+
+    def _read(self, connection: Connection) -> None:
+        late: float | None = None  # until when late replies are of use, once the connection is lost
+        outage = Outage(f"layer 'redis' gave up its connection to {self._server.shown}", was_open=True)
+        try:
+            while late is None or (connection.expected and time.monotonic() < late):
+                replies = connection.wire.replies(_REPLIES)
+                if replies is not None:
+                    connection.heard = time.monotonic()
+                    self._user.came(replies, connection)
+                elif late is None and self._is_silent(connection):
+                    late = time.monotonic() + LATENESS
+                    self._queue.put(_Loss(connection, self._server.silence()))
+        except RedisError as error:
+            outage = self._server.loss(error)
+        except Outage as error:
+            outage = error
+        except Exception:
+            # Our bug, or a server that answers what nobody asked: all is set up anew.
+            if not self._closed:
+                logger.exception("reading from %s failed", self._server.shown)
+        finally:
+            if not self._forked:
+                if late is None:
+                    self._queue.put(_Loss(connection, outage))
+                else:
+                    self._discard(connection.wire)
+                    self._lose_claims(list(connection.expected))
+
+    def _is_silent(self, connection: Connection) -> bool:
+        """Whether answers are overdue. Asks for one where nothing is heard for a while."""
+        now = time.monotonic()
+        if connection.expected:
+            return now - max(connection.heard, connection.asked) >= self._server.timeout
+        if self._user.keeps_up and now - connection.heard >= self._server.timeout / 2:
+            self._queue.put(_KEEPALIVE)
+        return False
+
+
+_KEEPALIVE = Note(pack("PING"))
