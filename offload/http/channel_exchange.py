@@ -22,7 +22,7 @@ from offload.http.environ import Environ
 from offload.http.exchange import ExchangeOwner, answer_failure
 from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
-from offload.http.wsgi_input import BodyError, RequestBody
+from offload.http.wsgi_input import Body, BodyError
 from offload.interfaces import Content, Delivery, HttpConsumers, HttpRouting, Layer
 from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
@@ -65,7 +65,7 @@ class ChannelRequests:
         connection: Connection,
         request: Request,
         environ: Environ,
-        body: RequestBody | None,
+        body: Body | None,
     ) -> ChannelExchange | None:
         """Begin the exchange of a request; None where no route wants it."""
         content: Content = {
@@ -123,7 +123,7 @@ class ChannelExchange:
         connection: Connection,
         request: Request,
         environ: Environ,
-        body: RequestBody | None,
+        body: Body | None,
         content: Content,
         consumers: HttpConsumers,
     ) -> None:
@@ -136,9 +136,7 @@ class ChannelExchange:
         self._body = body
         self._content = content
         self._consumers = consumers
-        self._response = Response(
-            connection, request, server.date, server.names, server.options.send_timeout, owner.may_keep
-        )
+        self._response = Response(connection, request, server.date, server.names, owner.may_keep)
         # What is to be sent: contents of replies, or a status and a sentence to be answered in their place.
         self._pieces: deque[Content | tuple[int, str]] = deque()
         self._size = 0
@@ -158,8 +156,8 @@ class ChannelExchange:
             if body is not None:
                 if self._request.expect_continue:
                     body.ask_first(self._response.send_continue)
-                self._content["body"] = body.read(BODY_BYTES)
-                piece = body.read(_PIECE_BYTES)
+                self._content["body"] = body.file.read(BODY_BYTES)
+                piece = body.file.read(_PIECE_BYTES)
         except BodyError as error:
             log.info("%s from %s: %s", error.status, self._connection.peer, error)
             self._fail(error.status, str(error))
@@ -171,11 +169,11 @@ class ChannelExchange:
         self._shared.pool.submit(self._consume, None)
         self._hand_on(body, channel, piece)
 
-    def _hand_on(self, body: RequestBody, channel: str, piece: bytes) -> None:
+    def _hand_on(self, body: Body, channel: str, piece: bytes) -> None:
         """Put what is left of a body on its channel, no faster than it is taken."""
         try:
             while piece and not self._done:
-                following = body.read(_PIECE_BYTES)
+                following = body.file.read(_PIECE_BYTES)
                 self._put(channel, {"content": piece, "more_content": bool(following)})
                 piece = following
             if not piece:

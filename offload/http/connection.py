@@ -1,11 +1,11 @@
 """One HTTP connection: what arrives, the deadlines of its client, and what follows an answer.
 
-The connection waits without a greenlet; a whole head takes one from the pool, which runs the exchange.
+The connection waits without a greenlet; a whole request takes one from the pool, which runs the exchange. A table says
+where the connection may go from each of its states.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -13,10 +13,11 @@ from functools import partial
 
 from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import Exchange
-from offload.http.response import Response
-from offload.http.server import HttpServer, WaitingRequest
-from offload.http.wsgi_input import RequestBody
-from offload.protocol.http.connection import END, Event, HttpProtocol
+from offload.http.response import CONTINUE, Response
+from offload.http.server import HttpServer, RoutedRequests, WaitingRequest
+from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
+from offload.protocol.http.connection import END, HttpProtocol
+from offload.protocol.http.connection import Event as Received
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.protocol.websocket.handshake import wants_websocket
@@ -27,20 +28,87 @@ log = logging.getLogger("offload.http")
 
 MAX_DISCARDED_BYTES = 262144
 """An unread body up to this size is read and dropped to keep the connection; past it the connection closes."""
+_GONE_EARLY = HttpError(400, "the client closed the connection before its request was whole")
 
 Check = Callable[[Request], None]
 """Refuses a request by raising `HttpError`."""
 
 
-class _State(Enum):
+class State(Enum):
+    """Where an HTTP connection is. Each state has its own deadline, but for `SERVING` and `LEFT`."""
+
     IDLE = "no request"
     HEAD = "a request's head is arriving"
+    BODY = "a request's body is arriving, and is collected before the application has it"
     SERVING = "the application has a request"
     DISCARDING = "the request is answered; what its application left of the body is dropped"
     ENDING = "nothing more is served; the client may still read"
+    LEFT = "the connection has ended, or is another handler's"
+
+    # By identity, without a call of Python's.
+    __hash__ = object.__hash__
 
 
-_IDLE, _HEAD, _SERVING, _DISCARDING, _ENDING = _State
+class Event(Enum):
+    """What may happen to an HTTP connection."""
+
+    HEAD_BEGAN = "some bytes of a head, but not all, are there"
+    BODY_BEGAN = "a head is whole, and its body is to be collected"
+    REQUEST = "a request goes to the application"
+    ANSWERED = "the request is answered, and nothing of it is still to come"
+    ANSWERED_EARLY = "the request is answered, and the rest of its body is still to come"
+    RESTED = "the server stops, and the client has not begun a request"
+    LAST = "no further request is served"
+    LEAVES = "the connection ends, or becomes another handler's"
+
+    __hash__ = object.__hash__
+
+
+_IDLE, _HEAD, _BODY, _SERVING, _DISCARDING, _ENDING, _LEFT = State
+
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    State.IDLE: {
+        Event.HEAD_BEGAN: State.HEAD,
+        Event.BODY_BEGAN: State.BODY,
+        Event.REQUEST: State.SERVING,
+        Event.RESTED: State.IDLE,
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.HEAD: {
+        Event.HEAD_BEGAN: State.HEAD,
+        Event.BODY_BEGAN: State.BODY,
+        Event.REQUEST: State.SERVING,
+        Event.RESTED: State.IDLE,
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.BODY: {
+        Event.REQUEST: State.SERVING,
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.SERVING: {
+        Event.ANSWERED: State.IDLE,
+        Event.ANSWERED_EARLY: State.DISCARDING,
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.DISCARDING: {
+        Event.ANSWERED: State.IDLE,
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.ENDING: {
+        Event.LAST: State.ENDING,
+        Event.LEAVES: State.LEFT,
+    },
+    State.LEFT: {
+        Event.LEAVES: State.LEFT,
+    },
+}
+"""From a state, by an event, to a state. What is not here cannot happen: a request arrives only where none is under
+way, and only the one that is under way is answered."""
 
 
 class HttpConnection:
@@ -62,10 +130,10 @@ class HttpConnection:
         "_next_in_row",
         "_protocol",
         "_reads",
+        "_request",
         "_row",
         "_server",
         "_state",
-        "_unsent",
         "_waiting",
     )
 
@@ -74,8 +142,9 @@ class HttpConnection:
         self._connection = connection
         self._base = base
         self._protocol = HttpProtocol(server.options, check)
-        # The request's that is served, if it has one.
-        self._body: RequestBody | None = None
+        # The request whose body is collected; and the body of that one, or of the one that is served.
+        self._request: Request | None = None
+        self._body: Body | None = None
         # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
         self._row = 0
         self._next_in_row: Request | None = None
@@ -85,14 +154,42 @@ class HttpConnection:
         self._eof = False
         # Whether the framing is lost, so that nothing that comes can be read.
         self._broken = False
-        # What was unsent when the time to send it began.
-        self._unsent = 0
         # Whether the client still had the last answer to read when its time to think of another request was set.
         self._reads = False
         # The request that is served, where messages answer it.
         self._waiting: WaitingRequest | None = None
         server.connections.add(self)
         server.heads.add(self)
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self._state
+
+    def _move(self, event: Event) -> None:
+        """Go where the table says, from one deadline to the next."""
+        server, state = self._server, self._state
+        if state is _IDLE or state is _DISCARDING:
+            server.idle.discard(self)
+            server.resting.discard(self)
+        elif state is _HEAD:
+            server.heads.discard(self)
+        elif state is _BODY:
+            server.bodies.discard(self)
+        elif state is _ENDING:
+            server.lingering.discard(self)
+        state = self._state = TRANSITIONS[state][event]
+        if state is _IDLE or state is _DISCARDING:
+            self._reads = self._connection.unsent_bytes > 0
+            server.idle.add(self)
+        elif state is _HEAD:
+            server.heads.add(self)
+        elif state is _BODY:
+            server.bodies.add(self)
+        elif state is _ENDING:
+            server.lingering.add(self)
+        elif state is _LEFT:
+            server.connections.discard(self)
 
     # Called by the connection, in the loop.
 
@@ -110,10 +207,7 @@ class HttpConnection:
         if events:
             self._take(events)
         elif state is _IDLE:
-            self._state = _HEAD
-            self._server.idle.discard(self)
-            self._server.resting.discard(self)
-            self._server.heads.add(self)
+            self._move(Event.HEAD_BEGAN)
         elif state is _SERVING and not protocol.reading_body:
             # A further request, ahead of the answer to this one: it waits in the kernel.
             self._connection.pause_reading()
@@ -121,26 +215,25 @@ class HttpConnection:
     def eof_received(self) -> None:
         """A client may end its sending half and still wait for the answer."""
         self._eof = True
-        if self._state is not _SERVING:
+        if self._state is _BODY:
+            self.refuse(_GONE_EARLY)
+        elif self._state is not _SERVING:
             self._connection.close()
             return
         if self._body is not None:
-            self._body.fail(400, "the client closed the connection before its request was whole")
+            self._body.fail(_GONE_EARLY.status, str(_GONE_EARLY))
         if self._waiting is not None:
             # Whoever closes a page that waits for its answer ends his half first.
             self._connection.close()
 
     def connection_lost(self) -> None:
         """Forget the connection."""
-        server = self._server
-        server.connections.discard(self)
-        server.heads.discard(self)
-        server.idle.discard(self)
-        server.resting.discard(self)
-        server.sending.discard(self)
-        server.lingering.discard(self)
+        if self._state is _BODY:
+            log.info("%s from %s: %s", _GONE_EARLY.status, self._connection.peer, _GONE_EARLY)
+        self._server.bodies.discard(self)
+        self._move(Event.LEAVES)
         if self._body is not None:
-            self._body.fail(400, "the client closed the connection before its request was whole")
+            self._body.fail(_GONE_EARLY.status, str(_GONE_EARLY))
         if self._waiting is not None:
             self._waiting.client_left()
 
@@ -156,6 +249,20 @@ class HttpConnection:
             self.refuse(HttpError(408, "the request's head did not arrive in time"))
         else:
             self._connection.abort()
+
+    @property
+    def body_progress(self) -> int | None:
+        """Bytes of the body that have arrived; None while it is not the client that is waited for."""
+        body = self._body
+        return None if body is None or not body.awaits_client else body.received
+
+    def body_expired(self) -> None:
+        """The client took too long over a request's body."""
+        error = HttpError(408, "the request's body came too slowly (--body-timeout, --body-min-rate)")
+        if self._state is _BODY:
+            self.refuse(error)
+        elif self._body is not None:
+            self._body.fail(error.status, str(error))
 
     def idle_expired(self) -> None:
         """No further request came for a while, or not the rest of a body that nobody reads."""
@@ -179,36 +286,22 @@ class HttpConnection:
             if self._state is _IDLE:
                 self._connection.close()
 
-    def send_expired(self) -> None:
-        """The time to take the end of an answer is over, unless some of it was taken meanwhile."""
-        unsent = self._connection.unsent_bytes
-        if self._state is _SERVING:
-            # The next answer adds to it, and has this time of its own whenever it has to wait.
-            self._watch_sending()
-        elif unsent >= self._unsent > 0:
-            self._connection.reset()
-            log.info("%s has read nothing for %s s", self._connection.peer, self._server.options.send_timeout)
-        elif unsent:
-            self._watch_sending()
-
     def linger_expired(self) -> None:
         """The client has not closed its end."""
         if self._connection.unsent_bytes:
+            # It reads, or the connection would end for that.
             self._server.lingering.add(self)
         else:
             self._connection.abort()
 
     def stop(self) -> None:
         """End the connection after what it has to answer. A request may be on its way over an idle one."""
-        server = self._server
         if self._waiting is not None:
             self._waiting.stop()
         if self._state is _IDLE or (self._state is _HEAD and not self._protocol.rest):
-            server.heads.discard(self)
-            self._state = _IDLE
-        if self._state in (_IDLE, _DISCARDING):
-            server.resting.discard(self)
-            server.idle.add(self)
+            self._move(Event.RESTED)
+        elif self._state is _DISCARDING:
+            self._wait_idly()
 
     # Requests.
 
@@ -240,92 +333,132 @@ class HttpConnection:
 
     def _end(self) -> None:
         """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
-        server, connection = self._server, self._connection
-        self._state = _ENDING
+        connection = self._connection
+        if connection.closed:
+            # Nobody is there to read what was just written.
+            return
+        self._move(Event.LAST)
+        self._server.bodies.discard(self)
+        if self._body is not None:
+            self._body.discard()
         self._protocol.forget()
-        server.heads.discard(self)
-        server.idle.discard(self)
-        server.resting.discard(self)
         connection.finish()
-        server.lingering.add(self)
-        self._watch_sending()
         if self._eof:
             connection.close()
         else:
             connection.resume_reading()
 
-    def _watch_sending(self) -> None:
-        self._unsent = self._connection.unsent_bytes
-        if self._unsent:
-            self._server.sending.add(self)
-
-    def _take(self, events: list[Event]) -> None:
+    def _take(self, events: list[Received]) -> None:
         for event in events:
             if event is END:
                 if self._body is not None:
-                    self._body.finish()
-                    if self._state is _DISCARDING:
-                        self._next()
+                    self._finish_body(self._body)
             elif isinstance(event, bytes):
-                assert self._body is not None
-                self._body.feed(event)
+                if self._body is not None and not self._feed(self._body, event):
+                    return
             elif isinstance(event, Request):
                 self._begin(event)
 
+    def _feed(self, body: Body, data: bytes) -> bool:
+        try:
+            body.feed(data)
+        except OSError as error:
+            log.error("a request's body cannot be kept in a temporary file: %s", error)
+            self._break(HttpError(507, "the server has no room for the request's body"))
+            return False
+        return True
+
+    def _finish_body(self, body: Body) -> None:
+        body.finish()
+        if self._state is _BODY:
+            request, self._request = self._request, None
+            assert request is not None
+            self._submit(request)
+        else:
+            self._server.bodies.discard(self)
+            if self._state is _DISCARDING:
+                self._next()
+
     def _begin(self, request: Request) -> None:
         server, connection = self._server, self._connection
-        if self._state is _HEAD:
-            server.heads.discard(self)
+        if (
+            request.upgrade is not None
+            and server.routed is not None
+            and wants_websocket(request)
+            and self._upgrade(request)
+        ):
+            return
+        if not request.has_body:
+            self._submit(request)
+            return
+        options, length = server.options, request.content_length
+        if length is None and options.limit_chunked_body is not None:
+            self._collect(request)
+            if request.expect_continue:
+                connection.write(CONTINUE)
+        elif length is not None and length <= options.body_buffer and not request.expect_continue:
+            self._collect(request)
         else:
-            server.idle.discard(self)
-            server.resting.discard(self)
-        self._state = _SERVING
-        if request.has_body:
-            self._body = RequestBody(
-                connection.pause_reading, connection.resume_reading, server.options.body_timeout, request.content_length
-            )
-        if request.upgrade is not None and server.routed is not None and wants_websocket(request):
-            try:
-                environ = server.environ.build(self._base, request, connection.peer, io.BytesIO())
-            except HttpError as error:
-                self.refuse(error, environ=bare_environ(request, connection.peer), bodiless=request.method == "HEAD")
-                return
-            refuse = partial(self.refuse, environ=environ, bodiless=request.method == "HEAD")
-            if server.routed.take(connection, request, environ, refuse, self._protocol.rest):
-                if connection.handler is not self:
-                    self._leave()
-                return
-        if server.channels is not None and request.upgrade is None and self._is_answered_by_messages(request):
+            self._body = StreamedBody(connection.pause_reading, connection.resume_reading, length)
+            server.bodies.add(self)
+            self._submit(request)
+
+    def _collect(self, request: Request) -> None:
+        self._request = request
+        self._body = CollectedBody(self._server.options.body_buffer)
+        self._move(Event.BODY_BEGAN)
+
+    def _submit(self, request: Request) -> None:
+        self._move(Event.REQUEST)
+        if (
+            self._server.channels is not None
+            and request.upgrade is None
+            and self._is_answered_by_messages(self._server.channels, request)
+        ):
             return
         if self._row > 0:
             self._row -= 1
             self._next_in_row = request
         else:
-            server.pool.submit(self._serve, request)
+            self._server.pool.submit(self._serve, request)
 
-    def _is_answered_by_messages(self, request: Request) -> bool:
+    def _upgrade(self, request: Request) -> bool:
+        """Offer an upgrade request to those who route them; whether it was taken, or refused."""
         server, connection = self._server, self._connection
-        assert server.channels is not None
+        bodiless = request.method == "HEAD"
         try:
-            environ = server.environ.build(self._base, request, connection.peer, io.BytesIO())
+            environ = server.environ.build(self._base, request, connection.peer, None)
+        except HttpError as error:
+            self.refuse(error, environ=bare_environ(request, connection.peer), bodiless=bodiless)
+            return True
+        refuse = partial(self.refuse, environ=environ, bodiless=bodiless)
+        assert server.routed is not None
+        if not server.routed.take(connection, request, environ, refuse, self._protocol.rest):
+            return False
+        if connection.handler is not self:
+            self._leave()
+        return True
+
+    def _is_answered_by_messages(self, channels: RoutedRequests, request: Request) -> bool:
+        server, connection = self._server, self._connection
+        try:
+            environ = server.environ.build(self._base, request, connection.peer, self._body)
         except HttpError:
             # The exchange answers.
             return False
-        self._waiting = server.channels.take(server, self, connection, request, environ, self._body)
+        self._waiting = channels.take(server, self, connection, request, environ, self._body)
         return self._waiting is not None
 
     def _leave(self) -> None:
-        self._server.connections.discard(self)
-        # The end of an earlier answer may still be on its way.
-        self._server.sending.discard(self)
+        self._move(Event.LEAVES)
+        self._server.bodies.discard(self)
+        self._protocol.forget()
+        self._connection.patient = True
 
     def hand_over(self, handler: Handler) -> bytes | None:
         """See `Upgradable`."""
-        self._server.connections.discard(self)
-        # The answer to an earlier request may not be read whole yet.
-        self._server.sending.discard(self)
+        self._leave()
         self._connection.handler = handler
-        self._protocol.forget()
         return None if self._eof or self._connection.closed else self._protocol.rest
 
     # In a greenlet of the pool.
@@ -385,35 +518,38 @@ class HttpConnection:
         self._waiting = None
         response.seal()
         if connection.closed:
+            if body is not None:
+                body.discard()
             return
         whole = body is None or body.complete
         if body is not None:
             body.discard()
+            if not whole:
+                self._server.bodies.discard(self)
         if not response.keep_alive or self._broken:
             if whole and not request.keep_alive and not self._protocol.rest:
                 # The client said that this was all, so there is nothing to wait for.
-                self._state = _ENDING
+                self._move(Event.LAST)
                 connection.close()
-                self._watch_sending()
             else:
                 self._end()
-            return
-        if connection.unsent_bytes:
-            self._watch_sending()
-        if whole:
+        elif whole:
             self._next()
         elif self._eof:
             connection.close()
         else:
-            self._state = _DISCARDING
-            self._wait_idly()
+            self._move(Event.ANSWERED_EARLY)
             connection.resume_reading()
 
     def _next(self) -> None:
         """Serve the request that has arrived meanwhile, or wait for one without a greenlet."""
         self._body = None
-        self._state = _IDLE
         protocol, connection = self._protocol, self._connection
+        if connection.unsent_bytes and not protocol.rest:
+            connection.flush()
+            if connection.closed:
+                return
+        self._move(Event.ANSWERED)
         try:
             events = protocol.next_request()
         except HttpError as error:
@@ -429,16 +565,10 @@ class HttpConnection:
         else:
             connection.resume_reading()
             if protocol.rest:
-                self._state = _HEAD
-                self._server.heads.add(self)
-            else:
-                self._wait_idly()
+                self._move(Event.HEAD_BEGAN)
 
     def _wait_idly(self) -> None:
-        connection = self._connection
-        if connection.unsent_bytes:
-            connection.flush()
-            if connection.closed:
-                return
-        self._reads = connection.unsent_bytes > 0
+        """Begin the time of a connection without a request anew."""
+        self._reads = self._connection.unsent_bytes > 0
+        self._server.resting.discard(self)
         self._server.idle.add(self)

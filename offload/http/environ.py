@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from offload.http.file_wrapper import FileWrapper
 from offload.http.forwarded import Field, Forwarders
+from offload.http.wsgi_input import Body
 from offload.protocol.http.request import HttpError, Request
 
 Environ = dict[str, Any]
@@ -69,14 +71,14 @@ class EnvironBuilder:
             b"content-length": "CONTENT_LENGTH",
         }
 
-    def build(self, base: Environ, request: Request, peer: object, body: object) -> Environ:
+    def build(self, base: Environ, request: Request, peer: object, body: Body | None) -> Environ:
         """The environ of one request.
 
         Args:
             base: from `environ_base`.
             request: the checked head.
             peer: the client's address as the socket module gives it.
-            body: what becomes ``wsgi.input``.
+            body: what becomes ``wsgi.input``, if there is one. A chunked one that is whole has a length then.
 
         Raises:
             HttpError: a proxy's fields contradict each other, the target has another scheme than the connection, or
@@ -91,7 +93,14 @@ class EnvironBuilder:
         path = request.path
         environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
         environ["QUERY_STRING"] = request.query.decode("latin-1")
-        environ["wsgi.input"] = body
+        if body is None:
+            environ["wsgi.input"] = io.BytesIO()
+        else:
+            environ["wsgi.input"] = body.file
+            if request.chunked and body.length is not None:
+                # Most frameworks read as much as CONTENT_LENGTH says, and nothing without it.
+                environ["CONTENT_LENGTH"] = str(body.length)
+                del environ["HTTP_TRANSFER_ENCODING"]
         if environ["SCRIPT_NAME"]:
             _split_path(environ)
         return environ

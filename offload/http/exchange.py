@@ -5,7 +5,6 @@ The environ is built, the application runs, the answer is sent. What follows an 
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from typing import Protocol
@@ -14,7 +13,7 @@ from offload.http.environ import Environ, bare_environ
 from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
 from offload.http.upgrade import Upgradable, UpgradeResponse, may_upgrade
-from offload.http.wsgi_input import BodyError, RequestBody
+from offload.http.wsgi_input import Body, BodyError
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection
@@ -53,7 +52,7 @@ class Exchange:
         connection: Connection,
         base: Environ,
         request: Request,
-        body: RequestBody | None,
+        body: Body | None,
     ) -> None:
         self._server = server
         self._owner = owner
@@ -64,9 +63,7 @@ class Exchange:
         kind: type[Response] = Response
         if request.upgrade is not None and server.raw is not None and may_upgrade(request):
             kind = UpgradeResponse
-        self._response = kind(
-            connection, request, server.date, server.names, server.options.send_timeout, owner.may_keep
-        )
+        self._response = kind(connection, request, server.date, server.names, owner.may_keep)
 
     def run(self) -> None:
         """Run the application and send its answer. Whatever the application raises ends here."""
@@ -79,9 +76,7 @@ class Exchange:
         began = time.perf_counter()
         environ: Environ | None = None
         try:
-            environ = server.environ.build(
-                self._base, request, connection.peer, io.BytesIO() if body is None else body
-            )  # fmt: skip
+            environ = server.environ.build(self._base, request, connection.peer, body)
             environ["wsgi.early_hints"] = response.early_hints
             if upgrade is not None and server.raw is not None:
                 server.raw.offer(self._owner, connection, request, environ, upgrade)

@@ -24,7 +24,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 Headers = list[tuple[str, str]]
 _SMALL_BODY_BYTES = 65536
 """Up to this size head and body are joined, and files are read rather than handed to the kernel."""
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Date:
@@ -54,7 +54,6 @@ class Response:
         request: what it answers.
         date: the Date field's value, asked for when the head is built.
         names: the process's checked field names.
-        send_timeout: seconds that the client may take nothing.
         may_keep: whether the server would serve another request on this connection; asked when the head is built.
 
     Attributes:
@@ -77,7 +76,6 @@ class Response:
         "_names",
         "_own",
         "_request",
-        "_send_timeout",
         "_too_long",
         "body_bytes",
         "ended",
@@ -92,14 +90,12 @@ class Response:
         request: Request,
         date: Callable[[], str],
         names: FieldNames,
-        send_timeout: float | None,
         may_keep: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._request = request
         self._date = date
         self._names = names
-        self._send_timeout = send_timeout
         self._may_keep = may_keep
         self.keep_alive = request.keep_alive
         self.status = ""
@@ -246,9 +242,7 @@ class Response:
         if length is None and self._left != 0 and connection.unsent_bytes:
             # More may follow, and who computes it may not let the client wait for this piece (PEP 3333).
             connection.flush()
-        if connection.closed or (
-            connection.unsent_bytes > HIGH_WATER_BYTES and not connection.wait_drained(self._send_timeout)
-        ):
+        if connection.closed or (connection.unsent_bytes > HIGH_WATER_BYTES and not connection.wait_drained()):
             raise ClientGone
 
     def _cut(self) -> None:
@@ -324,7 +318,7 @@ class Response:
         if not self.head_sent:
             connection.write(self._head(size))
             self.head_sent = True
-        sent = connection.send_file(descriptor, offset, size, self._send_timeout)
+        sent = connection.send_file(descriptor, offset, size)
         self.body_bytes += sent
         if connection.closed:
             raise ClientGone
@@ -382,7 +376,7 @@ class Response:
     def send_continue(self) -> None:
         """Tell the client to send its body, unless it has the answer by now."""
         if not self.head_sent:
-            self._connection.write(_CONTINUE)
+            self._connection.write(CONTINUE)
 
     def early_hints(self, headers: Headers) -> None:
         """``wsgi.early_hints``: fields that the client may act on while the answer is made (103, RFC 8297).

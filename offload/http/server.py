@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any, Protocol
 
 from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
-from offload.http.wsgi_input import RequestBody
+from offload.http.wsgi_input import Body
 from offload.observe.observer import Observer
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import FieldNames
 from offload.settings import HttpOptions
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
-from offload.transport.timeouts import Timeouts
+from offload.transport.timeouts import LeastRate, Timeouts
 
 log = logging.getLogger("offload.http")
 
@@ -39,8 +39,12 @@ class ServedConnection(Protocol):
     def rest_expired(self) -> None:
         """The time that a connection may be without a request is over."""
 
-    def send_expired(self) -> None:
-        """The time to take the end of an answer is over."""
+    @property
+    def body_progress(self) -> int | None:
+        """Bytes of a request's body that have arrived; None while it is not the client that is waited for."""
+
+    def body_expired(self) -> None:
+        """A request's body arrives too slowly."""
 
     def linger_expired(self) -> None:
         """The time to read the last answer is over."""
@@ -69,7 +73,7 @@ class RoutedRequests(Protocol):
         connection: Connection,
         request: Request,
         environ: Environ,
-        body: RequestBody | None,
+        body: Body | None,
     ) -> WaitingRequest | None:
         """Begin to serve a request, or leave it to the application by returning None."""
 
@@ -127,7 +131,9 @@ class HttpServer:
         self.resting: Timeouts[ServedConnection] = Timeouts(
             max(0.0, options.keep_alive - RESTLESS_SECONDS), methodcaller("rest_expired")
         )
-        self.sending: Timeouts[ServedConnection] = Timeouts(options.send_timeout, methodcaller("send_expired"))
+        self.bodies: LeastRate[ServedConnection] = LeastRate(
+            options.body_timeout, options.body_min_rate, attrgetter("body_progress"), methodcaller("body_expired")
+        )
         self.lingering: Timeouts[ServedConnection] = Timeouts(options.linger_timeout, methodcaller("linger_expired"))
 
     def end_request(self) -> None:

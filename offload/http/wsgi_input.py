@@ -1,15 +1,21 @@
-"""``wsgi.input``: a request's body as a file that waits for what has not arrived yet.
+"""``wsgi.input``: a request's body as a file.
 
-The loop puts chunks in, the application's greenlet takes them out. While more waits than is read, the connection
-stops reading, so that a large upload never lies in memory whole.
+A small body, and a chunked one, is collected before the application is called. The others stream: the loop puts chunks
+in, the application's greenlet takes them out, and waits for what has not arrived yet. While more waits than is read,
+the connection stops reading, so that a large upload never lies in memory whole.
 """
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import IO, Any, Protocol
 
 from gevent.event import Event
+
+from offload.transport.pool import wait_for_client
 
 HIGH_WATER_BYTES = 131072
 LOW_WATER_BYTES = 32768
@@ -27,12 +33,115 @@ class BodyError(OSError):
         self.status = status
 
 
-class RequestBody:
-    """The input stream of one request.
+class Body(Protocol):
+    """A request's body, as its connection and its exchange see it.
+
+    Attributes:
+        complete: whether all of it has arrived.
+        length: its size in bytes, where that is known.
+        received: bytes that have arrived.
+        before_first_read: see `StreamedBody`.
+    """
+
+    complete: bool
+    length: int | None
+    received: int
+    before_first_read: Callable[[], None] | None
+
+    @property
+    def file(self) -> Any:
+        """For the application."""
+
+    @property
+    def awaits_client(self) -> bool:
+        """Whether it is the client's to send, and not ours to read."""
+
+    def feed(self, chunk: bytes) -> None:
+        """A piece of the body has arrived."""
+
+    def ask_first(self, before_first_read: Callable[[], None]) -> None:
+        """Have this called when the application first has to wait, unless the client has begun to send unasked."""
+
+    def finish(self) -> None:
+        """The body is whole."""
+
+    def fail(self, status: int, reason: str) -> None:
+        """The rest will not come."""
+
+    def discard(self) -> None:
+        """The application is done."""
+
+
+class CollectedBody:
+    """A body that is whole before the application sees it: in memory as far as it fits, then in a file without a name.
+
+    Args:
+        memory_bytes: how much is kept in memory.
+    """
+
+    __slots__ = ("_chunks", "_file", "_memory_bytes", "before_first_read", "complete", "length", "received")
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._chunks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self.before_first_read: Callable[[], None] | None = None
+        self.complete = False
+        self.length: int | None = None
+        self.received = 0
+
+    @property
+    def awaits_client(self) -> bool:
+        """See `Body`."""
+        return True
+
+    def feed(self, chunk: bytes) -> None:
+        """See `Body`. Raises ``OSError`` where the disk takes no more."""
+        self.received += len(chunk)
+        if self._file is not None:
+            self._file.write(chunk)
+            return
+        self._chunks.append(chunk)
+        if self.received > self._memory_bytes:
+            self._file = tempfile.TemporaryFile(prefix="offload-body-")  # noqa: SIM115 -- see `discard`
+            self._file.writelines(self._chunks)
+            self._chunks.clear()
+
+    def ask_first(self, before_first_read: Callable[[], None]) -> None:
+        """See `Body`: nobody has to wait."""
+
+    def finish(self) -> None:
+        """See `Body`."""
+        if self._file is None:
+            self._file = io.BytesIO(b"".join(self._chunks))
+            self._chunks.clear()
+        else:
+            self._file.seek(0)
+        self.complete = True
+        self.length = self.received
+
+    @property
+    def file(self) -> Any:
+        """See `Body`."""
+        assert self._file is not None
+        return self._file
+
+    def fail(self, status: int, reason: str) -> None:
+        """See `Body`: the application never hears of it."""
+        self.discard()
+
+    def discard(self) -> None:
+        """See `Body`. What has a file is closed; what an application keeps of the memory is its own."""
+        if self._file is not None and not isinstance(self._file, io.BytesIO):
+            self._file.close()
+        self._file = None
+
+
+class StreamedBody:
+    """A body that the application reads while it arrives.
 
     Args:
         pause, resume: hold back and let on the connection's reading.
-        timeout: seconds without progress before a read fails; None waits for ever.
         length: its size in bytes where the client told it.
 
     Attributes:
@@ -51,20 +160,18 @@ class RequestBody:
         "_paused",
         "_resume",
         "_size",
-        "_timeout",
         "before_first_read",
         "complete",
         "length",
+        "received",
     )
 
-    def __init__(
-        self, pause: Callable[[], None], resume: Callable[[], None], timeout: float | None, length: int | None = None
-    ) -> None:
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None], length: int | None = None) -> None:
         self.length = length
+        self.received = 0
         self.before_first_read: Callable[[], None] | None = None
         self._pause = pause
         self._resume = resume
-        self._timeout = timeout
         self._chunks: deque[bytes] = deque()
         # How much of the first chunk has been taken.
         self._at = 0
@@ -76,10 +183,21 @@ class RequestBody:
         self.complete = False
         self._discarding = False
 
+    @property
+    def file(self) -> Any:
+        """See `Body`."""
+        return self
+
     # The loop's side.
 
+    @property
+    def awaits_client(self) -> bool:
+        """See `Body`."""
+        return not self._paused and self.before_first_read is None
+
     def feed(self, chunk: bytes) -> None:
-        """A piece of the body has arrived."""
+        """See `Body`."""
+        self.received += len(chunk)
         if self._discarding:
             return
         # Whoever sends has not waited to be told.
@@ -93,25 +211,25 @@ class RequestBody:
             self._arrived.set()
 
     def ask_first(self, before_first_read: Callable[[], None]) -> None:
-        """Have this called when the application first has to wait, unless the client has begun to send unasked."""
+        """See `Body`."""
         if not self._chunks and not self.complete:
             self.before_first_read = before_first_read
 
     def finish(self) -> None:
-        """The body is whole."""
+        """See `Body`."""
         self.complete = True
         if self._arrived is not None:
             self._arrived.set()
 
     def fail(self, status: int, reason: str) -> None:
-        """The rest will not come."""
+        """See `Body`."""
         if not self.complete and self._failure is None:
             self._failure = status, reason
             if self._arrived is not None:
                 self._arrived.set()
 
     def discard(self) -> None:
-        """The application is done: what is and what comes is dropped, and what is kept of this object reads empty.
+        """See `Body`: what is and what comes is dropped, and what is kept of this object reads empty.
 
         The connection's reading is the caller's again.
         """
@@ -143,8 +261,7 @@ class RequestBody:
             if arrived is None:
                 arrived = self._arrived = Event()
             arrived.clear()
-            if not arrived.wait(self._timeout):
-                self.fail(408, f"no more of the request body came for {self._timeout:g} s")
+            wait_for_client(arrived.wait)
         return True
 
     def _take(self, limit: int) -> bytes:

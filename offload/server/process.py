@@ -44,7 +44,7 @@ from offload.server.load import LoadSlot
 from offload.server.log_configuration import log_access, takes_access_lines
 from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
-from offload.transport.connection import Connection
+from offload.transport.connection import Connection, sending_watch
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
 from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
@@ -147,6 +147,7 @@ class ServerProcess:
         self._tls: TlsAcceptor | None = None
         if settings.tls.wanted:
             self._tls = TlsAcceptor(make_context(settings.tls), settings.tls.handshake_timeout)
+        self._sending = sending_watch(settings.http.send_timeout, settings.http.send_min_rate)
         self._acceptor = Acceptor(
             self._http,
             self._tls,
@@ -224,14 +225,16 @@ class ServerProcess:
         base = environ_base(
             server, self.settings.process.workers > 1, "http" if tls is None else "https", logs.error_stream()
         )
-        loop, load, connections = self._loop, self.load, self._connections
+        loop, load, connections, sending = self._loop, self.load, self._connections, self._sending
         limit = self.settings.process.worker_connections
         serve = self._acceptor.accepted
 
         def accepted(client: Any, peer: object) -> None:
             load.change(1)
             connection = (
-                Connection(loop, client, peer, left) if tls is None else TlsConnection(loop, client, peer, left, tls)
+                Connection(loop, client, peer, left, sending)
+                if tls is None
+                else TlsConnection(loop, client, peer, left, tls, sending)
             )
             connections.add(connection)
             serve(connection, base)

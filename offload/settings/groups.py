@@ -259,6 +259,14 @@ class HttpOptions(Group):
     limit_request_body: int | None = size(
         None, "--limit-request-body", "bytes of a request's body; 0 for no limit", zero=None, shown="0"
     )
+    limit_chunked_body: int | None = size(
+        1 << 30, "--limit-chunked-body", "bytes of a chunked body, which is collected so that applications know its "
+        "length; 0: applications read it as it comes, without a length", zero=None, high=1 << 50,
+    )  # fmt: skip
+    body_buffer: int = size(
+        131_072, "--body-buffer", "bytes of a request's body that are collected in memory before the application runs; "
+        "of a chunked one the rest goes to a temporary file", high=1 << 30,
+    )  # fmt: skip
     limit_pipelined: int = whole(
         16, "--limit-pipelined", "requests sent ahead of their answers that one connection has answered in a row, "
         "before others run", low=1,
@@ -272,9 +280,23 @@ class HttpOptions(Group):
     send_timeout: float | None = seconds(
         60.0, "--send-timeout", "seconds without progress in sending; 0 for no limit", zero=None
     )
+    body_min_rate: float | None = declare(
+        Number(float, 0, LARGEST, "BYTES", None), 240.0, "--body-min-rate",
+        "least bytes a second of a request's body, after a grace of 5 s; 0 for none",
+    )  # fmt: skip
+    send_min_rate: float | None = declare(
+        Number(float, 0, LARGEST, "BYTES", None), 240.0, "--send-min-rate",
+        "least bytes a second that a client takes of an answer, after a grace of 5 s; 0 for none",
+    )  # fmt: skip
     linger_timeout: float = seconds(
         5.0, "--linger-timeout", "seconds to let a client read the last answer before its connection closes", low=0.1
     )
+
+    @property
+    def most_chunked(self) -> int | None:
+        """Bytes that a chunked body may have; None for no limit."""
+        limits = [limit for limit in (self.limit_request_body, self.limit_chunked_body) if limit is not None]
+        return min(limits, default=None)
 
 
 @dataclass(frozen=True)

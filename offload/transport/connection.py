@@ -1,22 +1,27 @@
 """A connection: a socket on the loop, a handler for what it reads, and a queue of what it could not send yet.
 
 Reading happens in the loop's callback, without a greenlet; sending is tried at once, and waits for the socket only
-after it said EAGAIN.
+after it said EAGAIN. A peer that then takes too little is cut off, also when the connection is closing.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
+import fcntl
 import logging
 import os
 import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import gevent
 from gevent.event import Event
+
+from offload.transport.pool import wait_for_client
+from offload.transport.timeouts import LeastRate
 
 if TYPE_CHECKING:
     from gevent._types import _IoWatcher, _Loop
@@ -35,6 +40,7 @@ FILE_BYTES = 1048576
 
 _READ, _WRITE = 1, 2
 _NO_LINGERING = struct.pack("ii", 1, 0)
+_INT = struct.Struct("i")
 
 
 class Handler(Protocol):
@@ -58,9 +64,11 @@ class Connection:
         sock: connected and non-blocking; the connection owns it from now on.
         peer: the client's address, as the socket module gives it.
         left: called once, with the connection, when it has ended.
+        sending: cuts off connections whose peer takes too little (see `sending_watch`).
 
     Attributes:
         handler: called with what arrives; may be replaced at any time.
+        patient: whether the handler itself ends the connection when its peer takes too little; until `close`.
         closed: whether it has ended. Writing to a closed connection does nothing.
         unsent_bytes: what the socket has not taken yet.
         refill: None, or asked for more as soon as everything is sent; it returns b"" when it has nothing.
@@ -73,30 +81,44 @@ class Connection:
         "_drained",
         "_drained_at",
         "_end",
+        "_handed",
         "_left",
         "_loop",
         "_reader",
         "_reading",
         "_recv",
         "_send",
+        "_sending",
         "_sock",
         "_unsent",
         "_writer",
         "closed",
         "handler",
+        "patient",
         "peer",
         "refill",
         "unsent_bytes",
     )
 
-    def __init__(self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: _Loop,
+        sock: _socket.socket,
+        peer: object,
+        left: Callable[[Connection], None],
+        sending: LeastRate[Connection] | None = None,
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self._recv: Callable[[int], bytes] = sock.recv
         self._send = sock.send
         self.peer = peer
         self._left = left
+        self._sending = sending
+        # Bytes that the kernel took while the peer was slow.
+        self._handed = 0
         self.handler: Handler | None = None
+        self.patient = False
         self.closed = False
         self.refill: Callable[[], bytes] | None = None
         self.unsent_bytes = 0
@@ -225,6 +247,18 @@ class Connection:
         if self._writer is None:
             self._writer = self._loop.io(self._sock.fileno(), _WRITE)
             self._writer.start(self._flush)
+            self._watch_sending()
+
+    def _watch_sending(self) -> None:
+        if self._sending is not None and self._writer is not None and not self.patient:
+            self._sending.add(self)
+
+    def taken(self) -> int:
+        """Bytes that the peer has taken, from some moment on: the kernel may hold a lot for it."""
+        held = 0
+        with contextlib.suppress(OSError):
+            (held,) = _INT.unpack(fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, _INT.pack(0)))
+        return self._handed - held
 
     def _flush(self) -> None:
         unsent = self._unsent
@@ -235,6 +269,7 @@ class Connection:
                 data = _joined(unsent)
                 sent = self._send(data)
                 self.unsent_bytes -= sent
+                self._handed += sent
                 if sent < len(data):
                     unsent.appendleft(memoryview(data)[sent:])
                     break
@@ -250,6 +285,8 @@ class Connection:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+                if self._sending is not None:
+                    self._sending.discard(self)
             if self._end is not None:
                 self._end()
         drained = self._drained
@@ -257,8 +294,11 @@ class Connection:
             self._drained = None
             drained.set()
 
-    def wait_drained(self, timeout: float | None) -> bool:
+    def wait_drained(self, timeout: float | None = None) -> bool:
         """Let the calling greenlet wait while too much is unsent.
+
+        Args:
+            timeout: seconds that the peer may take nothing, for a `patient` connection; others are cut off anyway.
 
         Returns:
             Whether the connection can take more; False when it is closed, or no room came within `timeout` seconds.
@@ -277,25 +317,23 @@ class Connection:
         else:
             # Another greenlet of the same request waits: both for the lower mark, and both look again.
             self._drained_at = min(self._drained_at, unsent_bytes)
-        in_time = drained.wait(timeout)
+        in_time = wait_for_client(drained.wait, timeout)
         return in_time or self.unsent_bytes < before
 
-    def send_file(self, descriptor: int, offset: int, size: int, timeout: float | None) -> int:
+    def send_file(self, descriptor: int, offset: int, size: int) -> int:
         """Send part of a file, the kernel copying; the calling greenlet waits whenever the socket is full.
 
         Args:
             descriptor, offset, size: which part of which file.
-            timeout: seconds that the peer may take nothing.
 
         Returns:
             How many bytes the socket took: fewer than `size` when the file is shorter, or when the connection has
-            ended, as it does when nothing is taken in time.
+            ended.
         """
         left = size
         while left and not self.closed:
             if self._unsent is not None:
-                if not self._wait_until(0, timeout):
-                    self.reset()
+                self._wait_until(0, None)
                 continue
             try:
                 sent = os.sendfile(self._sock.fileno(), descriptor, offset, min(left, FILE_BYTES))
@@ -311,6 +349,7 @@ class Connection:
                 break
             offset += sent
             left -= sent
+            self._handed += sent
             # A reader as fast as we are would never let the others have their turn.
             gevent.sleep(0)
         return size - left
@@ -319,14 +358,20 @@ class Connection:
         """Send what is unsent, then end the sending half, so that the peer reads everything. Reading goes on."""
         if self._end is None:
             self._end = self._shut
-            if self._unsent is None:
-                self._shut()
+            self._await_end()
 
     def close(self) -> None:
         """Send what is unsent, then close."""
         self._end = self.abort
+        self._await_end()
+
+    def _await_end(self) -> None:
+        self.patient = False
         if self._unsent is None:
-            self.abort()
+            assert self._end is not None
+            self._end()
+        else:
+            self._watch_sending()
 
     def _shut(self) -> None:
         try:
@@ -339,7 +384,7 @@ class Connection:
         if not self.closed:
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_LINGERING)
-            self.abort()
+            self._end_now()
 
     def let_go(self) -> None:
         """In a forked child: the connection is the parent's alone. Nothing is sent, ended, or told to the handler."""
@@ -350,8 +395,13 @@ class Connection:
 
     def abort(self) -> None:
         """Close now; what is unsent is lost."""
-        if self.closed:
-            return
+        if not self.closed:
+            # A child that the application forked may hold the descriptor, too: the peer is to see the end.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(_socket.SHUT_RDWR)
+            self._end_now()
+
+    def _end_now(self) -> None:
         self.closed = True
         self._end = None
         # The watchers leave before the descriptor: its number may come back with the next accept.
@@ -359,6 +409,8 @@ class Connection:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._sending is not None:
+            self._sending.discard(self)
         self._unsent = self.refill = None
         self.unsent_bytes = 0
         self._sock.close()
@@ -371,6 +423,21 @@ class Connection:
                 handler.connection_lost()
             except Exception:
                 log.exception("a connection's handler failed while the connection ended")
+
+
+def sending_watch(seconds: float | None, rate: float | None) -> LeastRate[Connection]:
+    """What cuts off the connections of a process whose peers take too little.
+
+    Args:
+        seconds: longest time in which a peer may take nothing; None for no limit.
+        rate: least bytes a second after a grace; None for none.
+    """
+
+    def expired(connection: Connection) -> None:
+        connection.reset()
+        log.info("%s is cut off: it takes too little (--send-timeout, --send-min-rate)", connection.peer)
+
+    return LeastRate(seconds, rate, Connection.taken, expired)
 
 
 def _joined(unsent: deque[bytes | memoryview]) -> bytes | memoryview:

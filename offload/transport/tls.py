@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from offload.exceptions import ConfigurationError
 from offload.settings import TlsOptions
 from offload.transport.connection import Connection
-from offload.transport.timeouts import Timeouts
+from offload.transport.timeouts import LeastRate, Timeouts
 
 if TYPE_CHECKING:
     from gevent._types import _Loop
@@ -27,6 +27,8 @@ log = logging.getLogger("offload.server")
 
 RECORD_BYTES = 16384
 """The most that one TLS record carries."""
+_MAX_ANSWERS_BYTES = 16384
+"""What OpenSSL itself has to say may have this size while a client takes nothing."""
 _PIECE_BYTES = 65536
 """Encrypted and queued at a time, so that OpenSSL's buffers stay small."""
 
@@ -167,23 +169,31 @@ class TlsConnection(Connection):
     """A connection that speaks plainly until `begin_tls`, and only TLS from there on.
 
     Args:
-        loop, sock, peer, left: as `Connection`.
+        loop, sock, peer, left, sending: as `Connection`.
         acceptor: the process's.
     """
 
     sends_files = False
 
-    __slots__ = ("_acceptor", "_established", "_incoming", "_outgoing", "_plain", "_ready", "_soon", "_tls")
+    __slots__ = ("_acceptor", "_answers", "_established", "_incoming", "_outgoing", "_plain", "_ready", "_soon", "_tls")
 
     def __init__(
-        self, loop: _Loop, sock: _socket.socket, peer: object, left: Callable[[Connection], None], acceptor: TlsAcceptor
+        self,
+        loop: _Loop,
+        sock: _socket.socket,
+        peer: object,
+        left: Callable[[Connection], None],
+        acceptor: TlsAcceptor,
+        sending: LeastRate[Connection] | None = None,
     ) -> None:
-        super().__init__(loop, sock, peer, left)
+        super().__init__(loop, sock, peer, left, sending)
         self._acceptor = acceptor
         self._ready: Callable[[TlsConnection], None] | None = None
         # Until the client's first bytes have come.
         self._plain: Callable[[TlsConnection], None] | None = None
         self._established = False
+        # Bytes that OpenSSL itself had to say since the client last took everything.
+        self._answers = 0
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
@@ -317,7 +327,14 @@ class TlsConnection(Connection):
         except ssl.SSLZeroReturnError:
             goodbye = True
         if self._outgoing.pending:
-            # For instance the answer to a key update.
+            # For instance the answer to a key update. OpenSSL answers any number of them.
+            if self._unsent is None:
+                self._answers = 0
+            self._answers += self._outgoing.pending
+            if self._answers > _MAX_ANSWERS_BYTES:
+                self.reset()
+                log.info("%s is cut off: it reads none of the answers that its TLS asks for", self.peer)
+                raise BlockingIOError
             self._send_outgoing()
         if pieces:
             # A goodbye behind them is told again by the socket's end.
@@ -416,9 +433,6 @@ class TlsConnection(Connection):
             pass  # The client has not said it yet, or the connection broke before: ours is all there is to send.
         self._send_outgoing()
 
-    def abort(self) -> None:
-        """See `Connection.abort`."""
-        if self.closed:
-            return
+    def _end_now(self) -> None:
         self._leave_handshake()
-        super().abort()
+        super()._end_now()

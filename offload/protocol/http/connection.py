@@ -90,7 +90,7 @@ class HttpProtocol:
         data = data[end + 4 :]
         length = request.content_length
         if request.chunked:
-            self._body = Chunked(limits.limit_request_body)
+            self._body = Chunked(limits.most_chunked)
         elif length:
             if limits.limit_request_body is not None and length > limits.limit_request_body:
                 raise HttpError(413, f"the body has over {limits.limit_request_body} bytes")
