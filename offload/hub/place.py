@@ -1,12 +1,18 @@
-"""A hub's place: the lock file that one hub at a time holds, and the socket that it serves."""
+"""A hub's place: the lock file that one hub at a time holds, and the socket that it serves.
+
+The lock file has the roster: which processes are subscribed. It outlives a hub that is killed, so the next one knows
+whom to wait for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import socket
+from collections.abc import Iterable
 
 from offload.layers.ipc import path as ipc_path
 
@@ -28,6 +34,42 @@ def lock(path: str, *, wait: bool) -> int | None:
             os.close(lock)
             return None
         os.close(lock)
+
+
+def write_roster(lock: int, processes: Iterable[tuple[str, str, int]]) -> None:
+    """
+    Args:
+        lock: the lock file's descriptor.
+        processes: the prefix, token and id of each.
+    """
+    data = json.dumps(list(processes)).encode()
+    os.pwrite(lock, data, 0)
+    os.ftruncate(lock, len(data))
+
+
+def read_roster(lock: int) -> dict[str, set[str]]:
+    """The tokens of the processes that were there with the hub before, and live; by prefix."""
+    found: dict[str, set[str]] = {}
+    try:
+        processes = json.loads(os.pread(lock, os.fstat(lock).st_size, 0))
+    except ValueError:
+        return found  # empty, or its hub was killed while it wrote
+    for prefix, token, pid in processes:
+        if _lives(pid):
+            found.setdefault(prefix, set()).add(token)
+    return found
+
+
+def _lives(pid: int) -> bool:
+    if pid == 0:
+        return True  # one that cannot be seen from here, as of another container
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def connected(path: str) -> socket.socket | None:

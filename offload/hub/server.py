@@ -5,7 +5,7 @@ hub serves a socket; a second one for the same path stands by, and takes over wh
 when the hub ends, queues, memberships of queues and sessions are gone; the clients come back by themselves, with their
 subscriptions.
 
-What it does with a request is in ``offload.hub.relay``; here are the process, the socket and its clients.
+What it does with a request is in ``offload.hub.exchange``; here are the process, the socket and its clients.
 
     python -m offload.hub.server PATH
 """
@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
 from offload.hub import place as hub_place
-from offload.hub.relay import Exchange, Peer
+from offload.hub.exchange import Exchange, Peer
 from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings
@@ -94,7 +94,10 @@ class Hub:
         self._path = path
         self._life = life
         self._exchanges: dict[str, Exchange] = {}
+        self._absent: dict[str, set[str]] = {}  # whom the hub before this one had, by prefix
         self._grace_ends = 0.0
+        self._present: dict[Connection, tuple[str, str, int]] = {}
+        self._lock: int | None = None  # its file's descriptor, while it serves
         self._code = ENDED
         self._farewell: asyncio.Event | None = None
 
@@ -119,9 +122,21 @@ class Hub:
     def exchange(self, prefix: str) -> Exchange:
         found = self._exchanges.get(prefix)
         if found is None:
-            loop = asyncio.get_running_loop()
-            found = self._exchanges[prefix] = Exchange(time.monotonic, loop.call_later, self._grace_ends)
+            loop, now = asyncio.get_running_loop(), time.monotonic()
+            absent, grace = self._absent.pop(prefix, set()), self._grace_ends - now
+            found = self._exchanges[prefix] = Exchange(
+                time.monotonic, loop.call_later, absent if grace > 0 else set(), grace
+            )
         return found
+
+    def note(self, connection: Connection, process: tuple[str, str, int] | None) -> None:
+        """Have a process in the roster, or no longer: its prefix, token and id."""
+        if process is not None:
+            self._present[connection] = process
+        elif self._present.pop(connection, None) is None:
+            return
+        if self._lock is not None:
+            hub_place.write_roster(self._lock, self._present.values())
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -200,7 +215,9 @@ class Hub:
         loop = asyncio.get_running_loop()
         listener = hub_place.listen(self._path)
         identity = hub_place.identity(os.stat(self._path))
+        self._absent = hub_place.read_roster(lock)
         self._grace_ends = time.monotonic() + GRACE
+        self._lock = lock
         server = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=_BACKLOG)
         logger.info("hub: serving %s", self._path)
         try:
@@ -210,6 +227,7 @@ class Hub:
                 if not self._ending.is_set():
                     self._tick(lock, identity)
         finally:
+            self._lock = None  # who is here now is whom the next hub waits for
             self._tell_lost()
             server.close()
             # Ours only: somebody may have removed it, and another hub made its own.
@@ -276,6 +294,7 @@ class Connection(asyncio.Protocol, Peer):
         self._frames = wire.FrameReader()
         self._exchange: Exchange | None = None
         self._transport: asyncio.Transport | None = None
+        self._pid = 0
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._dropped = 0
@@ -285,7 +304,7 @@ class Connection(asyncio.Protocol, Peer):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._hub.connections.add(self)
-        user = ipc_path.peer_user(transport.get_extra_info("socket"))
+        self._pid, user = ipc_path.peer(transport.get_extra_info("socket"))
         if user not in (None, 0, os.geteuid()):
             logger.warning("hub: refused a connection of user %s; this hub is for user %d", user, os.geteuid())
             self._transport.abort()
@@ -305,6 +324,7 @@ class Connection(asyncio.Protocol, Peer):
         self._transport = None
         self._out.clear()
         self._hub.forget(self)
+        self._hub.note(self, None)
         if self._exchange is not None:
             self._exchange.leave(self)
 
@@ -362,8 +382,11 @@ class Connection(asyncio.Protocol, Peer):
         if self._exchange is None:
             self._greet(frame)
             return
+        is_new = not self.topics
         try:
             self._exchange.handle(self, frame)
+            if is_new and self.topics:
+                self._hub.note(self, (self.settings.prefix, self.process, self._pid))
         except wire.BrokenFrame:
             raise
         except Exception as error:

@@ -1,88 +1,157 @@
-"""What a backend of a layer fills in; ``offload.layers.front`` calls it, with checked names and with bytes."""
+"""What a backend of a layer fills in, and what it tells the process whose layer it serves.
+
+A *topic* is what processes subscribe to: ``group:<name>`` for a group of which this process has members, and
+``inbox:<process>`` for what others send to this process. The front (``offload.layers.front``) decides which topics this
+process needs, checks names, encodes contents, and asks other processes; a backend moves bytes.
+
+A backend object is used once: it is made when the layer is first used, and again after `close` and after a fork. It
+may be called from any thread or greenlet, several at a time. It opens connections when it needs them, and restores its
+subscriptions by itself when one was lost. ``docs/howto/write-a-layer.md`` shows one.
+"""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from offload.exceptions import LayerUnavailable
+from offload.layers.words.settings import LayerSettings
+
+Topics = Mapping[str, int]
+"""Topics, each with the number of the `Backend.subscribe` that it was asked for with."""
+
+
+class Owner(Protocol):
+    """The process whose layer a backend serves. None of its methods waits or raises; call them without holding a lock
+    that `Backend.subscribe` or `Backend.unsubscribe` takes.
+
+    Attributes:
+        settings: the layer's; ``settings.prefix`` parts the sites that share a server.
+        process: this process's token.
+    """
+
+    settings: LayerSettings
+    process: str
+
+    def arrived(self, batch: Sequence[tuple[str, bytes]]) -> None:
+        """Publications have come, as pairs of topic and payload; what was read together is told together."""
+
+    def subscribed(self, topics: Topics, missed: int = 0) -> None:
+        """Publications to these topics arrive from now on: once after each `Backend.subscribe`, and again after
+        `lost`. Tell it before `arrived` with what is read behind the server's answer.
+
+        Args:
+            missed: publications to these topics that this process has certainly missed, where the server can tell.
+        """
+
+    def lost(self, topics: Topics, reason: str) -> None:
+        """These do not arrive until `subscribed` says so again; the reason is for error messages."""
+
+    def failed(self, topics: Topics, error: LayerUnavailable) -> None:
+        """The server cannot be reached: who waits for the first subscription to one of these gets the error, and it is
+        unsubscribed. What was `subscribed` before stays, since the backend goes on trying."""
+
+    def refused(self, topics: Topics, error: LayerUnavailable) -> None:
+        """The server does not allow these: as `failed`, also for what was subscribed before."""
+
+    def reconnected(self) -> None:
+        """A connection that was lost is back."""
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Add to ``expired`` or ``lost`` what only the backend sees; the front counts the rest."""
 
 
 class Backend(abc.ABC):
-    """The methods for one kind of server. Unless they say otherwise they may raise ``LayerUnavailable``."""
+    """The methods for one kind of server. Unless they say otherwise they may wait, but no longer than some bound such
+    as `timeout`, and raise ``LayerUnavailable``; ``LayerUnreachable`` where it is certain that nothing was sent.
+
+    Attributes:
+        timeout: seconds to wait for the server.
+    """
+
+    timeout: float = 5.0
 
     @abc.abstractmethod
-    def _check(self) -> None:
-        """Connect now; raises ``LayerUnavailable``."""
+    def check(self) -> None:
+        """Connect now."""
+
+    # Named queues
 
     @abc.abstractmethod
-    def _send(self, channel: str, payload: bytes) -> None:
-        """Put a message into a named queue for ``settings.expiry`` seconds. Raises ``ChannelFull`` by
-        ``settings.capacity_of(channel)``."""
+    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        """Put a message into a queue for `expiry` seconds. Raises ``ChannelFull``, at once, where the queue holds
+        `capacity` messages or more."""
 
     @abc.abstractmethod
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        """Send to another process's inbox; nothing happens when it is gone. There: `deliver_payload`."""
+    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+        """Take the oldest message of one of these queues, fair between them; None when none came in time.
+
+        A message goes to one caller only. One that was taken for a caller who has been interrupted goes back.
+
+        Args:
+            timeout: seconds to wait (0: not at all; None: until `close`).
+        """
+
+    # Publications
 
     @abc.abstractmethod
-    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
-        """Take from named queues, fair between them. Timeout as in `receive`; must accept any small one."""
+    def subscribe(self, topic: str, number: int) -> None:
+        """Have publications to the topic arrive. Neither waits nor raises: `Owner.subscribed` or `Owner.failed` tells,
+        with this number, what became of it; may be told from within. Not called again for one topic before
+        `unsubscribe`."""
 
     @abc.abstractmethod
-    def _open_inbox(self) -> None:
-        """Returns when messages for this process's token arrive. Called once, not beside itself."""
+    def unsubscribe(self, topic: str) -> None:
+        """Neither waits nor raises: note it, and have it done before a later `subscribe` to the same topic."""
 
     @abc.abstractmethod
-    def _subscribe(self, group: str) -> None:
-        """Returns when messages for the group arrive. Never runs twice at a time for one group, and alternates with
-        `_unsubscribe` for it. Bounded; a failure raises and leaves no subscription that counts."""
+    def publish(self, topic: str, payload: bytes) -> int:
+        """Send to the processes that are subscribed. Returns how many these are, as far as the server knows; 0 only
+        where nobody is."""
+
+    # Groups
 
     @abc.abstractmethod
-    def _unsubscribe(self, group: str) -> None:
-        """Neither waits nor raises (it is called from event loops): note it, and have it done before a later
-        `_subscribe` to the same group. Also after a `_subscribe` that failed or was interrupted."""
+    def group_send(self, group: str, payload: bytes) -> int:
+        """`publish` to ``group:<group>``, and put the message into the queues that are members, by
+        ``settings.capacity_of`` each. Returns how many full queues were passed over."""
 
     @abc.abstractmethod
-    def _add_for_process(self, process: str, group: str, channel: str) -> None:
-        """Have another process call `add_local`; returns when it has, or when the process is gone."""
+    def add_queue(self, group: str, channel: str) -> None:
+        """Make a named queue a member of the group for ``settings.group_expiry`` seconds from now."""
 
     @abc.abstractmethod
-    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
-        """Have another process call `discard_local`; returns when it has, or when the process is gone."""
-
-    @abc.abstractmethod
-    def _add_queue(self, group: str, channel: str) -> None:
-        """Make a named queue a member for ``settings.group_expiry`` seconds."""
-
-    @abc.abstractmethod
-    def _discard_queue(self, group: str, channel: str) -> None:
+    def discard_queue(self, group: str, channel: str) -> None:
         """End a named queue's membership."""
 
-    @abc.abstractmethod
-    def _group_send(self, group: str, payload: bytes) -> int:
-        """Send to the subscribed processes, this one included (there: `deliver_group_payload`), and into the member
-        queues. Returns how many full queues were passed over."""
+    # Sessions
 
     @abc.abstractmethod
-    def _session_load(self, key: str) -> bytes | None:
+    def session_load(self, key: str) -> bytes | None:
         """The stored session, or None. Keys are free text."""
 
     @abc.abstractmethod
-    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        """Store a session."""
+    def session_save(self, key: str, payload: bytes, expiry: float) -> None:
+        """Store a session for `expiry` seconds."""
 
     @abc.abstractmethod
-    def _session_delete(self, key: str) -> None:
+    def session_delete(self, key: str) -> None:
         """Forget a session."""
 
+    # All of it
+
     @abc.abstractmethod
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Drop all queues, memberships of queues, and sessions under the prefix."""
 
     @abc.abstractmethod
-    def _close(self) -> None:
-        """Give back connections and threads. Nothing is subscribed any more; any later call may open anew."""
+    def close(self) -> None:
+        """Give back connections and threads, and end every wait with ``LayerUnavailable``. Does not raise. Nothing is
+        called afterwards."""
 
     @abc.abstractmethod
-    def _forked(self) -> None:
-        """Runs in a forked child, alone, with the new `process` token set: let go of what is the parent's without
-        telling the server (close descriptors, say nothing), make new locks, start no thread. May run before gevent
-        patches ``threading``: make what waits when it is first needed."""
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors of the parent's connections, and say nothing on them. Neither takes
+        a lock, since a thread that is not in this process may have it, nor starts a thread. Nothing is called
+        afterwards."""

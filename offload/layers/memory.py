@@ -6,17 +6,17 @@ may be shared by several layer objects; each then stands for a process of its ow
 
 from __future__ import annotations
 
-import weakref
 from _thread import RLock
 from collections.abc import Sequence
 from typing import Any
 
+from offload.layers.backend import Backend, Owner
 from offload.layers.front import LayerBase
 from offload.layers.local.sharing import SharedBroker
 
 
 class MemoryServer:
-    """What layer objects of one process can share: for each prefix a broker, and the layers by process token."""
+    """What layer objects of one process can share: for each prefix a broker, and who is subscribed to which topic."""
 
     def __init__(self) -> None:
         self.reset()
@@ -25,27 +25,106 @@ class MemoryServer:
         """Forget all; in a forked child, where what the parent holds is the parent's to deliver."""
         self._lock = RLock()
         self._brokers: dict[str, SharedBroker[bytes]] = {}
-        self._layers: weakref.WeakValueDictionary[tuple[str, str], MemoryLayer] = weakref.WeakValueDictionary()
+        self._owners: dict[tuple[str, str], list[Owner]] = {}
 
     def broker(self, prefix: str) -> SharedBroker[bytes]:
         with self._lock:
             return self._brokers.setdefault(prefix, SharedBroker())
 
-    def join(self, layer: MemoryLayer) -> None:
+    def subscribe(self, topic: str, owner: Owner) -> None:
         with self._lock:
-            self._layers[layer.settings.prefix, layer.process] = layer
+            self._owners.setdefault((owner.settings.prefix, topic), []).append(owner)
 
-    def leave(self, layer: MemoryLayer) -> None:
+    def unsubscribe(self, topic: str, owner: Owner) -> None:
+        place = owner.settings.prefix, topic
         with self._lock:
-            self._layers.pop((layer.settings.prefix, layer.process), None)
+            owners = self._owners.get(place, [])
+            if owner in owners:
+                owners.remove(owner)
+                if not owners:
+                    del self._owners[place]
 
-    def layer(self, prefix: str, process: str) -> MemoryLayer | None:
+    def publish(self, prefix: str, topic: str, payload: bytes) -> int:
         with self._lock:
-            return self._layers.get((prefix, process))
+            owners = self._owners.get((prefix, topic), []).copy()
+        for owner in owners:
+            owner.arrived(((topic, payload),))
+        return len(owners)
 
-    def layers(self, prefix: str) -> list[MemoryLayer]:
+    def leave(self, owner: Owner) -> None:
         with self._lock:
-            return [layer for (its_prefix, _), layer in self._layers.items() if its_prefix == prefix]
+            for _, topic in [place for place, owners in self._owners.items() if owner in owners]:
+                self.unsubscribe(topic, owner)
+
+
+class MemoryBackend(Backend):
+    """One layer object's part of a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer, owner: Owner) -> None:
+        self._server = server
+        self._owner = owner
+        self._prefix = owner.settings.prefix
+        self._closed = False
+
+    @property
+    def broker(self) -> SharedBroker[bytes]:
+        return self._server.broker(self._prefix)
+
+    def check(self) -> None:
+        pass
+
+    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        self.broker.send(channel, payload, expiry, capacity)
+
+    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+        return self.broker.receive(channels, timeout, lambda: self._closed)
+
+    def subscribe(self, topic: str, number: int) -> None:
+        self._server.subscribe(topic, self._owner)
+        self._owner.subscribed({topic: number})
+
+    def unsubscribe(self, topic: str) -> None:
+        self._server.unsubscribe(topic, self._owner)
+
+    def publish(self, topic: str, payload: bytes) -> int:
+        return self._server.publish(self._prefix, topic, payload)
+
+    def group_send(self, group: str, payload: bytes) -> int:
+        self.publish(f"group:{group}", payload)
+        settings = self._owner.settings
+        return self.broker.group_send(group, payload, settings.expiry, settings.capacity_of)
+
+    def add_queue(self, group: str, channel: str) -> None:
+        with self.broker.exclusive() as (broker, now):
+            broker.group_add(group, channel, now, group_expiry=self._owner.settings.group_expiry)
+
+    def discard_queue(self, group: str, channel: str) -> None:
+        with self.broker.exclusive() as (broker, _):
+            broker.group_discard(group, channel)
+
+    def session_load(self, key: str) -> bytes | None:
+        with self.broker.exclusive() as (broker, now):
+            return broker.session_load(key, now)
+
+    def session_save(self, key: str, payload: bytes, expiry: float) -> None:
+        with self.broker.exclusive() as (broker, now):
+            broker.session_save(key, payload, now, expiry=expiry)
+
+    def session_delete(self, key: str) -> None:
+        with self.broker.exclusive() as (broker, _):
+            broker.session_delete(key)
+
+    def flush(self) -> None:
+        with self.broker.exclusive() as (broker, _):
+            broker.flush()
+
+    def close(self) -> None:
+        self._closed = True
+        self._server.leave(self._owner)
+        self.broker.wake()
+
+    def abandon(self) -> None:
+        self._server.reset()
 
 
 class MemoryLayer(LayerBase):
@@ -62,83 +141,11 @@ class MemoryLayer(LayerBase):
         super().__init__(**settings)
         self._server = server if server is not None else MemoryServer()
 
+    def make_backend(self, owner: Owner) -> Backend:
+        return MemoryBackend(self._server, owner)
+
     def statistics(self) -> dict[str, int]:
         counts = super().statistics()
-        with self._broker.exclusive() as (broker, _):
+        with self._server.broker(self.settings.prefix).exclusive() as (broker, _):
             counts["expired"] += broker.expired
         return counts
-
-    @property
-    def _broker(self) -> SharedBroker[bytes]:
-        return self._server.broker(self.settings.prefix)
-
-    def _other(self, process: str) -> MemoryLayer | None:
-        return self._server.layer(self.settings.prefix, process)
-
-    def _check(self) -> None:
-        pass
-
-    def _send(self, channel: str, payload: bytes) -> None:
-        self._broker.send(channel, payload, self.expiry, self.settings.capacity_of(channel))
-
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        other = self._other(process)
-        if other is not None:
-            other.deliver_payload(channel, payload)
-
-    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
-        return self._broker.receive(channels, timeout)
-
-    def _open_inbox(self) -> None:
-        self._server.join(self)
-
-    def _subscribe(self, group: str) -> None:
-        pass
-
-    def _unsubscribe(self, group: str) -> None:
-        pass
-
-    def _add_for_process(self, process: str, group: str, channel: str) -> None:
-        other = self._other(process)
-        if other is not None:
-            other.add_local(group, channel)
-
-    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
-        other = self._other(process)
-        if other is not None:
-            other.discard_local(group, channel)
-
-    def _add_queue(self, group: str, channel: str) -> None:
-        with self._broker.exclusive() as (broker, now):
-            broker.group_add(group, channel, now, group_expiry=self.group_expiry)
-
-    def _discard_queue(self, group: str, channel: str) -> None:
-        with self._broker.exclusive() as (broker, _):
-            broker.group_discard(group, channel)
-
-    def _group_send(self, group: str, payload: bytes) -> int:
-        for layer in self._server.layers(self.settings.prefix):
-            layer.deliver_group_payload(group, payload)
-        return self._broker.group_send(group, payload, self.expiry, self.settings.capacity_of)
-
-    def _session_load(self, key: str) -> bytes | None:
-        with self._broker.exclusive() as (broker, now):
-            return broker.session_load(key, now)
-
-    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        with self._broker.exclusive() as (broker, now):
-            broker.session_save(key, payload, now, expiry=expiry)
-
-    def _session_delete(self, key: str) -> None:
-        with self._broker.exclusive() as (broker, _):
-            broker.session_delete(key)
-
-    def _flush(self) -> None:
-        with self._broker.exclusive() as (broker, _):
-            broker.flush()
-
-    def _close(self) -> None:
-        self._server.leave(self)
-
-    def _forked(self) -> None:
-        self._server.reset()

@@ -239,9 +239,10 @@ class Supervisor:
             self._deadline = now + self._seconds_to_leave
             self._signal(servers, signal.SIGTERM)
             self._service.tell(STOPPING="1")
-        if self._signals.stop == signal.SIGQUIT:
+        if self._signals.stop == signal.SIGQUIT and servers:
+            # Hubs end at once when they are told, and take their sockets along.
             self._deadline = None
-            self._signal(servers or list(self._children.values()), signal.SIGKILL)
+            self._signal(servers, signal.SIGKILL)
         elif self._deadline is not None and self._deadline <= now:
             self._deadline = None
             self._kill(servers or list(self._children.values()))

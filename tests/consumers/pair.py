@@ -14,7 +14,8 @@ from offload.consumers.dispatch.remote_worker import WorkerTurns
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE, Router
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.interfaces import Content, Delivery
-from offload.layers.memory import MemoryLayer, MemoryServer
+from offload.layers.backend import Owner
+from offload.layers.memory import MemoryBackend, MemoryLayer, MemoryServer
 from tests.serving import DEADLINE
 
 PATIENCE, EXPIRY = 1.0, 30.0
@@ -46,7 +47,11 @@ class AwayLayer(MemoryLayer):
         super().__init__(server, **settings)
         self.waits = threading.Event()
 
-    def _look(self) -> None:
+    def make_backend(self, owner: Owner) -> AwayBackend:
+        return AwayBackend(self, self._server, owner)
+
+    def look(self) -> None:
+        """Every send does so first."""
         if self.gate is not None:
             self.waits.set()
             self.gate.wait(DEADLINE)
@@ -54,28 +59,37 @@ class AwayLayer(MemoryLayer):
             self.away -= 1
             raise LayerUnreachable("layer 'memory' is away")
 
-    def _check(self) -> None:
-        if self.absent:
+
+class AwayBackend(MemoryBackend):
+    """Of such a layer."""
+
+    def __init__(self, layer: AwayLayer, server: MemoryServer, owner: Owner) -> None:
+        super().__init__(server, owner)
+        self._layer = layer
+
+    def check(self) -> None:
+        if self._layer.absent:
             raise LayerUnreachable("layer 'memory' is away")
 
-    def _send(self, channel: str, payload: bytes) -> None:
-        self._look()
-        if self.in_doubt:
-            self.in_doubt -= 1
-            if not self.swallows:
-                super()._send(channel, payload)
+    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        layer = self._layer
+        layer.look()
+        if layer.in_doubt:
+            layer.in_doubt -= 1
+            if not layer.swallows:
+                super().push(channel, payload, expiry, capacity)
             raise LayerUnavailable("layer 'memory' has failed")
-        super()._send(channel, payload)
-        if self.interrupted:
-            self.interrupted -= 1
+        super().push(channel, payload, expiry, capacity)
+        if layer.interrupted:
+            layer.interrupted -= 1
             raise KeyboardInterrupt
 
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        self._look()
-        if self.unheard:
-            self.unheard -= 1
-            return
-        super()._send_to_process(process, channel, payload)
+    def publish(self, topic: str, payload: bytes) -> int:
+        self._layer.look()
+        if self._layer.unheard:
+            self._layer.unheard -= 1
+            return 0
+        return super().publish(topic, payload)
 
 
 class Pair:

@@ -134,7 +134,7 @@ def test_a_layer_that_does_not_answer_counts_as_away_meanwhile(monkeypatch: pyte
     asked, answers = threading.Event(), threading.Event()
 
     class Frozen(AwayLayer):
-        def _check(self) -> None:
+        def check(self) -> None:
             asked.set()
             answers.wait(DEADLINE)
 

@@ -8,8 +8,9 @@ import pytest
 from offload.exceptions import ChannelFull
 from offload.layers.front import LayerBase
 from offload.layers.local.broker import Broker
+from offload.layers.local.memberships import Memberships
 from offload.layers.local.subscriptions import Subscriptions
-from offload.layers.memory import MemoryLayer, MemoryServer
+from offload.layers.memory import MemoryBackend, MemoryLayer, MemoryServer
 from offload.layers.words import names
 from offload.layers.words.settings import LayerSettings
 from offload.testing.conformance import LayerConformance
@@ -61,8 +62,8 @@ def serves_one_channel_first(patch):
 
 
 def looks_at_five_channels(patch):
-    receive = MemoryLayer._receive
-    patch.setattr(MemoryLayer, "_receive", lambda self, channels, timeout: receive(self, channels[:5], timeout))
+    receive = MemoryBackend.take
+    patch.setattr(MemoryBackend, "take", lambda self, channels, timeout: receive(self, channels[:5], timeout))
 
 
 def gives_a_message_to_two(patch):
@@ -79,10 +80,10 @@ def gives_a_message_to_two(patch):
 
 
 def gives_a_message_to_all_who_look_at_once(patch):
-    receive = MemoryLayer._receive
+    receive = MemoryBackend.take
 
     def racing(self, channels, timeout):
-        with self._broker.exclusive() as (broker, _):
+        with self.broker.exclusive() as (broker, _):
             heads = [(channel, head_of(broker, channel)) for channel in channels]
         for channel, payload in heads:
             if payload is not None:
@@ -91,7 +92,7 @@ def gives_a_message_to_all_who_look_at_once(patch):
                 return channel, payload
         return receive(self, channels, timeout)
 
-    patch.setattr(MemoryLayer, "_receive", racing)
+    patch.setattr(MemoryBackend, "take", racing)
 
 
 def never_waits(patch):
@@ -109,8 +110,8 @@ def takes_no_limit_for_none_at_all(patch):
 
 
 def always_waits(patch):
-    original = MemoryLayer._receive
-    patch.setattr(MemoryLayer, "_receive", lambda self, channels, timeout: original(self, channels, timeout or 0.1))
+    original = MemoryBackend.take
+    patch.setattr(MemoryBackend, "take", lambda self, channels, timeout: original(self, channels, timeout or 0.1))
 
 
 def put(change):
@@ -137,15 +138,14 @@ def counts_expired_messages_as_held(patch):
 
 
 def lets_two_senders_exceed_the_capacity(patch):
-    def send(self, channel, payload):
-        capacity = self.settings.capacity_of(channel)
-        with self._broker.exclusive() as (broker, _):
+    def push(self, channel, payload, expiry, capacity):
+        with self.broker.exclusive() as (broker, _):
             queue = broker._queues.get(channel)
             is_full = queue is not None and len(queue.messages) >= capacity
         time.sleep(PAUSE)
-        self._broker.send(channel, payload, self.expiry, capacity if is_full else MANY)
+        self.broker.send(channel, payload, expiry, capacity if is_full else MANY)
 
-    patch.setattr(MemoryLayer, "_send", send)
+    patch.setattr(MemoryBackend, "push", push)
 
 
 def drops_the_oldest_of_a_full_channel(patch):
@@ -260,26 +260,32 @@ def keeps_what_came_through_a_group(patch):
 
 
 def counts_no_full_member(patch):
-    original = MemoryLayer._group_send
-    patch.setattr(MemoryLayer, "_group_send", lambda self, *arguments: original(self, *arguments) * 0)
+    original = MemoryBackend.group_send
+    patch.setattr(MemoryBackend, "group_send", lambda self, *arguments: original(self, *arguments) * 0)
 
 
 def discards_no_queue(patch):
     patch.setattr(Broker, "group_discard", lambda self, group, channel: None)
 
 
-def late(name):
-    """A layer that does this for another process after it has said that it is done."""
+def answers_before_it_adds(patch):
+    """Whoever asks for another process's channel is told too early."""
+    original = Memberships.add_soon
 
-    def mutate(patch):
-        original = getattr(MemoryLayer, name)
-        patch.setattr(
-            MemoryLayer,
-            name,
-            lambda self, *arguments: threading.Timer(0.05, original, (self, *arguments)).start(),
-        )
+    def add_soon(self, group, channel, told):
+        threading.Timer(0.05, original, (self, group, channel, lambda error: True)).start()
+        told(None)
 
-    return mutate
+    patch.setattr(Memberships, "add_soon", add_soon)
+
+
+def discards_late(patch):
+    original = Memberships.discard
+    patch.setattr(
+        Memberships,
+        "discard",
+        lambda self, *arguments: threading.Timer(0.05, original, (self, *arguments)).start(),
+    )
 
 
 def detaches_nobody_from_groups(patch):
@@ -356,8 +362,8 @@ MUTANTS = [
     (keeps_what_came_through_a_group, "message_through_a_group_expires_in_a_queue"),
     (counts_no_full_member, "group_send_passes_over_full_channels"),
     (discards_no_queue, "group_has_named_channels_as_members"),
-    (late("_add_for_process"), "add_is_in_force_on_return"),
-    (late("_discard_for_process"), "discard_is_in_force_on_return"),
+    (answers_before_it_adds, "add_is_in_force_on_return"),
+    (discards_late, "discard_is_in_force_on_return"),
     (detaches_nobody_from_groups, "detach_leaves_every_group"),
     (keeps_members_when_closed, "closed_layer_can_be_used_again"),
     (ignores_the_prefix, "prefix_keeps_layers_apart"),

@@ -60,8 +60,8 @@ def test_close_ends_a_wait_for_an_own_channel(layer, others):
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    broker = layer._broker if others else layer._kept._queues
-    until(lambda: broker._condition._waiters, "the receive to wait")
+    waiting = layer.backend.broker if others else layer.kept
+    until(lambda: waiting.waiting, "the receive to wait")
     layer.close()
     thread.join(PATIENCE)
     assert ended == ["the layer was closed meanwhile"]
@@ -76,7 +76,7 @@ def test_channels_made_for_one_answer_do_not_pile_up(layer):
     found = []
     thread = threading.Thread(target=lambda: found.append(layer.receive([waiting], PATIENCE)))
     thread.start()
-    until(lambda: layer._kept._waited_for, "the receive to wait")
+    until(lambda: layer.kept.waiting, "the receive to wait")
     for _ in range(12_000):
         answer = layer.new_channel("answer")
         layer.send(answer, {})

@@ -152,7 +152,7 @@ def test_receive_may_wait_for_ever_by_an_infinite_timeout():
     found = []
     thread = threading.Thread(target=lambda: found.append(layer.receive(["queue"], math.inf)), daemon=True)
     thread.start()
-    until(lambda: found or not thread.is_alive() or layer._broker._condition._waiters, "the receive to wait")
+    until(lambda: found or not thread.is_alive() or layer.backend.broker.waiting, "the receive to wait")
     layer.send("queue", {"n": 1})
     thread.join(10)
     assert found == [("queue", {"n": 1})]

@@ -442,7 +442,7 @@ import gevent, sys
 from offload.layers.redis import RedisLayer
 layer = RedisLayer([sys.argv[1], {second.url!r}])
 other = RedisLayer([sys.argv[1], {second.url!r}])
-parts = layer._ring.parts([f"channel:queue-{{number}}" for number in range(100)])
+parts = layer.backend._ring.parts([f"channel:queue-{{number}}" for number in range(100)])
 queues = [key.removeprefix("channel:") for _, keys in parts for key in keys[:3]]
 assert len(queues) == 6
 received = []

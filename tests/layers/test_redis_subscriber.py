@@ -205,6 +205,6 @@ def test_server_that_has_no_possible_name_is_unreachable_and_ends_no_thread_for_
     for _ in range(2):
         start = time.monotonic()
         with pytest.raises(LayerUnavailable) as caught:
-            layer.open_inbox()
+            layer.new_channel("inbox")
         assert str(caught.value).startswith("layer 'redis' cannot reach redis://a..b:6379/0: ")
         assert time.monotonic() - start < 2

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 import os
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
-from offload.layers.front import LayerBase, logger
+from offload.layers.backend import Backend, Owner
+from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
 from offload.layers.ipc.link import Link
 from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
@@ -31,6 +31,7 @@ class IPCLayer(LayerBase):
         path: the hub's socket; by default that of the `directory`.
         directory: the project's; by default the current one. See `default_path`.
         timeout: seconds to wait for the hub before ``LayerUnavailable``.
+        max_unsent: bytes that may wait for a hub that does not read; past it senders are refused at once.
         settings: see ``offload.layers.words.settings.LayerSettings``.
 
     Attributes:
@@ -42,7 +43,13 @@ class IPCLayer(LayerBase):
     extra_settings = {"timeout": float}
 
     def __init__(
-        self, path: str | None = None, *, directory: str | None = None, timeout: float = 5.0, **settings: Any
+        self,
+        path: str | None = None,
+        *,
+        directory: str | None = None,
+        timeout: float = 5.0,
+        max_unsent: int = 32 * 1024 * 1024,
+        **settings: Any,
     ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise ConfigurationError(f"layer setting timeout={timeout!r} must be a number of seconds above 0")
@@ -57,8 +64,33 @@ class IPCLayer(LayerBase):
         self.path = default_path(directory) if path is None else check_length(absolute(path))
         # Root may use another user's hub, but only one that was named: the default is a name that anybody could guess.
         self._foreign = path is not None and os.geteuid() == 0
+        self._max_unsent = max_unsent
         self._hub_expected = False
-        self._link = self._new_link()
+
+    def make_backend(self, owner: Owner) -> Backend:
+        settings = owner.settings
+        hello = (
+            settings.prefix,
+            owner.process,
+            {
+                "expiry": settings.expiry,
+                "capacity": settings.capacity,
+                "channel_capacity": list(settings.channel_capacity.items()),
+                "group_expiry": settings.group_expiry,
+            },
+        )
+        return HubBackend(
+            Link(
+                self.path,
+                self.timeout,
+                hello,
+                owner,
+                foreign=self._foreign,
+                expected=self._hub_expected,
+                max_unsent_bytes=self._max_unsent,
+            ),
+            self.timeout,
+        )
 
     @property
     def place(self) -> str:
@@ -69,7 +101,7 @@ class IPCLayer(LayerBase):
         """From now on, wait up to `timeout` for a hub that is not there: somebody is starting it. A process that has
         been connected does so anyway; others are told at once that there is none."""
         self._hub_expected = True
-        self._link.expect()
+        self.backend.link.expect()
 
     def hub_statistics(self) -> dict[str, int]:
         """What the hub holds under this prefix now (``pending``, ``channels``, ``groups``, ``sessions``, ``clients``,
@@ -78,115 +110,65 @@ class IPCLayer(LayerBase):
         Raises:
             LayerUnavailable: as all that needs the hub.
         """
-        counts: dict[str, int] = self._link.request(wire.STATISTICS, again=True)
+        counts: dict[str, int] = self.backend.link.request(wire.STATISTICS, again=True)
         return counts
 
-    # What the link calls
 
-    def hello(self) -> tuple[Any, ...]:
-        settings = self.settings
-        return (
-            settings.prefix,
-            self.process,
-            {
-                "expiry": settings.expiry,
-                "capacity": settings.capacity,
-                "channel_capacity": list(settings.channel_capacity.items()),
-                "group_expiry": settings.group_expiry,
-            },
-        )
+class HubBackend(Backend):
+    """What a hub does for one process.
 
-    def pushed(self, frame: list[Any], more: bool) -> None:
-        if frame[0] == wire.GROUP:
-            self.deliver_group_payload(frame[1], frame[2], more)
-        elif frame[0] == wire.MESSAGE:
-            self.deliver_payload(frame[1], frame[2], more)
-        elif frame[0] == wire.LOST:
-            self.count("lost", frame[1])
-            logger.warning("layer 'ipc' lost %d messages: this process did not read for a while", frame[1])
+    Attributes:
+        link: to the hub.
+    """
 
-    def called(self, add: bool, group: str, channel: str) -> None:
-        if add:
-            self.add_local(group, channel)
-        else:
-            self.discard_local(group, channel)
+    def __init__(self, link: Link, timeout: float) -> None:
+        self.link = link
+        self.timeout = timeout
 
-    def lost(self, groups: Iterable[str], reason: str) -> None:
-        self._upstream.lose(groups, reason, self.timeout)
+    def check(self) -> None:
+        self.link.request(wire.PING, again=True)
 
-    def restored(self, groups: Iterable[str]) -> None:
-        for group in groups:
-            self._upstream.restore(group)
+    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        self.link.request(wire.PUSH, channel, payload, expiry, capacity, again=False)
 
-    def connected_again(self) -> None:
-        self.count("reconnects")
+    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+        return self.link.take(channels, timeout)
 
-    # What the base calls
+    def subscribe(self, topic: str, number: int) -> None:
+        self.link.subscribe(topic, number)
 
-    def _check(self) -> None:
-        self._link.request(wire.PING, again=True)
+    def unsubscribe(self, topic: str) -> None:
+        self.link.unsubscribe(topic)
 
-    def _send(self, channel: str, payload: bytes) -> None:
-        self._link.request(wire.SEND, channel, payload, again=False)
+    def publish(self, topic: str, payload: bytes) -> int:
+        heard: int = self.link.request(wire.PUBLISH, topic, payload, again=False)
+        return heard
 
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        self._link.request(wire.SEND_TO_PROCESS, process, channel, payload, again=False)
-
-    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
-        return self._link.receive(list(channels), timeout)
-
-    def _open_inbox(self) -> None:
-        self._link.open_inbox()
-
-    def _subscribe(self, group: str) -> None:
-        self._link.subscribe(group)
-
-    def _unsubscribe(self, group: str) -> None:
-        self._link.unsubscribe(group)
-
-    def _add_for_process(self, process: str, group: str, channel: str) -> None:
-        self._link.request(wire.CALL_PROCESS, process, True, group, channel, again=True)
-
-    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
-        self._link.request(wire.CALL_PROCESS, process, False, group, channel, again=True)
-
-    def _add_queue(self, group: str, channel: str) -> None:
-        self._link.request(wire.ADD_QUEUE, group, channel, again=True)
-
-    def _discard_queue(self, group: str, channel: str) -> None:
-        self._link.request(wire.DISCARD_QUEUE, group, channel, again=True)
-
-    def _group_send(self, group: str, payload: bytes) -> int:
-        full: int = self._link.request(wire.GROUP_SEND, group, payload, again=False)
+    def group_send(self, group: str, payload: bytes) -> int:
+        full: int = self.link.request(wire.GROUP_SEND, group, payload, again=False)
         return full
 
-    def _session_load(self, key: str) -> bytes | None:
-        payload: bytes | None = self._link.request(wire.SESSION_LOAD, key, again=True)
+    def add_queue(self, group: str, channel: str) -> None:
+        self.link.request(wire.ADD_QUEUE, group, channel, again=True)
+
+    def discard_queue(self, group: str, channel: str) -> None:
+        self.link.request(wire.DISCARD_QUEUE, group, channel, again=True)
+
+    def session_load(self, key: str) -> bytes | None:
+        payload: bytes | None = self.link.request(wire.SESSION_LOAD, key, again=True)
         return payload
 
-    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        self._link.request(wire.SESSION_SAVE, key, payload, expiry, again=True)
+    def session_save(self, key: str, payload: bytes, expiry: float) -> None:
+        self.link.request(wire.SESSION_SAVE, key, payload, expiry, again=True)
 
-    def _session_delete(self, key: str) -> None:
-        self._link.request(wire.SESSION_DELETE, key, again=True)
+    def session_delete(self, key: str) -> None:
+        self.link.request(wire.SESSION_DELETE, key, again=True)
 
-    def _flush(self) -> None:
-        self._link.request(wire.FLUSH, again=True)
+    def flush(self) -> None:
+        self.link.request(wire.FLUSH, again=True)
 
-    def _close(self) -> None:
-        old, self._link = self._link, self._new_link()
-        old.close()
+    def close(self) -> None:
+        self.link.close()
 
-    def _forked(self) -> None:
-        old, self._link = self._link, self._new_link()
-        old.abandon()
-
-    def _new_link(self) -> Link:
-        link = Link(self.path, self.timeout, self._foreign, self._hub_expected, self)
-        finalizer = getattr(self, "_finalizer", None)
-        if finalizer is not None:
-            finalizer.detach()
-        # A layer that is dropped without `close` must not leave its thread and descriptor behind.
-        self._finalizer = weakref.finalize(self, link.close, wait=False)
-        self._finalizer.atexit = False
-        return link
+    def abandon(self) -> None:
+        self.link.abandon()

@@ -1,11 +1,11 @@
-"""A process's connection to its hub: kept up by one thread, used by any number of threads or greenlets.
+"""A process's link to its hub: one connection with a writer and a reader of its own, used by any number of callers.
 
-The thread ("reader") connects, reads, and when the connection is lost connects again and restores what was subscribed
-to. Callers write their requests themselves and wait for the answer. Knows the wire, and not what messages mean.
+The reader is a thread (a greenlet, where gevent has patched) that connects, reads, and when the connection is lost
+connects again and restores what was subscribed to; each connection has a writer. Callers queue their requests and wait
+for the answers. Whatever is raised in a caller, by a signal or a kill, ends its wait and nothing else.
 
-The lock is the interpreter's own (see ``offload.layers.local.subscriptions``): nothing under it may
-wait. A link is used
-once: `close` and `abandon` are final.
+The lock is the interpreter's own (see ``offload.layers.local.subscriptions``): nothing under it waits, or calls the
+owner. A link is used once: `close` and `abandon` are final.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 import socket
 import threading
 import time
-import weakref
 from _thread import RLock
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
+from offload.layers.backend import Owner, Topics
+from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
-from offload.layers.ipc.calls import Calls, Carry
-from offload.layers.ipc.hello import check_place, greet
-from offload.layers.ipc.owner import Owner
-from offload.layers.ipc.waiter import Waiter
-from offload.layers.ipc.writer import MAX_UNSENT_BYTES, Writer
 
 logger = logging.getLogger("offload.layer")
 
@@ -36,8 +35,96 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 _READ_BYTES = 256 * 1024
 
 
+class _Waiter:
+    """A caller's wait for an answer, or for the connection. A bare lock: many are made, and an event costs several."""
+
+    __slots__ = ("_gate", "error", "frame")
+
+    def __init__(self) -> None:
+        self.frame: list[Any] | None = None
+        self.error: Exception | None = None
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        self._gate.release()
+
+
+class _Writer:
+    """One connection's. What has gathered while it wrote goes out together.
+
+    Args:
+        lock: the link's; whoever calls `put` or `close` holds it.
+    """
+
+    def __init__(self, connected: socket.socket, lock: RLock) -> None:
+        self.unsent_bytes = 0
+        self._socket = connected
+        self._lock = lock
+        self._frames: deque[bytes] = deque()
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._sleeps = self._closed = False
+        self._written: list[_Waiter] = []
+
+    def put(self, frame: bytes, written: _Waiter | None = None) -> None:
+        """
+        Args:
+            written: is woken when the system has the frame, or the connection has ended.
+        """
+        if written is not None:
+            if self._closed:
+                written.wake()
+                return
+            self._written.append(written)
+        self._frames.append(frame)
+        self.unsent_bytes += len(frame)
+        self._wake()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def run(self) -> None:
+        taken: list[_Waiter] = []
+        try:
+            while True:
+                with self._lock:
+                    if self._closed:
+                        return
+                    frames = list(self._frames)
+                    self._frames.clear()
+                    taken, self._written = self._written, []
+                    self._sleeps = not frames
+                if not frames:
+                    self._gate.acquire()
+                    continue
+                data = frames[0] if len(frames) == 1 else b"".join(frames)
+                self._socket.sendall(data)
+                with self._lock:
+                    self.unsent_bytes -= len(data)
+                while taken:
+                    taken.pop().wake()
+        except OSError:
+            pass  # the reader meets the end of the connection, and tells everybody
+        finally:
+            with self._lock:
+                self._closed = True
+                taken += self._written
+            for waiter in taken:
+                waiter.wake()
+
+    def _wake(self) -> None:
+        if self._sleeps:
+            self._sleeps = False
+            self._gate.release()
+
+
 class Link:
-    """The connection.
+    """The link.
 
     Args:
         path: the hub's socket.
@@ -45,35 +132,45 @@ class Link:
         foreign: see ``offload.layers.ipc.path.check_directory``.
         expected: whether to wait for a hub that is not there; from the first connection on, one that is lost is
             waited for anyway.
-        owner: held weakly; when it is gone, the link ends.
+        max_unsent_bytes: of what waits for a hub that does not read; past it requests are refused.
+        hello: prefix, process token and settings.
+        owner: is told what comes.
     """
 
-    def __init__(self, path: str, timeout: float, foreign: bool, expected: bool, owner: Owner) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout: float,
+        hello: tuple[Any, ...],
+        owner: Owner,
+        *,
+        foreign: bool,
+        expected: bool,
+        max_unsent_bytes: int,
+    ) -> None:
         self._path = path
         self._expected = expected
         self._timeout = timeout
         self._foreign = foreign
-        self._owner = weakref.ref(owner)
+        self._max_unsent_bytes = max_unsent_bytes
+        self._hello = hello
+        self._owner = owner
         self._lock = RLock()
         self._ids = itertools.count(1)
         self._ended = False
-        self._up = False
         self._was_up = False
-        self._thread: threading.Thread | None = None
-        self._reader: threading.Thread | None = None  # the same, from when it runs
-        self._pause: threading.Event | None = None
         self._reason = "not connected yet"
+        self._thread: threading.Thread | None = None
+        self._runs = False  # the thread, and not only that it was started
+        self._pause = threading.Event()
         self._socket: socket.socket | None = None
-        self._writer = Writer(self._lock)
-        self._pending: dict[int, Waiter] = {}
-        self._arrivals: list[Waiter] = []  # those who wait for the connection
-        self._calls = Calls(self._carrier, self._called)
-        # What to restore. Kept here rather than asked of the layer: it must be read and changed in step with writing.
-        self._groups: set[str] = set()
-        self._inbox = False
-        self._restoring: tuple[int, list[str]] = (0, [])  # what was asked for, and is not answered yet
+        self._writer: _Writer | None = None  # while there is a connection
+        self._pending: dict[int, _Waiter] = {}
+        self._arrivals: list[_Waiter] = []  # those who wait for the connection
+        self._topics: dict[str, int] = {}  # what to restore
+        self._subscribing: dict[int, Topics] = {}  # what was asked for, and is not answered yet
 
-    # For the layer
+    # For callers
 
     def expect(self) -> None:
         """See `expected`."""
@@ -106,7 +203,7 @@ class Link:
                 f"lost its hub at {self._path} while a request was under way; it is unknown whether it was done"
             )
 
-    def receive(self, channels: list[str], timeout: float | None) -> tuple[str, bytes] | None:
+    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         """Take a message from named queues. What was handed out and is not wanted any more goes back."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -115,7 +212,7 @@ class Link:
             request = next(self._ids)
             # A signal may raise anywhere in here, also when the hub has just been told that the message is taken.
             try:
-                waiter = self._ask(wire.RECEIVE, request, (channels, remaining))
+                waiter = self._ask(wire.TAKE, request, (channels, remaining))
                 # The hub keeps the time: only a hub that hangs is waited for longer.
                 if waiter is None or not self._wait_for_answer(
                     request, waiter, None if remaining is None else remaining + self._timeout
@@ -125,94 +222,89 @@ class Link:
                 if value is None:
                     return None
                 # Before the caller has it, so that no other can get it as well if this process dies now.
-                self.post(wire.TAKEN, 0, request)
+                written = _Waiter()
+                if self._post(wire.TAKEN, 0, request, written=written):
+                    written.wait(self._timeout)
                 return value[0], value[1]
             except BaseException:
                 self._pending.pop(request, None)
-                self.post(wire.CANCEL, 0, request, wait=False)
+                self._post(wire.CANCEL, 0, request)
                 raise
 
-    def subscribe(self, group: str) -> None:
-        """When this fails or is interrupted, `unsubscribe` is to be called."""
+    def subscribe(self, topic: str, number: int) -> None:
+        """As `Backend.subscribe`."""
         with self._lock:
-            self._groups.add(group)
-        self.request(wire.SUBSCRIBE, [group], again=True)
+            self._topics[topic] = number
+            if self._writer is not None:
+                request = next(self._ids)
+                self._subscribing[request] = {topic: number}
+                self._writer.put(wire.pack(wire.SUBSCRIBE, request, [topic], False))
+                return
+            ended = self._ended
+        if ended:
+            self._owner.failed({topic: number}, self._unreachable("was closed"))
+        else:
+            self._ensure_thread()
 
-    def unsubscribe(self, group: str) -> None:
-        """Neither waits nor raises."""
+    def unsubscribe(self, topic: str) -> None:
+        """As `Backend.unsubscribe`."""
         with self._lock:
-            self._groups.discard(group)
-            self.post(wire.UNSUBSCRIBE, 0, group, wait=False)
+            self._topics.pop(topic, None)
+            self._post(wire.UNSUBSCRIBE, 0, topic)
 
-    def open_inbox(self) -> None:
-        self._inbox = True
-        try:
-            self.request(wire.OPEN_INBOX, again=True)
-        except BaseException:
-            self._inbox = False
-            raise
-
-    def post(self, kind: int, *items: Any, wait: bool = True) -> None:
-        """Say something that has no answer; without a connection, nothing.
-
-        Args:
-            wait: whether this may be a place to start a thread, which waits a little.
-        """
-        frame = wire.pack(kind, *items)
-        with self._lock:
-            if self._up:
-                self._writer.write(frame)
-        if wait:
-            self._writer.write_rest()
-
-    def close(self, *, wait: bool = True) -> None:
+    def close(self) -> None:
+        """End the waits, the connection and the threads. Neither waits nor raises."""
         with self._lock:
             self._ended = True
-            self._up = False
-            self._writer.close()
-            self._calls.clear()
             asked = list(self._pending.values())
             self._pending.clear()
-            thread, connected, pause = self._thread, self._socket, self._pause
+            self._topics.clear()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
         for waiter in asked:
             waiter.error = self._unavailable("was closed")
             waiter.wake()
         self._fail_arrivals(self._unreachable("was closed"))
-        if connected is not None:
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)  # wakes the reader, which closes
-        if pause is not None:
-            pause.set()
-        if wait and thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(self._timeout)
+        self._pause.set()
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection, and say nothing on it."""
-        self._lock = RLock()  # a thread that is not here may have had it
+        """As `Backend.abandon`."""
         self._ended = True
-        self._up = False
-        self._close_sockets()
+        self._writer = None
+        if self._socket is not None:
+            self._socket.close()
 
-    # Callers
-
-    def _ask(self, kind: int, request: int, arguments: tuple[Any, ...]) -> Waiter | None:
+    def _ask(self, kind: int, request: int, arguments: tuple[Any, ...]) -> _Waiter | None:
         """Returns None without a connection. On an exception the caller takes it out of `_pending`, as it does when
         one interrupts the wait for the answer."""
-        waiter = Waiter()
+        waiter = _Waiter()
         frame = wire.pack(kind, request, *arguments)
         with self._lock:
-            if not self._up:
+            writer = self._writer
+            if writer is None:
                 return None
-            if self._writer.unsent_bytes > MAX_UNSENT_BYTES:
+            if writer.unsent_bytes > self._max_unsent_bytes:
                 raise self._unreachable(
-                    f"waits for its hub at {self._path} to read {self._writer.unsent_bytes} bytes that were sent before"
+                    f"waits for its hub at {self._path} to read {writer.unsent_bytes} bytes that were sent before"
                 )
             self._pending[request] = waiter
-            self._writer.write(frame)
-        self._writer.write_rest()
+            writer.put(frame)
         return waiter
 
-    def _wait_for_answer(self, request: int, waiter: Waiter, timeout: float | None) -> bool:
+    def _post(self, kind: int, *items: Any, written: _Waiter | None = None) -> bool:
+        """Say something that has no answer, or nothing where there is no connection: returns False. Does not wait."""
+        frame = wire.pack(kind, *items)
+        with self._lock:
+            if self._writer is None:
+                return False
+            self._writer.put(frame, written)
+            return True
+
+    def _wait_for_answer(self, request: int, waiter: _Waiter, timeout: float | None) -> bool:
         """Returns False when the connection was lost."""
         if not waiter.wait(timeout):
             if self._pending.pop(request, None) is not None:
@@ -223,13 +315,13 @@ class Link:
         return waiter.frame is not None
 
     def _wait_until_up(self, deadline: float) -> None:
-        while not self._up:
-            waiter = Waiter()
+        while self._writer is None:
+            waiter = _Waiter()
             try:
                 with self._lock:
                     if self._ended:
                         raise self._unreachable("was closed")
-                    if self._up:
+                    if self._writer is not None:
                         return
                     self._arrivals.append(waiter)
                 self._ensure_thread()
@@ -241,7 +333,7 @@ class Link:
             if waiter.error is not None:
                 # One object for all would collect the tracebacks of all.
                 raise type(waiter.error)(*waiter.error.args)
-            if not self._up and time.monotonic() >= deadline:
+            if self._writer is None and time.monotonic() >= deadline:
                 raise self._unreachable(self._reason)
 
     def _ensure_thread(self) -> None:
@@ -250,14 +342,14 @@ class Link:
             with self._lock:
                 if self._thread is not None or self._ended:
                     return
-                self._pause = threading.Event()
-                thread = self._thread = threading.Thread(target=self._run, name="offload-ipc", daemon=True)
+                self._runs = False
+                thread = self._thread = threading.Thread(target=self._run, name="offload-ipc-reader", daemon=True)
             # Not under the lock: starting waits for the thread.
             thread.start()
         except BaseException:
             with self._lock:
                 # It may run all the same, now or some time.
-                if thread is not None and self._reader is not thread:
+                if self._thread is thread and not self._runs:
                     self._thread = None
             raise
 
@@ -273,19 +365,17 @@ class Link:
         with self._lock:
             if self._thread is not threading.current_thread():
                 return  # who started it was interrupted, and has not seen it run
-            self._reader = self._thread
+            self._runs = True
         try:
             self._keep_up()
         finally:
             with self._lock:
-                # Otherwise it has ended by itself, and the sockets are the next reader's.
+                # Otherwise it has ended by itself, and the socket is the next reader's.
                 if self._thread is threading.current_thread():
-                    self._close_sockets()
+                    self._disconnect()
                     self._thread = None
 
     def _keep_up(self) -> None:
-        pause = self._pause
-        assert pause is not None
         failures = 0
         while True:
             frames = self._try_to_connect()
@@ -294,68 +384,93 @@ class Link:
                 self._read(frames)
                 self._lose()
             with self._lock:
-                if self._ended or self._owner() is None or not (self._arrivals or self._groups or self._inbox):
+                if self._ended or not (self._arrivals or self._topics):
+                    self._disconnect()
                     self._thread = None
                     return
-            pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+            self._pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
             failures += 1
 
     def _try_to_connect(self) -> wire.FrameReader | None:
-        absent = False
+        hopeless: Exception | None = None
         try:
             return self._connect()
-        except FileNotFoundError:
-            reason, absent = "no such file", True
-        except ConnectionRefusedError:
-            reason, absent = "connection refused", True
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else "connection refused"
+            if not (self._expected or self._was_up):
+                hopeless = self._unreachable(self._not_reached(reason))
         except (ConfigurationError, LayerUnavailable) as error:
             # Waiting would not help: say so at once.
-            self._fail_arrivals(error)
-            reason = str(error)
+            hopeless, reason = error, str(error)
         except (OSError, wire.BrokenFrame) as error:
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-        self._reason = (
+        self._reason = self._not_reached(reason)
+        with self._lock:
+            self._disconnect()
+        if hopeless is not None:
+            self._fail_arrivals(hopeless)
+            self._owner.failed(self._topics.copy(), LayerUnreachable(str(hopeless)))
+        return None
+
+    def _not_reached(self, reason: str) -> str:
+        return (
             f"cannot reach its hub at {self._path}: {reason};"
             " start 'offload APP' in this directory, or name the socket with ipc:///path"
         )
-        with self._lock:
-            self._close_sockets()
-        if absent and not (self._expected or self._was_up):
-            self._fail_arrivals(self._unreachable(self._reason))
-        return None
 
     def _connect(self) -> wire.FrameReader:
         """Connect, say hello, restore; raises what explains why not."""
-        check_place(self._path, self._foreign)
+        ipc_path.check_directory(self._path, foreign=self._foreign)
+        ipc_path.check_socket(self._path)
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with self._lock:
             # Here from the first, so that a forked child, or `close`, finds it.
             self._socket = connected
             if self._ended:
                 raise OSError("the layer was closed")
-        if (owner := self._owner()) is None:
-            raise OSError("the layer is gone")
         connected.settimeout(self._timeout)
-        frames = greet(connected, self._path, self._foreign, owner.hello())
+        frames = self._greet(connected)
+        connected.settimeout(None)
+        writer = _Writer(connected, self._lock)
+        threading.Thread(target=writer.run, name="offload-ipc-writer", daemon=True).start()
         with self._lock:
             if self._ended:
+                writer.close()
                 raise OSError("the layer was closed")
-            self._writer.open(connected)
-            if self._inbox:
-                self._writer.write(wire.pack(wire.OPEN_INBOX, 0))
-            if self._groups:
-                self._restoring = next(self._ids), list(self._groups)
-                self._writer.write(wire.pack(wire.SUBSCRIBE, *self._restoring))
-            self._up = True
+            if self._topics:
+                request = next(self._ids)
+                self._subscribing = {request: self._topics.copy()}
+                writer.put(wire.pack(wire.SUBSCRIBE, request, list(self._topics), True))
+            self._writer = writer
             arrivals, self._arrivals = self._arrivals, []
             again, self._was_up = self._was_up, True
-            restored = len(self._groups)
+            groups = sum(topic.startswith("group:") for topic in self._topics)
         for waiter in arrivals:
             waiter.wake()
-        self._writer.write_rest()
         if again:
-            logger.info("layer 'ipc' has its hub at %s again; groups restored: %d", self._path, restored)
-            owner.connected_again()
+            logger.info("layer 'ipc' has its hub at %s again; groups restored: %d", self._path, groups)
+            self._owner.reconnected()
+        return frames
+
+    def _greet(self, connected: socket.socket) -> wire.FrameReader:
+        connected.connect(self._path)
+        _, user = ipc_path.peer(connected)
+        if user not in (None, os.geteuid()) and not self._foreign:
+            raise self._unreachable(
+                f"refuses its hub at {self._path}: it belongs to user {user}, not to {os.geteuid()}"
+            )
+        connected.sendall(wire.pack(wire.HELLO, 1, wire.VERSION, *self._hello))
+        frames = wire.FrameReader()
+        answers: list[list[Any]] = []
+        while not answers:
+            data = connected.recv(_READ_BYTES)
+            if not data:
+                raise OSError("the hub ended the connection")
+            answers = frames.feed(data)
+        try:
+            wire.value_of(answers[0])
+        except LayerUnavailable as error:
+            raise self._unreachable(f"was refused by its hub at {self._path}, which {error}") from None
         return frames
 
     def _read(self, frames: wire.FrameReader) -> None:
@@ -371,47 +486,45 @@ class Link:
             except wire.BrokenFrame as error:
                 logger.error("layer 'ipc': the hub at %s sent what cannot be read: %s", self._path, error)
                 return
-            # Posted by an event loop, perhaps, which cannot start the thread for it.
-            self._writer.write_rest()
 
     def _dispatch(self, frames: list[list[Any]]) -> None:
-        if (owner := self._owner()) is None:
-            self._ended = True
-            return
-        pushes = sum(frame[0] in (wire.MESSAGE, wire.GROUP, wire.LOST) for frame in frames)
+        batch: list[tuple[str, bytes]] = []
         for frame in frames:
             kind = frame[0]
-            if kind == wire.ANSWER:
-                waiter = self._pending.pop(frame[1], None)
-                if waiter is not None:
+            if kind == wire.MESSAGE:
+                batch.append((frame[1], frame[2]))
+            elif kind == wire.ANSWER:
+                if (waiter := self._pending.pop(frame[1], None)) is not None:
                     waiter.frame = frame
                     waiter.wake()
-                elif frame[1] == self._restoring[0]:
-                    owner.restored(self._restoring[1])
-            elif kind == wire.CALL:
-                self._calls.take(frame[1], frame[2], frame[3], frame[4])
-            elif pushes:
-                pushes -= 1
-                try:
-                    owner.pushed(frame, pushes > 0)
-                except Exception:
-                    logger.exception("layer 'ipc': delivery failed")
+                elif (topics := self._subscribing.pop(frame[1], None)) is not None:
+                    self._deliver(batch)
+                    batch = []
+                    self._owner.subscribed(topics, frame[3])
+            elif kind == wire.LOST:
+                self._owner.count("lost", frame[1])
+                logger.warning("layer 'ipc' lost %d messages: this process did not read for a while", frame[1])
+        self._deliver(batch)
+
+    def _deliver(self, batch: list[tuple[str, bytes]]) -> None:
+        if batch:
+            try:
+                self._owner.arrived(batch)
+            except Exception:
+                logger.exception("layer 'ipc': delivery failed")
 
     def _lose(self) -> None:
         with self._lock:
-            self._up = False
             pending = list(self._pending.values())
             self._pending.clear()
-            self._close_sockets()
-            ended = self._ended
-            self._restoring = 0, []
+            self._subscribing = {}
+            self._disconnect()
             self._reason = f"lost its hub at {self._path}"
-            if not ended and (owner := self._owner()) is not None:
-                # Under the lock, so that none of them is given up meanwhile.
-                owner.lost(self._groups, f"layer 'ipc' {self._reason}")
+            ended, topics = self._ended, self._topics.copy()
         for waiter in pending:
             waiter.wake()
         if not ended:
+            self._owner.lost(topics, f"layer 'ipc' {self._reason}")
             logger.warning(
                 "layer 'ipc' lost its hub at %s; what waited there in queues, and sessions, are gone", self._path
             )
@@ -423,16 +536,14 @@ class Link:
             waiter.error = error
             waiter.wake()
 
-    def _close_sockets(self) -> None:
-        self._writer.close()
+    def _disconnect(self) -> None:
+        """With the lock."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         if self._socket is not None:
+            # Also for who sends at this moment, and for a forked child that still has it.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
-        self._socket = None
-
-    # Calls from other processes
-
-    def _carrier(self) -> Carry | None:
-        return None if (owner := self._owner()) is None else owner.called
-
-    def _called(self, number: int, error: str | None) -> None:
-        self.post(wire.CALLED, 0, number, error)
+            self._socket = None

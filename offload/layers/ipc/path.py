@@ -131,13 +131,13 @@ def check_socket(path: str) -> None:
         raise ConfigurationError(f"the hub's socket {path!r} is no socket; remove it, or name another path")
 
 
-def peer_user(connected: socket.socket) -> int | None:
-    """The user at the other end, as the kernel knows it; None where the system does not tell."""
+def peer(connected: socket.socket) -> tuple[int, int | None]:
+    """The process and the user at the other end, as the kernel knows them; 0 and None where it does not tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        return None
-    _, user, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
-    return int(user)
+        return 0, None
+    pid, user, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return int(pid), int(user)
 
 
 def _reason(error: OSError) -> str:

@@ -9,15 +9,12 @@ client to hub               arguments after kind and number                     
 ==========================  ===============================================================  =====================
 HELLO                       version, prefix, process token, settings                         version
 PING                                                                                         None
-SEND                        channel, payload                                                 None, or status FULL
-RECEIVE                     channels, seconds to wait or None                                channel, payload; None
-TAKEN, CANCEL               number of a RECEIVE
-OPEN_INBOX                                                                                   None
-SUBSCRIBE                   groups                                                           None
-UNSUBSCRIBE                 group
-SEND_TO_PROCESS             process token, channel, payload                                  None
-CALL_PROCESS                process token, add (else discard), group, channel                None
-CALLED                      number of a CALL, error or None
+PUSH                        channel, payload, expiry, capacity                               None, or status FULL
+TAKE                        channels, seconds to wait or None                                channel, payload; None
+TAKEN, CANCEL               number of a TAKE
+SUBSCRIBE                   topics, whether they were lost                                   publications missed
+UNSUBSCRIBE                 topic
+PUBLISH                     topic, payload                                                   processes that get it
 GROUP_SEND                  group, payload                                                   full channels
 ADD_QUEUE, DISCARD_QUEUE    group, channel                                                   None
 SESSION_LOAD                key                                                              payload or None
@@ -27,8 +24,7 @@ FLUSH                                                                           
 STATISTICS                                                                                   dict of counters
 ==========================  ===============================================================  =====================
 
-The hub's frames: ``ANSWER number status value``, ``MESSAGE channel payload``, ``GROUP group payload``,
-``CALL number add group channel`` and ``LOST count``.
+The hub's frames: ``ANSWER number status value``, ``MESSAGE topic payload`` and ``LOST count``.
 """
 
 from __future__ import annotations
@@ -39,36 +35,31 @@ import msgpack  # type: ignore[import-untyped]
 
 from offload.exceptions import ChannelFull, LayerUnavailable, OffloadError
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - 64 * 1024  # leaves room for names and settings
 
-HELLO = 1
+HELLO = 1  # the same in all versions, with its first three items
 PING = 2
-SEND = 3
-RECEIVE = 4
+PUSH = 3
+TAKE = 4
 TAKEN = 5
 CANCEL = 6
-OPEN_INBOX = 7
-SUBSCRIBE = 8
-UNSUBSCRIBE = 9
-SEND_TO_PROCESS = 10
-CALL_PROCESS = 11
-CALLED = 12
-GROUP_SEND = 13
-ADD_QUEUE = 14
-DISCARD_QUEUE = 15
-SESSION_LOAD = 16
-SESSION_SAVE = 17
-SESSION_DELETE = 18
-FLUSH = 19
-STATISTICS = 20
+SUBSCRIBE = 7
+UNSUBSCRIBE = 8
+PUBLISH = 9
+GROUP_SEND = 10
+ADD_QUEUE = 11
+DISCARD_QUEUE = 12
+SESSION_LOAD = 13
+SESSION_SAVE = 14
+SESSION_DELETE = 15
+FLUSH = 16
+STATISTICS = 17
 
-ANSWER = 64
+ANSWER = 64  # likewise
 MESSAGE = 65
-GROUP = 66
-CALL = 67
-LOST = 68
+LOST = 66
 
 OK = 0
 FULL = 1

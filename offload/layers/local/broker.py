@@ -72,6 +72,16 @@ class Broker(Generic[Payload]):
             del self._queues[name]
         return name, payload
 
+    def put_back(self, channel: str, payload: Payload, now: float, *, expires: float) -> None:
+        """Put what was received in front of its queue again, also of a full one, unless it has expired meanwhile."""
+        if expires <= now:
+            self.expired += 1
+            return
+        queue = self._queues.get(channel)
+        if queue is None:
+            queue = self._queues[channel] = _Queue(self._next_turn())
+        queue.messages.appendleft((expires, payload))
+
     def has_messages(self, channel: str) -> bool:
         return channel in self._queues
 

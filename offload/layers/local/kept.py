@@ -55,6 +55,11 @@ class KeptChannels:
         self._put = self._received = 0
         self._fresh: OrderedDict[str, None] = OrderedDict()  # given out and not attached yet, oldest first
 
+    @property
+    def waiting(self) -> int:
+        """How many callers of `receive` wait now."""
+        return self._queues.waiting
+
     def remember(self, name: str) -> None:
         """A name was given out. The oldest of very many are forgotten."""
         with self._lock:

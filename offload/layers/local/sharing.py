@@ -18,13 +18,18 @@ from offload.layers.local.broker import Broker, Payload
 
 
 class SharedBroker(Generic[Payload]):
-    """Run one thing at a time on a broker, and wait for its messages."""
+    """Run one thing at a time on a broker, and wait for its messages.
+
+    Attributes:
+        waiting: how many callers wait now.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._broker: Broker[Payload] = Broker()
         self._clock = clock
         self._making = RLock()
         self._closed = False
+        self.waiting = 0
         self._made: threading.Condition | None = None
 
     @contextmanager
@@ -52,23 +57,29 @@ class SharedBroker(Generic[Payload]):
                 condition.notify_all()
             return full
 
-    def receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, Payload] | None:
+    def receive(
+        self, channels: Sequence[str], timeout: float | None, has_ended: Callable[[], bool] = lambda: False
+    ) -> tuple[str, Payload] | None:
         """The next message, waiting up to `timeout` seconds (None: for ever).
 
         Raises:
-            LayerUnavailable: after `close`.
+            LayerUnavailable: after `close`, or when this caller's part `has_ended`, and `wake` was called.
         """
         deadline = None if timeout is None else self._clock() + timeout
         condition = self._condition
         with condition:
             while True:
-                if self._closed:
+                if self._closed or has_ended():
                     raise LayerUnavailable("the layer was closed meanwhile")
                 now = self._clock()
                 found = self._broker.receive(channels, now)
                 if found is not None or (deadline is not None and now >= deadline):
                     return found
-                condition.wait(None if deadline is None else deadline - now)
+                self.waiting += 1
+                try:
+                    condition.wait(None if deadline is None else deadline - now)
+                finally:
+                    self.waiting -= 1
 
     def has_messages(self, channel: str) -> bool:
         """As of this moment; also of messages that have expired and were not met yet. Does not wait."""
@@ -76,9 +87,13 @@ class SharedBroker(Generic[Payload]):
 
     def close(self) -> None:
         """End the waits, these and later ones."""
+        self._closed = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have those who wait look again."""
         condition = self._condition
         with condition:
-            self._closed = True
             condition.notify_all()
 
     @property

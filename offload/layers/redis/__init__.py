@@ -7,7 +7,6 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
-import itertools
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,27 +14,21 @@ from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
-from offload.layers.front import INBOX, LayerBase
-from offload.layers.link.future import Future
+from offload.layers.backend import Backend
+from offload.layers.backend import Owner as Process
+from offload.layers.front import LayerBase
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
-from offload.layers.redis.link import CLOSED
-from offload.layers.redis.requests import ADD, DISCARD, Requests, message_frame
-from offload.layers.redis.scripts import FETCH, GROUP_ADD, GROUP_SEND, LEAVE, PUSH, milliseconds
+from offload.layers.redis.scripts import GROUP_ADD, GROUP_SEND, PUSH, milliseconds
 from offload.layers.redis.server import Server, refuse_real_thread
 from offload.layers.redis.shards import Ring, Shard
 from offload.layers.redis.subscriber import Owner, Router
 from offload.layers.redis.takes import Takes
-from offload.layers.words.codec import UndecodableMessage
-from offload.layers.words.seal import PROCESS
 
 logger = logging.getLogger("offload.layer")
 
 _SCAN_COUNT = 1000
-_LEFT_SECONDS, _MOST_LEFT = 3600.0, 1000
-"""How long requests are left for a process that nobody hears, and how many."""
-
 
 _MOST_SECONDS = 1e6  # of a timeout
 _LONGEST = 7_000_000_000.0  # seconds that something is kept, over two centuries: its end in milliseconds has 13 digits
@@ -149,16 +142,6 @@ class RedisLayer(LayerBase):
             sentinel_password=sentinel_password,
         )
         self._access.check(self._addresses)
-        prefix = self.settings.prefix
-        self._group_prefix = f"{prefix}group:"
-        self._members_prefix = f"{prefix}members:"
-        self._inbox_prefix = f"{prefix}inbox:"
-        self._queue_prefix = f"{prefix}channel:"
-        self._session_prefix = f"{prefix}session:"
-        self._group_bytes = self._group_prefix.encode()
-        self._lifetime = milliseconds(self.expiry)
-        self._finalizer: weakref.finalize[..., RedisLayer] | None = None
-        self._set_out()
 
     @property
     def place(self) -> str:
@@ -166,204 +149,136 @@ class RedisLayer(LayerBase):
         prefix = f"?prefix={self.settings.prefix}" if self.settings.prefix else ""
         return ",".join(sorted(address.shown for address in self._addresses)) + prefix
 
-    def _set_out(self) -> None:
-        """Make what talks to the server; nothing of it connects, or makes locks that wait, before it is used."""
-        first = self._addresses[0]
-        # Subscribers' threads hold these, so they must not hold the layer.
-        make_shard = partial(_make_shard, weakref.ref(self), self._connect_timeout, self._timeout, self._access)
+    def make_backend(self, owner: Process) -> Backend:
+        return RedisBackend(self._addresses, self._connect_timeout, self._timeout, self._access, owner)
+
+
+class RedisBackend(Backend):
+    """One process's part of it; names become keys here, and calls commands."""
+
+    def __init__(
+        self,
+        addresses: Sequence[RedisAddress],
+        connect_timeout: float,
+        timeout: float,
+        access: Access,
+        owner: Process,
+    ) -> None:
+        self.timeout = timeout
+        self._owner = owner
+        self._settings = owner.settings
+        self._prefix = prefix = self._settings.prefix
+        self._members_prefix = f"{prefix}members:"
+        self._queue_prefix = f"{prefix}channel:"
+        self._session_prefix = f"{prefix}session:"
+        first = addresses[0]
+        make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
         self._ring = (
-            Cluster(first, make_shard, self._connect_timeout, self._access)
+            Cluster(first, make_shard, connect_timeout, access)
             if first.nodes
-            else Ring([make_shard(address) for address in self._addresses])
+            else Ring([make_shard(address) for address in addresses])
         )
-        self._numbers = itertools.count(1)
-        self._subscribing: dict[int, Future] = {}
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        # A layer that is dropped without `close` must not leave its threads and connections behind.
-        self._finalizer = weakref.finalize(self, self._ring.close)
-        self._finalizer.atexit = False
         self._takes = Takes(
-            self._ring, lambda number: self.count("expired", number), lambda number: self.count("lost", number)
-        )
-        self._requests = Requests(
-            self._publish_to_process,
-            self._seal_frame,
-            self._unseal_frame,
-            self._is_heard_elsewhere,
-            self._leave_for_process,
-            self._fetch_what_was_left,
-            self.deliver_payload,
-            self.add_local,
-            self.discard_local,
-            lambda group: self._ring.place(self._group_prefix + group),
-            lambda process: self._ring.place(self._inbox_prefix + process),
-            self._timeout,
+            self._ring, lambda number: owner.count("expired", number), lambda number: owner.count("lost", number)
         )
 
     # What the subscribers call
 
     def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
-        last = len(batch) - 1
-        prefix = self._group_bytes
-        for place, (name, payload) in enumerate(batch):
-            if name.startswith(prefix):
-                self.deliver_group_payload(name[len(prefix) :].decode(), payload, place < last)
-            else:
-                self._requests.take(payload, place < last)
+        start = len(self._prefix)
+        self._owner.arrived([(name.decode()[start:], payload) for name, payload in batch])
 
     def subscribed(self, name: str, number: int) -> None:
-        if (waiting := self._subscribing.pop(number, None)) is not None:
-            waiting.resolve(None)
-        elif (group := self._group(name)) is not None:
-            self._upstream.restore(group)
-        else:
-            self._requests.returned(self.process)
+        self._owner.subscribed({name[len(self._prefix) :]: number})
 
     def lost(self, names: Mapping[str, int], reason: str) -> None:
-        groups = [group for name in names if (group := self._group(name)) is not None]
-        self._upstream.lose(groups, reason, self._timeout)
+        self._owner.lost({name[len(self._prefix) :]: number for name, number in names.items()}, reason)
 
     def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
-        if (waiting := self._subscribing.pop(number, None)) is not None:
-            waiting.fail(error)
-        else:
-            group = self._group(name)
-            self._upstream.give_up(INBOX if group is None else group)
+        self._owner.refused({name[len(self._prefix) :]: number}, error)
 
     def reconnected(self) -> None:
-        self.count("reconnects")
+        self._owner.reconnected()
 
-    def _group(self, name: str) -> str | None:
-        """Of a pub/sub channel; None of the inbox."""
-        return name[len(self._group_prefix) :] if name.startswith(self._group_prefix) else None
+    # What the front asks for
 
-    def _seal_frame(self, process: str, frame: bytes) -> bytes:
-        return self.codec.seal(frame, PROCESS, process)
-
-    def _unseal_frame(self, frame: bytes) -> bytes | None:
-        try:
-            return self.codec.unseal(frame, PROCESS, self.process)
-        except UndecodableMessage as error:
-            self.count("lost")
-            logger.warning("lost a message to this process's inbox: %s", error)
-            return None
-
-    # What the base asks for
-
-    def _check(self) -> None:
+    def check(self) -> None:
         for shard in self._ring.shards():
             shard.check()
 
-    def _send(self, channel: str, payload: bytes) -> None:
-        capacity = self.settings.capacity_of(channel)
-        full, expired = self._ring.run_script(PUSH, [self._queue_prefix + channel], payload, self._lifetime, capacity)
+    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        full, expired = self._ring.run_script(
+            PUSH, [self._queue_prefix + channel], payload, milliseconds(expiry), capacity
+        )
         if expired:
-            self.count("expired", expired)
+            self._owner.count("expired", expired)
         if full:
             raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
 
-    def _send_to_process(self, process: str, channel: str, payload: bytes) -> None:
-        self._publish_to_process(process, message_frame(channel, payload))
-
-    def _publish_to_process(self, process: str, frame: bytes) -> int:
-        return self._ring.publish(self._inbox_prefix + process, frame)
-
-    def _is_heard_elsewhere(self, process: str) -> bool:
-        return self._ring.is_heard_elsewhere(self._inbox_prefix + process)
-
-    def _leave_for_process(self, process: str, frame: bytes) -> int:
-        inbox, most = self._inbox_prefix + process, (milliseconds(_LEFT_SECONDS), _MOST_LEFT)
-        publish = self._ring.publish_command
-        heard: int = self._ring.run_script(LEAVE, [self._left_for(process)], publish, inbox, frame, *most)
-        return heard
-
-    def _fetch_what_was_left(self) -> list[bytes]:
-        frames: list[bytes] = self._ring.run_script(FETCH, [self._left_for(self.process)])
-        return frames
-
-    def _left_for(self, process: str) -> str:
-        return f"{self.settings.prefix}left:{{{self._inbox_prefix}{process}}}"
-
-    def _receive(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
+    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix
         found = self._takes.take([prefix + channel for channel in channels], timeout)
         return None if found is None else (found[0][len(prefix) :], found[1])
 
-    def _open_inbox(self) -> None:
-        self._subscribe_to(self._inbox_prefix + self.process)
-
-    def _subscribe(self, group: str) -> None:
-        self._subscribe_to(self._group_prefix + group)
-
-    def _subscribe_to(self, name: str) -> None:
-        refuse_real_thread()
-        number, waiting = next(self._numbers), Future()
-        self._subscribing[number] = waiting
+    def subscribe(self, topic: str, number: int) -> None:
         try:
-            self._ring.subscribe(name, number)
-            waiting.result()
-        finally:
-            self._subscribing.pop(number, None)
+            refuse_real_thread()
+            self._ring.subscribe(self._prefix + topic, number)
+        except LayerUnavailable as error:
+            self._owner.failed({topic: number}, error)
 
-    def _unsubscribe(self, group: str) -> None:
-        self._ring.unsubscribe(self._group_prefix + group)
+    def unsubscribe(self, topic: str) -> None:
+        self._ring.unsubscribe(self._prefix + topic)
 
-    def _add_for_process(self, process: str, group: str, channel: str) -> None:
-        self._ask(ADD, process, group, channel)
+    def publish(self, topic: str, payload: bytes) -> int:
+        name = self._prefix + topic
+        return self._ring.publish(name, payload) or int(self._ring.is_heard_elsewhere(name))
 
-    def _discard_for_process(self, process: str, group: str, channel: str) -> None:
-        self._ask(DISCARD, process, group, channel)
+    def add_queue(self, group: str, channel: str) -> None:
+        self._ring.run_script(GROUP_ADD, [self._members(group)], channel, milliseconds(self._settings.group_expiry))
 
-    def _ask(self, kind: bytes, process: str, group: str, channel: str) -> None:
-        self.open_inbox()  # where the answer comes
-        self._requests.ask(kind, process, group, channel, self.process)
-
-    def _add_queue(self, group: str, channel: str) -> None:
-        self._ring.run_script(GROUP_ADD, [self._members(group)], channel, milliseconds(self.group_expiry))
-
-    def _discard_queue(self, group: str, channel: str) -> None:
+    def discard_queue(self, group: str, channel: str) -> None:
         members = self._members(group)
         self._ring.run(members, "ZREM", members, channel)
 
     def _members(self, group: str) -> str:
-        return f"{self._members_prefix}{{{self._group_prefix}{group}}}"
+        return f"{self._members_prefix}{{{self._prefix}group:{group}}}"
 
-    def _group_send(self, group: str, payload: bytes) -> int:
-        name = self._group_prefix + group
+    def group_send(self, group: str, payload: bytes) -> int:
+        name = f"{self._prefix}group:{group}"
         channels = self._ring.run_script(GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload)
         if channels is None:
             return 0
         capacities = {
-            self._queue_prefix + channel: self.settings.capacity_of(channel)
+            self._queue_prefix + channel: self._settings.capacity_of(channel)
             for channel in [channel.decode() for channel in channels]
         }
         try:
-            pushed = self._ring.push(capacities, payload, self._lifetime)
+            pushed = self._ring.push(capacities, payload, milliseconds(self._settings.expiry))
         except LayerUnavailable as error:
             raise _sent_in_part(error) from None
         if pushed.expired:
-            self.count("expired", pushed.expired)
+            self._owner.count("expired", pushed.expired)
         if pushed.failure is not None:
-            self.count("full", pushed.full)
+            self._owner.count("full", pushed.full)
             raise _sent_in_part(pushed.failure) from None
         return pushed.full
 
-    def _session_load(self, key: str) -> bytes | None:
+    def session_load(self, key: str) -> bytes | None:
         key = self._session_prefix + key
         payload: bytes | None = self._ring.run(key, "GET", key)
         return payload
 
-    def _session_save(self, key: str, payload: bytes, expiry: float) -> None:
+    def session_save(self, key: str, payload: bytes, expiry: float) -> None:
         key = self._session_prefix + key
         self._ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
 
-    def _session_delete(self, key: str) -> None:
+    def session_delete(self, key: str) -> None:
         key = self._session_prefix + key
         self._ring.run(key, "DEL", key)
 
-    def _flush(self) -> None:
-        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix, f"{self.settings.prefix}left:")
+    def flush(self) -> None:
+        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix)
         patterns = [f"{prefix}*" for prefix in prefixes]
         for shard in self._ring.shards():
             for pattern in patterns:
@@ -375,14 +290,8 @@ class RedisLayer(LayerBase):
                     if cursor == b"0":
                         break
 
-    def _close(self) -> None:
-        requests, ring, subscribing = self._requests, self._ring, self._subscribing
-        self._set_out()
-        requests.close()
-        ring.close()
-        for waiting in list(subscribing.values()):
-            waiting.fail(LayerUnavailable(CLOSED))
+    def close(self) -> None:
+        self._ring.close()
 
-    def _forked(self) -> None:
+    def abandon(self) -> None:
         self._ring.drop()
-        self._set_out()

@@ -152,29 +152,6 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KE
 """
 )
 
-# KEYS: what is left for a process. ARGV: PUBLISH or SPUBLISH, its inbox, frame, lifetime, most. Returns: how many heard
-# it now; it is left only where nobody did, and the latest are.
-LEAVE = Script(
-    """
-local listening = redis.call(ARGV[1], ARGV[2], ARGV[3])
-if listening == 0 then
-    redis.call('RPUSH', KEYS[1], ARGV[3])
-    redis.call('LTRIM', KEYS[1], -tonumber(ARGV[5]), -1)
-    redis.call('PEXPIRE', KEYS[1], ARGV[4])
-end
-return listening
-"""
-)
-
-# KEYS: what is left for a process.
-FETCH = Script(
-    """
-local frames = redis.call('LRANGE', KEYS[1], 0, -1)
-redis.call('DEL', KEYS[1])
-return frames
-"""
-)
-
 
 def payload_of(item: bytes) -> bytes:
     """A queue's item without its stamp."""

@@ -49,8 +49,7 @@ class Owner(Protocol):
         """Messages arrive from now on; also after `lost`."""
 
     def lost(self, names: Mapping[str, int], reason: str) -> None:
-        """Messages do not arrive until each is `subscribed` again. No `Subscriber.unsubscribe` of one of them returns
-        during this call."""
+        """Messages do not arrive until each is `subscribed` again."""
 
     def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
         """It was not subscribed to, or may not be any more, and is given up."""
@@ -355,9 +354,8 @@ class Subscriber:
             if first:
                 self._lost = time.monotonic()
                 self._reason = outage.reason
-            if names and (owner := self._owner()) is not None:
-                # Under the lock, so that none of them is given up meanwhile.
-                owner.lost(names, outage.reason)
+        if names and (owner := self._owner()) is not None:
+            owner.lost(names, outage.reason)
         if first:
             logger.warning("%s; messages for %d subscriptions are missed until it is back", outage.reason, len(names))
 

@@ -1,4 +1,4 @@
-"""What a hub does with requests: queues, groups, inboxes and sessions of one prefix, for its clients.
+"""What a hub does with requests: queues, topics, groups and sessions of one prefix, for its clients.
 
 Knows frames, not sockets: a client is a `Peer`, to which frames are written. Runs in one thread; the time and timers
 come from outside. A request is answered once, at once or later.
@@ -11,21 +11,24 @@ still cancel: the last one that a client has taken is kept until it takes anothe
 from __future__ import annotations
 
 import abc
-import itertools
-import secrets
-from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from offload.exceptions import ChannelFull
 from offload.layers.ipc import wire
-from offload.layers.local.broker import Broker, _Queue
+from offload.layers.local.broker import Broker
 from offload.layers.words.settings import LayerSettings
 
 SLOWEST = 1.0
 """Longest time that a sender is held up because the process it sends to is slow."""
-MOST_LEFT, MOST_LEFT_FOR = 100, 1000
-"""How many calls are left for each process that is not here, and for how many of these: the latest."""
+MOST_COUNTED = 100_000
+"""For how many topics publications are counted, the latest: a process that is back learns what it has missed."""
+
+MOST_LEFT = 100
+"""Of how many processes that left it is known what they had got by then, the latest."""
+
+_GROUP, _INBOX = "group:", "inbox:"
 
 Parcel = tuple[float, bytes]
 """When it expires, and the payload."""
@@ -33,21 +36,6 @@ Parcel = tuple[float, bytes]
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
-
-
-class HubBroker(Broker[Parcel]):
-    """A broker that takes back what was not delivered."""
-
-    def put_back(self, channel: str, parcel: Parcel, now: float) -> None:
-        """Put a message in front of its queue, also of a full one, unless it has expired meanwhile."""
-        ends = parcel[0]
-        if ends <= now:
-            self.expired += 1
-            return
-        queue = self._queues.get(channel)
-        if queue is None:
-            queue = self._queues[channel] = _Queue(self._next_turn())
-        queue.messages.appendleft((ends, parcel))
 
 
 class Peer(abc.ABC):
@@ -63,11 +51,10 @@ class Peer(abc.ABC):
         self.settings = LayerSettings()
         self.process = ""
         self.congested = False
-        self.groups: set[str] = set()
+        self.topics: set[str] = set()
         self.parked: dict[int, _Parked] = {}
         self.in_hand: dict[int, tuple[str, Parcel]] = {}
         self.just_taken: tuple[int, tuple[str, Parcel]] | None = None
-        self.calls: dict[int, tuple[Peer, int]] = {}  # calls that this client has to answer, and who asked
         self.slowed: dict[tuple[Peer, int], Timer] = {}  # senders that wait until this client has read more
 
     @abc.abstractmethod
@@ -84,7 +71,7 @@ class Peer(abc.ABC):
 
 
 class _Parked:
-    """A RECEIVE that waits."""
+    """A TAKE that waits."""
 
     __slots__ = ("channels", "peer", "request", "timer")
 
@@ -101,37 +88,38 @@ class Exchange:
     Args:
         clock: seconds that only grow.
         later: calls a function after so many seconds.
-        grace_ends: until then, what is for an unknown process waits for it: after a restart of the hub, processes
-            come back one after the other.
+        absent: processes that lived with a hub before this one, and are not back yet. What is published waits for them:
+            after a restart of the hub, processes come back one after the other.
+        grace: seconds for which it waits at most.
     """
 
     def __init__(
-        self, clock: Callable[[], float], later: Callable[[float, Callable[[], None]], Timer], grace_ends: float = 0.0
+        self,
+        clock: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], Timer],
+        absent: set[str] | None = None,
+        grace: float = 0.0,
     ) -> None:
-        self.broker = HubBroker()
+        self.broker: Broker[Parcel] = Broker()
         self.peers: set[Peer] = set()
         self._clock = clock
         self._later = later
-        self._grace_ends = grace_ends
+        self._absent = absent or set()
+        self._held: list[Callable[[], None]] = []
+        self._grace = later(grace, self._end_grace) if self._absent else None
         self._subscribers: dict[str, dict[Peer, None]] = {}
-        self._inboxes: dict[str, Peer] = {}
+        self._published: dict[str, int] = {}  # by topic, for those that come back late
+        self._left: dict[str, dict[str, int]] = {}  # what had been published to a process's topics when it left
         self._waiting: dict[str, dict[_Parked, None]] = {}
-        self._held: dict[str, list[Callable[[], None]]] = {}
-        self._left: OrderedDict[str, deque[tuple[bool, str, str]]] = OrderedDict()
-        # Not from 1: what a hub before this one asked for may be answered to this one.
-        self._calls = itertools.count(secrets.randbits(48))
         self._handlers: dict[int, Callable[..., None]] = {
             wire.PING: self._ping,
-            wire.SEND: self._send,
-            wire.RECEIVE: self._receive,
+            wire.PUSH: self._push,
+            wire.TAKE: self._take,
             wire.TAKEN: self._taken,
             wire.CANCEL: self._cancel,
-            wire.OPEN_INBOX: self._open_inbox,
             wire.SUBSCRIBE: self._subscribe,
             wire.UNSUBSCRIBE: self._unsubscribe,
-            wire.SEND_TO_PROCESS: self._send_to_process,
-            wire.CALL_PROCESS: self._call_process,
-            wire.CALLED: self._called,
+            wire.PUBLISH: self._publish,
             wire.GROUP_SEND: self._group_send,
             wire.ADD_QUEUE: self._add_queue,
             wire.DISCARD_QUEUE: self._discard_queue,
@@ -155,23 +143,21 @@ class Exchange:
     def leave(self, peer: Peer) -> None:
         """A client's connection has ended: forget all that it had, and put back what it had not taken."""
         self.peers.discard(peer)
-        for group in peer.groups:
-            self._leave_group(peer, group)
-        peer.groups.clear()
-        if self._inboxes.get(peer.process) is peer:
-            del self._inboxes[peer.process]
+        for topic in peer.topics:
+            self._leave_topic(peer, topic)
+        if peer.topics:
+            self._left[peer.process] = {topic: self._published.get(topic, 0) for topic in peer.topics}
+            if len(self._left) > MOST_LEFT:
+                del self._left[next(iter(self._left))]
+            peer.topics.clear()
         for parked in list(peer.parked.values()):
             self._unpark(parked)
         returned = list(peer.in_hand.values())
         peer.in_hand.clear()
         for channel, parcel in reversed(returned):
-            self.broker.put_back(channel, parcel, self._clock())
+            self._put_back(channel, parcel)
         for channel in {channel for channel, _ in returned}:
             self._serve(channel)
-        calls = list(peer.calls.values())
-        peer.calls.clear()
-        for caller, request in calls:
-            caller.answer(request)  # its channels have gone with it, and that is no error
         self.relieve(peer)
 
     def relieve(self, peer: Peer) -> None:
@@ -179,21 +165,20 @@ class Exchange:
         slowed, peer.slowed = peer.slowed, {}
         for (sender, request), timer in slowed.items():
             timer.cancel()
-            sender.answer(request)
+            sender.answer(request, 1)
 
     def is_unused(self) -> bool:
         """Whether nothing would be lost with this object."""
         held = self.broker.statistics()
-        return not self.peers and not (held["channels"] or held["groups"] or held["sessions"])
+        return not (self.peers or self._held or held["channels"] or held["groups"] or held["sessions"])
 
     def _ping(self, peer: Peer, request: int) -> None:
         peer.answer(request)
 
     # Queues
 
-    def _send(self, peer: Peer, request: int, channel: str, payload: bytes) -> None:
-        now, expiry = self._clock(), peer.settings.expiry
-        capacity = peer.settings.capacity_of(channel)
+    def _push(self, peer: Peer, request: int, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+        now = self._clock()
         try:
             self.broker.send(channel, (now + expiry, payload), now, expiry=expiry, capacity=capacity)
         except ChannelFull as error:
@@ -202,7 +187,7 @@ class Exchange:
         self._serve(channel)
         peer.answer(request)
 
-    def _receive(self, peer: Peer, request: int, channels: list[str], timeout: float | None) -> None:
+    def _take(self, peer: Peer, request: int, channels: list[str], timeout: float | None) -> None:
         found = self.broker.receive(channels, self._clock())
         if found is not None:
             self._hand_over(peer, request, *found)
@@ -213,7 +198,7 @@ class Exchange:
             for channel in parked.channels:
                 self._waiting.setdefault(channel, {})[parked] = None
             if timeout is not None:
-                parked.timer = self._later(timeout, lambda: self._time_out(parked))
+                parked.timer = self._later(timeout, partial(self._time_out, parked))
 
     def _taken(self, peer: Peer, _: int, request: int) -> None:
         if (taken := peer.in_hand.pop(request, None)) is not None:
@@ -227,8 +212,11 @@ class Exchange:
         if returned is None and peer.just_taken is not None and peer.just_taken[0] == request:
             returned, peer.just_taken = peer.just_taken[1], None
         if returned is not None:
-            self.broker.put_back(*returned, self._clock())
+            self._put_back(*returned)
             self._serve(returned[0])
+
+    def _put_back(self, channel: str, parcel: Parcel) -> None:
+        self.broker.put_back(channel, parcel, self._clock(), expires=parcel[0])
 
     def _serve(self, channel: str) -> None:
         """Hand the channel's messages to those who wait for them, the longest first."""
@@ -258,98 +246,73 @@ class Exchange:
             if not waiting:
                 del self._waiting[channel]
 
-    # Processes
+    # Topics
 
-    def _open_inbox(self, peer: Peer, request: int) -> None:
-        # A process that came back may be here before the end of its old connection was seen.
-        self._inboxes[peer.process] = peer
-        peer.answer(request)
-        for call in self._left.pop(peer.process, ()):
-            # Nobody waits for its answer any more.
-            peer.write(wire.pack(wire.CALL, next(self._calls), *call))
-        for action in self._held.pop(peer.process, ()):
-            action()
+    def _subscribe(self, peer: Peer, request: int, topics: list[str], were_lost: bool) -> None:
+        for topic in topics:
+            peer.topics.add(topic)
+            self._subscribers.setdefault(topic, {})[peer] = None
+        seen = self._left.pop(peer.process, {})
+        missed = sum(self._published.get(topic, 0) - seen.get(topic, 0) for topic in topics) if were_lost else 0
+        peer.answer(request, missed)
+        if self._absent:
+            self._absent.discard(peer.process)
+            if not self._absent:
+                self._end_grace()
 
-    def _send_to_process(self, peer: Peer, request: int, process: str, channel: str, payload: bytes) -> None:
-        target = self._inboxes.get(process)
-        if target is not None:
-            target.push(wire.pack(wire.MESSAGE, channel, payload))
-            if target.congested:
-                # Who sends to one process goes at its pace, for a while: dropping is for those who do not read at all.
-                target.slowed[peer, request] = self._later(SLOWEST, lambda: self._go_on(target, peer, request))
-                return
-        elif self._hold(process, lambda: self._send_to_process(peer, request, process, channel, payload)):
-            return
+    def _unsubscribe(self, peer: Peer, request: int, topic: str) -> None:
+        peer.topics.discard(topic)
+        self._leave_topic(peer, topic)
         peer.answer(request)
 
-    def _go_on(self, target: Peer, peer: Peer, request: int) -> None:
-        if target.slowed.pop((peer, request), None) is not None:
-            peer.answer(request)
-
-    def _call_process(self, peer: Peer, request: int, process: str, add: bool, group: str, channel: str) -> None:
-        target = self._inboxes.get(process)
-        if target is not None:
-            number = next(self._calls)
-            target.calls[number] = peer, request
-            target.write(wire.pack(wire.CALL, number, add, group, channel))
-        elif not self._hold(process, lambda: self._call_process(peer, request, process, add, group, channel)):
-            # Gone, or it was cut off, or stopped, for so long: should it come back, it does this first.
-            left = self._left.setdefault(process, deque(maxlen=MOST_LEFT))
-            left.append((add, group, channel))
-            self._left.move_to_end(process)
-            if len(self._left) > MOST_LEFT_FOR:
-                self._left.popitem(last=False)
-            peer.answer(request)
-
-    def _called(self, peer: Peer, _: int, number: int, error: str | None) -> None:
-        found = peer.calls.pop(number, None)
-        if found is not None:
-            caller, request = found
-            caller.answer(request, error, wire.OK if error is None else wire.ERROR)
-
-    def _hold(self, process: str, action: Callable[[], None]) -> bool:
-        remaining = self._grace_ends - self._clock()
-        if remaining <= 0:
-            return False
-        if not self._held:
-            self._later(remaining, self._end_grace)
-        self._held.setdefault(process, []).append(action)
-        return True
-
-    def _end_grace(self) -> None:
-        # The clock of the timer may be a little ahead of ours: nothing may be held a second time.
-        self._grace_ends = 0.0
-        held, self._held = self._held, {}
-        for actions in held.values():
-            for action in actions:
-                action()
-
-    # Groups
-
-    def _subscribe(self, peer: Peer, request: int, groups: list[str]) -> None:
-        for group in groups:
-            peer.groups.add(group)
-            self._subscribers.setdefault(group, {})[peer] = None
-        peer.answer(request)
-
-    def _unsubscribe(self, peer: Peer, request: int, group: str) -> None:
-        peer.groups.discard(group)
-        self._leave_group(peer, group)
-        peer.answer(request)
-
-    def _leave_group(self, peer: Peer, group: str) -> None:
-        subscribers = self._subscribers.get(group)
+    def _leave_topic(self, peer: Peer, topic: str) -> None:
+        subscribers = self._subscribers.get(topic)
         if subscribers is not None:
             subscribers.pop(peer, None)
             if not subscribers:
-                del self._subscribers[group]
+                del self._subscribers[topic]
 
-    def _group_send(self, peer: Peer, request: int, group: str, payload: bytes) -> None:
-        subscribers = self._subscribers.get(group)
+    def _publish(self, peer: Peer, request: int, topic: str, payload: bytes) -> None:
+        if self._absent and not self._subscribers.get(topic):
+            self._held.append(partial(self._publish, peer, request, topic, payload))
+            return
+        subscribers = self._send(topic, payload)
+        if topic.startswith(_INBOX) and (slow := next((its for its in subscribers if its.congested), None)) is not None:
+            # Who sends to one process goes at its pace, for a while: dropping is for those who do not read.
+            slow.slowed[peer, request] = self._later(SLOWEST, partial(self._go_on, slow, peer, request))
+            return
+        peer.answer(request, len(subscribers))
+
+    def _send(self, topic: str, payload: bytes) -> dict[Peer, None]:
+        subscribers = self._subscribers.get(topic, {})
         if subscribers:
-            frame = wire.pack(wire.GROUP, group, payload)
+            frame = wire.pack(wire.MESSAGE, topic, payload)
             for subscriber in subscribers:
                 subscriber.push(frame)
+        self._published[topic] = self._published.pop(topic, 0) + 1
+        if len(self._published) > MOST_COUNTED:
+            del self._published[next(iter(self._published))]
+        return subscribers
+
+    def _go_on(self, target: Peer, peer: Peer, request: int) -> None:
+        if target.slowed.pop((peer, request), None) is not None:
+            peer.answer(request, 1)
+
+    def _end_grace(self) -> None:
+        self._absent.clear()
+        if self._grace is not None:
+            self._grace.cancel()
+        held, self._held = self._held, []
+        for action in held:
+            action()
+
+    # Groups
+
+    def _group_send(self, peer: Peer, request: int, group: str, payload: bytes) -> None:
+        if self._absent:
+            self._held.append(partial(self._group_send, peer, request, group, payload))
+            return
+        self._send(_GROUP + group, payload)
         now, expiry = self._clock(), peer.settings.expiry
         reached, full = self.broker.group_send(
             group, (now + expiry, payload), now, expiry=expiry, capacity_of=peer.settings.capacity_of
@@ -388,8 +351,10 @@ class Exchange:
     def _statistics(self, peer: Peer, request: int) -> None:
         counts = self.broker.statistics()
         counts["clients"] = len(self.peers)
-        counts["subscriptions"] = sum(len(subscribers) for subscribers in self._subscribers.values())
-        counts["inboxes"] = len(self._inboxes)
+        counts["subscriptions"] = sum(
+            len(subscribers) for topic, subscribers in self._subscribers.items() if topic.startswith(_GROUP)
+        )
+        counts["inboxes"] = sum(topic.startswith(_INBOX) for topic in self._subscribers)
         counts["waiting"] = sum(len(its.parked) for its in self.peers)
         counts["in_hand"] = sum(len(its.in_hand) for its in self.peers)
         peer.answer(request, counts)
