@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import ssl
 from collections.abc import Set
 from functools import partial
@@ -19,6 +18,7 @@ from offload.http.connection import Check, HttpConnection
 from offload.http.environ import Environ
 from offload.http.forwarded import TrustedPeers
 from offload.http.server import PARTING_SECONDS, HttpServer
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.settings import ProxyOptions
@@ -26,7 +26,7 @@ from offload.transport.connection import Connection
 from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 _MAX_NAME = 253
 """No host's name is longer."""

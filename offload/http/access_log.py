@@ -10,7 +10,6 @@ import base64
 import binascii
 import contextlib
 import json
-import logging
 import os
 import re
 import time
@@ -18,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from offload.exceptions import ConfigurationError
+from offload.observe.log_lines import SafeLogger
 from offload.observe.observer import Answer, Observer
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 JSON = "json"
 _STDOUT = 1

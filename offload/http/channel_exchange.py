@@ -7,7 +7,6 @@ none while it waits. The forms are those of ASGI 1.
 
 from __future__ import annotations
 
-import logging
 import time
 from _thread import get_native_id
 from collections import deque
@@ -24,11 +23,12 @@ from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
 from offload.http.wsgi_input import Body, BodyError
 from offload.interfaces import Content, Delivery, HttpConsumers, HttpRouting, Layer
+from offload.observe.log_lines import SafeLogger, path_text
 from offload.protocol.http.request import Request
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 REPLY_PREFIX, BODY_PREFIX = "http.response", "http.request.body?"
 BODY_BYTES = 262144
@@ -179,9 +179,9 @@ class ChannelExchange:
             if not piece:
                 return
         except BodyError as error:
-            log.info("the body of %s from %s: %s", self._content["path"], self._connection.peer, error)
+            log.info("the body of %s from %s: %s", path_text(self._content["path"]), self._connection.peer, error)
         except OffloadError as error:
-            log.error("the body of a request for %s cannot be handed on: %s", ascii(self._content["path"]), error)
+            log.error("the body of a request for %s cannot be handed on: %s", path_text(self._content["path"]), error)
             self._fail(503, "the server cannot serve this request now")
             return
         self._put_last(channel)
@@ -205,7 +205,7 @@ class ChannelExchange:
         try:
             self._consumers.request(self._content)
         except (ChannelFull, WorkersUnavailable, LayerUnavailable) as error:
-            log.error("no consumer for %s: %s", ascii(self._content["path"]), error)
+            log.error("no consumer for %s: %s", path_text(self._content["path"]), error)
             self._fail(503, "the server cannot serve this request now")
         except Exception:  # noqa: BLE001 -- it is in the log, with its traceback
             self._fail(500, "the server failed to answer")

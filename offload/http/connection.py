@@ -6,7 +6,6 @@ where the connection may go from each of its states.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -16,6 +15,7 @@ from offload.http.exchange import Exchange
 from offload.http.response import CONTINUE, Response
 from offload.http.server import HttpServer, RoutedRequests, WaitingRequest
 from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.connection import END, HttpProtocol
 from offload.protocol.http.connection import Event as Received
 from offload.protocol.http.request import HttpError, Request
@@ -24,7 +24,7 @@ from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
 from offload.transport.pool import begin_anew
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 MAX_DISCARDED_BYTES = 262144
 """An unread body up to this size is read and dropped to keep the connection; past it the connection closes."""

@@ -5,7 +5,6 @@ The environ is built, the application runs, the answer is sent. What follows an 
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Protocol
 
@@ -14,11 +13,12 @@ from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
 from offload.http.upgrade import Upgradable, UpgradeResponse, may_upgrade
 from offload.http.wsgi_input import Body, BodyError
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 
 class ExchangeOwner(Upgradable, Protocol):

@@ -6,7 +6,6 @@ may still change its mind. Follows PEP 3333.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
@@ -14,11 +13,12 @@ from email.utils import formatdate
 from types import TracebackType
 
 from offload.http.file_wrapper import FileWrapper
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import FieldNames, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 Headers = list[tuple[str, str]]

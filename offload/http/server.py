@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from operator import attrgetter, methodcaller
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
 from offload.http.wsgi_input import Body
+from offload.observe.log_lines import SafeLogger
 from offload.observe.observer import Observer
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import FieldNames
@@ -19,7 +19,7 @@ from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 from offload.transport.timeouts import LeastRate, Timeouts
 
-log = logging.getLogger("offload.http")
+log = SafeLogger("offload.http")
 
 RESTLESS_SECONDS = 1.0
 """How long a connection without a request keeps what its next request is likely to repeat."""

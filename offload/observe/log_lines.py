@@ -1,11 +1,14 @@
-"""What lines of the log share: a client's address as text, and summaries of lines that come by the thousand."""
+"""What lines of the log share: clients' addresses and paths as text, summaries of lines that come by the thousand, and
+loggers whose handlers may fail.
+"""
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 LINES = 10
 """Lines of a period that are logged each; the others are summed up."""
@@ -24,6 +27,37 @@ def address_text(peer: object) -> str:
         return "a Unix socket"
     host, port = peer[0], peer[1]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    # Python 3.10 takes no argument there.
+    _Adapter = logging.LoggerAdapter
+
+
+class SafeLogger(_Adapter):
+    """A logger for whoever has an answer to give: a handler that fails costs its caller nothing, and is told of on
+    stderr, as handlers of the standard library are.
+
+    Args:
+        name: of the logger.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name), {})
+
+    def log(self, level: int, msg: object, *arguments: Any, **more: Any) -> None:
+        """See `logging.Logger.log`."""
+        try:
+            super().log(level, msg, *arguments, **more)
+        except Exception:  # noqa: BLE001 -- it is told
+            traceback.print_exc()
+
+
+def path_text(path: str) -> str:
+    """A request's path for the log, on one line: a client chooses what its percent-encoding decodes to."""
+    return path if path.isascii() and path.isprintable() else ascii(path)[1:-1]
 
 
 class Timer(Protocol):

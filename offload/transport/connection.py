@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import fcntl
-import logging
 import os
 import struct
 import termios
@@ -20,13 +19,14 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gevent.event import Event
 
+from offload.observe.log_lines import SafeLogger
 from offload.transport.pool import wait_for_client
 from offload.transport.timeouts import LeastRate
 
 if TYPE_CHECKING:
     from gevent._types import _IoWatcher, _Loop
 
-log = logging.getLogger("offload.server")
+log = SafeLogger("offload.server")
 
 READ_BYTES = 65536
 JOIN_BYTES = 65536

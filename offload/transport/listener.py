@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gevent._types import _Loop
 
-log = logging.getLogger("offload.server")
+from offload.observe.log_lines import SafeLogger
+
+log = SafeLogger("offload.server")
 
 ACCEPTS_PER_TURN = 16
 FULL_SECONDS = 0.05

@@ -7,7 +7,6 @@ signals run next. A turn ends after some milliseconds, whatever waits.
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from typing import Any, TypeVar
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
-log = logging.getLogger("offload.server")
+from offload.observe.log_lines import SafeLogger
+
+log = SafeLogger("offload.server")
 
 TURN_SECONDS = 0.005
 """After this long no further task of a turn begins."""

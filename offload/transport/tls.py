@@ -8,7 +8,6 @@ read decrypts all that came, so nothing readable ever waits behind a socket that
 from __future__ import annotations
 
 import _socket
-import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offload.exceptions import ConfigurationError
+from offload.observe.log_lines import SafeLogger
 from offload.settings import TlsOptions
 from offload.transport.connection import Connection
 from offload.transport.timeouts import LeastRate, Timeouts
@@ -23,7 +23,7 @@ from offload.transport.timeouts import LeastRate, Timeouts
 if TYPE_CHECKING:
     from gevent._types import _Loop
 
-log = logging.getLogger("offload.server")
+log = SafeLogger("offload.server")
 
 RECORD_BYTES = 16384
 """The most that one TLS record carries."""

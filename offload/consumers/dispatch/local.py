@@ -5,7 +5,6 @@ Everything a consumer raises ends here: in the log, or as the handshake's refusa
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,8 +17,9 @@ from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP
 from offload.consumers.synchronous import check_result, name_of
 from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError
 from offload.interfaces import Client, Content, Layer
+from offload.observe.log_lines import SafeLogger, path_text
 
-log = logging.getLogger("offload.consumer")
+log = SafeLogger("offload.consumer")
 
 LATER_TRIES = 10
 LATER_PAUSE = 0.1
@@ -168,7 +168,7 @@ class BoundConsumers:
                 # A decision, and what has been logged after the last try.
                 raise
             except Exception:
-                log.exception("connect consumer %s failed for %s", name_of(found[0]), content["path"])
+                log.exception("connect consumer %s failed for %s", name_of(found[0]), path_text(content["path"]))
                 raise
 
     def receive(self, content: Content) -> None:
@@ -178,7 +178,7 @@ class BoundConsumers:
         if found is None:
             found = dispatch.router.find(RECEIVE, content)
             if found is None:
-                log.debug("no receive consumer for a message at %s; dropped", content["path"])
+                log.debug("no receive consumer for a message at %s; dropped", path_text(content["path"]))
                 return
             if dispatch.receive_is_fixed:
                 self._receive = found
@@ -193,7 +193,7 @@ class BoundConsumers:
         except ConsumeLater:
             self._guard(found, message, tried=1)
         except Exception:
-            log.exception("receive consumer %s failed for %s", name_of(consumer), content["path"])
+            log.exception("receive consumer %s failed for %s", name_of(consumer), path_text(content["path"]))
 
     def disconnect(self, content: Content) -> None:
         """Run the disconnect consumer, then drop the connection's session."""

@@ -7,7 +7,6 @@ then the connection's next message follows. Knows the routing by names only.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import random
 import threading
@@ -28,9 +27,10 @@ from offload.exceptions import (
     WorkersUnavailable,
 )
 from offload.interfaces import Client, Content, Delivery, Layer
+from offload.observe.log_lines import SafeLogger, path_text
 from offload.protocol.websocket.connection import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
 
-log = logging.getLogger("offload.consumer")
+log = SafeLogger("offload.consumer")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.5
 """Between two tries to put a message on a channel that is full, or cannot be reached."""
@@ -170,7 +170,9 @@ class RemoteDispatch:
             self.counters.in_doubt += 1
             self._outage.found()
             turn.sent = time.monotonic()
-            log.warning("it is unknown whether the disconnect message for %s was sent: %s", content["path"], error)
+            log.warning(
+                "it is unknown whether the disconnect message for %s was sent: %s", path_text(content["path"]), error
+            )
             return turn
         except BaseException:
             self.forget(turn)
@@ -208,7 +210,7 @@ class RemoteDispatch:
     def lose(self, path: str, why: str, in_doubt: bool) -> None:
         """Count, and log, a disconnect message that is given up."""
         outcome = "may not have run" if in_doubt else "does not run"
-        log.error("the disconnect consumer for %s %s: %s", path, outcome, why)
+        log.error("the disconnect consumer for %s %s: %s", path_text(path), outcome, why)
         self.counters.give_up("lost")
 
     def end_refused(self, content: Content, turn: Turn) -> None:
@@ -300,7 +302,7 @@ class RemoteConsumers:
         try:
             outcome = self._run(CONNECT, content)
         except MessageTooLarge as error:
-            log.error("the connect message for %s cannot be sent: %s", content["path"], error)
+            log.error("the connect message for %s cannot be sent: %s", path_text(content["path"]), error)
             raise
         if outcome == RAN:
             return
@@ -308,7 +310,7 @@ class RemoteConsumers:
             raise DenyConnection
         if outcome == UNAVAILABLE:
             raise LayerUnavailable("the connect consumer could not reach the layer; the worker's log tells more")
-        log.error("the connect consumer for %s failed; the worker's log has its traceback", content["path"])
+        log.error("the connect consumer for %s failed; the worker's log has its traceback", path_text(content["path"]))
         raise OffloadError("the connect consumer failed")
 
     def receive(self, content: Content) -> None:
@@ -419,7 +421,7 @@ class RemoteConsumers:
 
     def _give_up(self, code: int, content: Content, why: OffloadError | str) -> None:
         self._gave_up = True
-        log.error("closing the WebSocket at %s with %d: %s", content["path"], code, why)
+        log.error("closing the WebSocket at %s with %d: %s", path_text(content["path"]), code, why)
         # The receiver is in this process, so that this reaches no server and cannot fail for one that is gone.
         self._dispatch.layer.send(self.reply_channel, {"close": code})
 
@@ -470,7 +472,7 @@ class DispatchCounters:
             why: it could not.
         """
         if self.postponed == self._told["postponed"]:
-            log.warning("the disconnect message for %s waits, as others may: %s", path, why)
+            log.warning("the disconnect message for %s waits, as others may: %s", path_text(path), why)
         self.postponed += 1
         self._tell_later()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import defaultdict
@@ -24,8 +23,9 @@ from offload.consumers.dispatch.turns import (
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import DenyConnection, LayerUnavailable, OffloadError
 from offload.interfaces import DECIDES_KEY, Content, Layer
+from offload.observe.log_lines import SafeLogger
 
-log = logging.getLogger("offload.consumer")
+log = SafeLogger("offload.consumer")
 
 REPORT_TRIES = 10
 REPORT_PAUSE_SECONDS = 0.5

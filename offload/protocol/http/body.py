@@ -17,7 +17,12 @@ MAX_TRAILER_BYTES = 8192
 MAX_EXCESS_BYTES = 16384
 """What the size lines of one body may have beyond what their chunks justify, so that nobody sends mere extensions."""
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+# RFC 9112, 7.1.1: ``;name``, ``;name=value`` or ``;name="value"``, any number of times.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*"'
+_EXTENSION = rb";[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
+_EXTENDED = re.compile(rb"[0-9A-Fa-f]{1,15};")
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[^\x00-\x08\x0a-\x1f\x7f]*")
 _NO_TRAILERS = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
@@ -132,6 +137,8 @@ class Chunked:
             return
         size = _SIZE.fullmatch(line)
         if size is None:
+            if _EXTENDED.match(line):
+                raise HttpError(400, "a chunk's extension is not ;NAME=VALUE")
             raise HttpError(400, "a chunk's size is not a hexadecimal number")
         left = self._left = int(size[1], 16)
         self._in_trailer = left == 0

@@ -157,12 +157,13 @@ def _read_line(head: bytes, end: int, limits: HttpOptions) -> tuple[str, bytes, 
     if line is None:
         raise HttpError(400, _NO_REQUEST)
     method, target, major, minor = line.groups()
-    if major != b"1" or minor not in b"01":
+    if major != b"1":
         raise HttpError(505, "only HTTP/1.1 and HTTP/1.0 are served")
     if method == b"CONNECT" or not method.isupper():
         # Methods are case-sensitive: "get" is not GET, whatever an access rule in front of us took it for.
         raise HttpError(501, "the method is not served here")
-    return method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0"
+    # RFC 9110, 2.5: a higher minor version is served as the highest known.
+    return method.decode("ascii"), target, "1.0" if minor == b"0" else "1.1"
 
 
 def parse_request(head: bytes, limits: HttpOptions, last: Request | None = None) -> Request:
@@ -223,6 +224,7 @@ def _read_head(request: Request, head: bytes, end: int, limits: HttpOptions) -> 
 def _read_fields(request: Request) -> None:
     connection: list[bytes] = []
     upgrade: bytes | None = None
+    has_type = False
     for name, value in request.headers:
         if name not in _SPECIAL:
             continue
@@ -238,6 +240,11 @@ def _read_fields(request: Request) -> None:
             request.content_length = int(value)
         elif name == b"transfer-encoding":
             _read_transfer_encoding(request, value)
+        elif name == b"content-type":
+            if has_type:
+                # The application would see one of them, or both, and what stands in front of us another one.
+                raise HttpError(400, "the Content-Type field is repeated")
+            has_type = True
         elif name == b"upgrade":
             upgrade = value.lower() if upgrade is None else upgrade + b"," + value.lower()
         elif value.lower() == b"100-continue":
@@ -259,7 +266,9 @@ def _read_fields(request: Request) -> None:
             request.upgrade = upgrade
 
 
-_SPECIAL = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
+_SPECIAL = frozenset(
+    (b"host", b"connection", b"content-length", b"content-type", b"transfer-encoding", b"upgrade", b"expect")
+)
 
 
 def _read_transfer_encoding(request: Request, value: bytes) -> None:
