@@ -126,6 +126,7 @@ def test_killed_and_restarted_server_is_found_again_with_every_subscription(redi
     redis_server.start()
     back = time.monotonic()
     until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
+    until(lambda: works(other.check), "the sender to ask again")
     assert time.monotonic() - back < 2
     other.group_send("all", {"n": 2})
     other.group_send("room-7", {"n": 3})

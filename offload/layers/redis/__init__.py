@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import weakref
+from _thread import RLock
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
+from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable, LayerUnreachable
 from offload.layers.backend import Backend
 from offload.layers.backend import Owner as Process
 from offload.layers.front import LayerBase
+from offload.layers.link.thread import start
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
@@ -154,7 +156,7 @@ class RedisLayer(LayerBase):
 
 
 class RedisBackend(Backend):
-    """One process's part of it; names become keys here, and calls commands."""
+    """One process's part of it."""
 
     def __init__(
         self,
@@ -171,6 +173,9 @@ class RedisBackend(Backend):
         self._members_prefix = f"{prefix}members:"
         self._queue_prefix = f"{prefix}channel:"
         self._session_prefix = f"{prefix}session:"
+        self._lock = RLock()
+        self._late: dict[str, int] = {}  # topics that are subscribed to as soon as it is known where
+        # Nothing of it connects before it is used. Subscribers' threads hold this, so they must not hold the layer.
         first = addresses[0]
         make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
         self._ring = (
@@ -189,16 +194,22 @@ class RedisBackend(Backend):
         self._owner.arrived([(name.decode()[start:], payload) for name, payload in batch])
 
     def subscribed(self, name: str, number: int) -> None:
-        self._owner.subscribed({name[len(self._prefix) :]: number})
+        self._owner.subscribed({self._topic(name): number})
 
     def lost(self, names: Mapping[str, int], reason: str) -> None:
-        self._owner.lost({name[len(self._prefix) :]: number for name, number in names.items()}, reason)
+        self._owner.lost({self._topic(name): number for name, number in names.items()}, reason)
 
     def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
-        self._owner.refused({name[len(self._prefix) :]: number}, error)
+        self._owner.failed({self._topic(name): number}, error)
+
+    def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
+        self._owner.refused({self._topic(name): number}, error)
 
     def reconnected(self) -> None:
         self._owner.reconnected()
+
+    def _topic(self, name: str) -> str:
+        return name[len(self._prefix) :]
 
     # What the front asks for
 
@@ -223,12 +234,31 @@ class RedisBackend(Backend):
     def subscribe(self, topic: str, number: int) -> None:
         try:
             refuse_real_thread()
-            self._ring.subscribe(self._prefix + topic, number)
+            if not self._ring.subscribe(self._prefix + topic, number):
+                self._late[topic] = number
+                start(partial(self._subscribe_late, topic, number), "offload-redis-slots")
+        except (LayerUnavailable, RuntimeError) as error:
+            self._fail_late(topic, number, error)
+
+    def _subscribe_late(self, topic: str, number: int) -> None:
+        try:
+            self._ring.learn()
+            with self._lock:
+                if self._late.pop(topic, None) != number or self._ring.subscribe(self._prefix + topic, number):
+                    return
+            raise LayerUnreachable("layer 'redis': no node of the cluster has the slot")
         except LayerUnavailable as error:
-            self._owner.failed({topic: number}, error)
+            self._fail_late(topic, number, error)
+
+    def _fail_late(self, topic: str, number: int, error: Exception) -> None:
+        self._late.pop(topic, None)
+        reason = error if isinstance(error, LayerUnavailable) else LayerUnreachable(f"layer 'redis': {error}")
+        self._owner.failed({topic: number}, reason)
 
     def unsubscribe(self, topic: str) -> None:
-        self._ring.unsubscribe(self._prefix + topic)
+        with self._lock:
+            if self._late.pop(topic, None) is None:
+                self._ring.unsubscribe(self._prefix + topic)
 
     def publish(self, topic: str, payload: bytes) -> int:
         name = self._prefix + topic

@@ -152,26 +152,24 @@ class Cluster(Ring):
 
     def subscribers(self, names: Iterable[str]) -> list[tuple[str, Subscriber]]:
         """Where names belong after a subscriber lost its connection."""
-        self._learn()
+        self.learn()
         return [(name, self._find(name).subscriber) for name in names]
 
     def follow(self, moved: SlotMoved) -> Subscriber:
         self._stale = self._stale or not moved.asking
         return self._shard_at(moved.host, moved.port).subscriber
 
+    def subscribe(self, name: str, number: int) -> bool:
+        if self._client is None:
+            return False
+        try:
+            return super().subscribe(name, number)
+        except LayerUnavailable:
+            return False  # a slot that no node had when they were asked
+
     def unsubscribe(self, name: str) -> None:
         for shard in list(self._shards.values()):
             shard.subscriber.unsubscribe(name)
-
-    def place(self, name: str) -> str:
-        client = self._client
-        if client is None:
-            return ""
-        try:
-            node = client.get_node_from_key(name)
-        except (RedisError, RedisClusterException):
-            return ""  # no node has it now
-        return f"{node.host}:{node.port}"
 
     def close(self) -> None:
         super().close()
@@ -218,14 +216,14 @@ class Cluster(Ring):
         known, it is gone by until something newer is."""
         if self._client is None:
             refuse_real_thread()
-            self._learn()
+            self.learn()
         elif self._stale and time.monotonic() - self._asked >= _PAUSE:
             self._asked = time.monotonic()
             self._waiting.append(Future())
             self._duty.ensure()
 
-    def _learn(self) -> None:
-        """Ask, or wait for who asks. Raises ``LayerUnreachable``."""
+    def learn(self) -> None:
+        """Ask for the slots, or wait for who asks."""
         answer = Future()
         self._waiting.append(answer)
         self._duty.ensure()

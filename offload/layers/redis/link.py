@@ -366,9 +366,10 @@ class Link:
         if not is_late:  # otherwise its reader goes on, and closes it
             self._discard(connection.wire)
             self._lose_claims(unanswered)
-        if time.monotonic() - connection.since > 2 * _LONGEST_DELAY:
+        if time.monotonic() - connection.since < 2 * _LONGEST_DELAY:
+            self._back_off()
+        else:
             self._delay = _FIRST_DELAY
-        self._back_off()
         self._user.lost(outage)
 
     def _lose_claims(self, calls: Iterable[Call | None]) -> None:

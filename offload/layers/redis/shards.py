@@ -155,17 +155,17 @@ class Ring:
             parts.setdefault(shard.shown, (shard, []))[1].append(key)
         return list(parts.values())
 
-    def subscribe(self, name: str, number: int) -> None:
-        """As `Subscriber.subscribe`, but it may wait and raise ``LayerUnavailable``."""
+    def subscribe(self, name: str, number: int) -> bool:
+        """As `Subscriber.subscribe`. Returns False when it is not known where; then `learn`."""
         self._find(name).subscriber.subscribe(name, number)
+        return True
+
+    def learn(self) -> None:
+        """Have it known where names are. Raises ``LayerUnavailable``."""
 
     def unsubscribe(self, name: str) -> None:
         """As `Subscriber.unsubscribe`."""
         self._find(name).subscriber.unsubscribe(name)
-
-    def place(self, name: str) -> str:
-        """Which server has the name, as far as is known without asking. Neither waits nor raises."""
-        return self._find(name).shown
 
     def close(self) -> None:
         """For good."""

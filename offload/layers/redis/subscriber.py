@@ -52,7 +52,10 @@ class Owner(Protocol):
         """Messages do not arrive until each is `subscribed` again."""
 
     def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
-        """It was not subscribed to, or may not be any more, and is given up."""
+        """It could not be subscribed to, and is given up."""
+
+    def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
+        """The server does not allow it, or no more, and it is given up."""
 
     def reconnected(self) -> None:
         """A connection that was lost is back, with all that was subscribed to."""
@@ -418,11 +421,16 @@ class Subscriber:
             owner.subscribed(subscription.name, subscription.number)
 
     def failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
+        if self._drop(subscription):
+            self._tell_failed(subscription, error)
+
+    def _drop(self, subscription: _Subscription) -> bool:
+        """Returns False when it was given up, or another has taken its place."""
         with self._lock:
-            if self._names.get(subscription.name) is not subscription:
-                return
-            del self._names[subscription.name]
-        self._tell_failed(subscription, error)
+            is_wanted = self._names.get(subscription.name) is subscription
+            if is_wanted:
+                del self._names[subscription.name]
+        return is_wanted
 
     def _tell_failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
         if (owner := self._owner()) is not None:
@@ -431,10 +439,8 @@ class Subscriber:
     def _take_refusal(self, subscription: _Subscription, reply: RedisError) -> None:
         error = self._server.refusal(reply)
         if isinstance(error, SlotMoved) and not subscription.in_force and self._router is not None:
-            with self._lock:
-                if self._names.get(subscription.name) is not subscription:
-                    return
-                del self._names[subscription.name]
+            if not self._drop(subscription):
+                return
             if subscription.moves < _MOST_MOVES:
                 heir = self._router.follow(error)
                 heir.subscribe(subscription.name, subscription.number, subscription.moves + 1)
@@ -447,7 +453,8 @@ class Subscriber:
             raise Outage(str(error), was_open=True, refusal=error)
         if subscription.in_force and not subscription.left:
             logger.warning("%s; the subscription of %s is given up", error, subscription.name)
-        self.failed(subscription, error)
+        if self._drop(subscription) and (owner := self._owner()) is not None:
+            owner.refused(subscription.name, subscription.number, error)
 
     def _come_back(self, _: Any) -> None:
         with self._lock:
