@@ -18,6 +18,7 @@ from offload.observe.statsd import StatsD, StatsDHandler
 from offload.server import logs, streams
 from offload.server.control import BootError
 from offload.server.directory import Directory
+from offload.server.handover import VARIABLE as HANDOVER_VARIABLE
 from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
@@ -31,7 +32,7 @@ FAILED = 1
 BOOT_FAILED = 3
 
 COMMANDS = (WORKER, "send", "group-send", "check", "settings")
-_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE)
+_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE)
 
 
 def reader(arguments: Sequence[str], command: str = SERVE) -> Reader:

@@ -25,6 +25,7 @@ from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, parent, streams
 from offload.server.application import check_routing_name
 from offload.server.control import Control
+from offload.server.hooks import Hooks, Worker
 from offload.settings import DEFAULT_LAYER, Settings
 from offload.transport.pool import keep_timeouts_in_tasks
 
@@ -48,23 +49,38 @@ class Process(Protocol):
         """Work until told to stop; the exit status."""
 
 
-def run(process: Process, settings: Settings, control: Control) -> int:
+def run(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker) -> int:
     """Boot, and serve; what goes wrong at boot is told to the supervisor, which knows whom to tell.
+
+    Args:
+        process: what is run.
+        settings: the server's.
+        control: to the supervisor.
+        hooks: those of the configuration file.
+        worker: this process, as they see it.
 
     Returns:
         The exit status.
     """
     try:
-        return _boot_and_serve(process, settings, control)
+        return _boot_and_serve(process, settings, control, hooks, worker)
     finally:
+        hooks.call("worker_exit", hooks.server, worker)
         exit_handlers.run(settings.process.stop_seconds + settings.process.kill_timeout)
         streams.flush()
 
 
-def _boot_and_serve(process: Process, settings: Settings, control: Control) -> int:
+def _boot_and_serve(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker) -> int:
     keep_timeouts_in_tasks()
     try:
+        post_fork, post_init = hooks["post_fork"], hooks["post_worker_init"]
+        if post_fork is not None:
+            post_fork(hooks.server, worker)
+        hooks.of_signals(worker)
         process.boot()
+        worker.booted = True
+        if post_init is not None:
+            post_init(worker)
     except (ConfigurationError, LayerUnavailable) as error:
         control.tell(failed=str(error))
         return BOOT_FAILED

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from offload.server import exit_handlers, parent, streams
 from offload.server.control import Control, pair
+from offload.server.hooks import Worker
 from offload.server.signals import HANDLED
 
 log = logging.getLogger("offload.server")
@@ -26,6 +27,9 @@ class Child:
         replaces: whose place it takes when it is ready.
         retired: whether it was told to leave for its replacement.
         kill_at: when that will have taken too long.
+        give_up_at: when its boot will have taken too long.
+        tell_at: when the log tells next that it is not ready.
+        worker: as hooks see it.
     """
 
     pid: int
@@ -39,6 +43,9 @@ class Child:
     retired: bool = False
     kill_at: float | None = None
     failure: str | None = None
+    give_up_at: float | None = None
+    tell_at: float | None = None
+    worker: Worker | None = None
 
     @property
     def serves(self) -> bool:

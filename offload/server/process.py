@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gevent
@@ -40,8 +41,11 @@ from offload.server.application import load_application
 from offload.server.boot import about, configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
+from offload.server.hooks import Hooks, Worker
+from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
 from offload.server.log_configuration import log_access, takes_access_lines
+from offload.server.request_hooks import hooked
 from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection, sending_watch
@@ -62,6 +66,7 @@ class ServerProcess:
     listening: list[socket.socket]
     control: Control
     load: LoadSlot
+    around: Callable[[Application], Application] = lambda application: application
     _listeners: list[Listener] = field(default_factory=list)
     _connections: set[Connection] = field(default_factory=set)
     _pools: set[Pool] = field(default_factory=set)
@@ -89,7 +94,7 @@ class ServerProcess:
         configure_layers(settings, module, self.control)
         router = _names_of_routes() if is_remote else configuration.router_for()
         self._about = about(router)
-        self.wire(application, router)
+        self.wire(self.around(application), router)
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -196,9 +201,11 @@ class ServerProcess:
         self.start()
         replace = self.settings.replace
         Watchdog(self._loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
+        lifetime = Lifetime(self._loop, replace, self._pools, lambda why: self.control.tell(outlived=why))
         self.control.tell(ready=True, about=self._about)
         self._stopped.wait()
         supervisor.close()
+        lifetime.stop()
         self.stop()
         return 0
 
@@ -252,6 +259,9 @@ class ServerProcess:
         deadline = time.monotonic() + self.settings.process.stop_seconds
         for listener in self._listeners:
             listener.stop()
+        for sock in self.listening:
+            # Where the supervisor was killed, the port is another's as soon as nobody accepts.
+            sock.close()
         self.load.leave()
         self._acceptor.stop()
         self._http.stop()
@@ -337,7 +347,9 @@ def _names_of_routes() -> Router:
     return router
 
 
-def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+def main(
+    settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot, hooks: Hooks, worker: Worker
+) -> int:
     """Serve until told to stop.
 
     Args:
@@ -345,8 +357,11 @@ def main(settings: Settings, listening: list[socket.socket], control: Control, l
         listening: bound sockets, shared with the other server processes.
         control: to the supervisor.
         load: this process's counter.
+        hooks: those of the configuration file.
+        worker: this process, as they see it.
 
     Returns:
         The process's exit status.
     """
-    return run(ServerProcess(settings, listening, control, load), settings, control)
+    around = partial(hooked, hooks=hooks, worker=worker)
+    return run(ServerProcess(settings, listening, control, load, around), settings, control, hooks, worker)

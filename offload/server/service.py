@@ -8,8 +8,10 @@ room for waits here until it has, or until the server ends.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
+import time
 from collections import deque
 from collections.abc import Mapping
 
@@ -30,6 +32,11 @@ class ServiceManager:
         self._waiting: deque[tuple[str, bytes]] = deque()
         # Open, and registered, as long as something waits.
         self._sock: socket.socket | None = None
+        wanted = environ.get("WATCHDOG_USEC", "")
+        is_meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        # Half of the time, as sd_watchdog_enabled(3) advises.
+        self._sign_seconds = int(wanted) / 2e6 if wanted.isdigit() else 0.0
+        self._next_sign = time.monotonic() if self._place and self._sign_seconds and is_meant else None
 
     def tell(self, **news: str) -> None:
         """Send one datagram: ``READY="1"``, ``STOPPING="1"``, ``STATUS`` with words for people. Does not wait."""
@@ -40,6 +47,17 @@ class ServiceManager:
         self._waiting.append((next(iter(news)), text.encode("utf-8", "surrogateescape")))
         if self._sock is None:
             self._begin(self._place)
+
+    @property
+    def next_sign(self) -> float | None:
+        """When the next sign of life is due, by the monotonic clock; None where nobody wants any."""
+        return self._next_sign
+
+    def keep_alive(self) -> None:
+        """Send the sign of life that a manager with a watchdog waits for, when it is due."""
+        if self._next_sign is not None and self._next_sign <= time.monotonic():
+            self._next_sign = time.monotonic() + self._sign_seconds
+            self.tell(WATCHDOG="1")
 
     def end(self) -> None:
         """Nothing more is told; what waits is given up, with a word in the log."""

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import MutableMapping
 
 from offload.exceptions import ConfigurationError
 
@@ -15,6 +16,7 @@ _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<po
 
 
 DEFAULT_PORT = 8000
+_FIRST_PASSED = 3
 _LARGEST_DESCRIPTOR = 2**31 - 1
 KERNEL_UNSENT_BYTES = 262144
 """What the kernel takes for a client beyond what is on its way to it. Left alone it takes megabytes for each that reads
@@ -32,6 +34,11 @@ class Place:
         self._path = os.path.abspath(path)
         self._inode = os.lstat(path).st_ino
 
+    def give_to(self, user: int | None, group: int | None) -> None:
+        """Have the server processes' user own it, where that is another."""
+        if (user, group) != (None, None):
+            os.chown(self._path, -1 if user is None else user, -1 if group is None else group)
+
     def unlink(self) -> None:
         """Take it away, since it would refuse everybody; unless another server has put its own there."""
         try:
@@ -41,12 +48,22 @@ class Place:
             pass
 
 
-def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
+def passed(environ: MutableMapping[str, str]) -> tuple[str, ...]:
+    """Addresses of the sockets that systemd has passed (LISTEN_FDS), as ``fd://N``; what says so is taken out."""
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return ()
+    return tuple(f"fd://{number}" for number in range(_FIRST_PASSED, _FIRST_PASSED + int(count)))
+
+
+def listen(address: str, backlog: int, umask: int = 0) -> tuple[socket.socket, Place | None]:
     """Bind and listen.
 
     Args:
         address: ``HOST:PORT``, ``HOST``, ``[V6]:PORT``, ``:PORT``, ``unix:PATH`` or ``fd://N``.
         backlog: connections that may wait to be accepted.
+        umask: bits that a Unix socket does not get in its mode.
 
     Returns:
         The socket, and the file that it made, if any.
@@ -55,7 +72,7 @@ def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
         ConfigurationError: the address is malformed, taken, or not this machine's.
     """
     try:
-        sock = _bound(address)
+        sock = _bound(address, umask)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _tune(sock)
         sock.listen(backlog)
@@ -66,9 +83,9 @@ def listen(address: str, backlog: int) -> tuple[socket.socket, Place | None]:
     return sock, place
 
 
-def _bound(address: str) -> socket.socket:
+def _bound(address: str, umask: int) -> socket.socket:
     if address.startswith("unix:"):
-        return _unix(address.removeprefix("unix:"))
+        return _unix(address.removeprefix("unix:"), umask)
     if address.startswith("fd://"):
         number = address.removeprefix("fd://")
         if not (number.isascii() and number.isdigit()):
@@ -108,7 +125,7 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
 
 
-def _unix(path: str) -> socket.socket:
+def _unix(path: str, umask: int) -> socket.socket:
     if not path:
         raise ConfigurationError("the address 'unix:' has no path; write unix:/run/offload.sock")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -118,7 +135,7 @@ def _unix(path: str) -> socket.socket:
     except FileNotFoundError:
         pass
     # Whoever may enter its directory may connect, as with gunicorn: the proxy is another user.
-    mask = os.umask(0)
+    mask = os.umask(umask)
     try:
         sock.bind(path)
     finally:

@@ -20,17 +20,24 @@ from offload.server import logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
 from offload.server.directory import Directory
+from offload.server.handover import Handover, start_another
 from offload.server.heartbeat import Heartbeats
+from offload.server.hooks import Hooks
+from offload.server.identity import become, give_title
 from offload.server.load import SharedLoad
 from offload.server.patch import patch
 from offload.server.pid_file import PidFile
 from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
-from offload.server.signals import Signals
+from offload.server.signals import HANDLED, Signals
 from offload.settings import Settings
 
 log = logging.getLogger("offload.server")
 
+BOOT_FAILED = 3
+_FURTHER_COUNTERS = 16
+_SLOW_BOOT_SECONDS = 10.0
+"""A process that is not ready by then is told of, and again with doubling pauses."""
 HUB_REFUSED = 2
 """Exit status of a hub whose path cannot be used, which starting it again would not change."""
 
@@ -66,6 +73,11 @@ class Supervisor:
     _deadline: float | None = None
     _served: bool = False
     _complete: bool = False
+    # Whether processes are replaced because of SIGHUP; and whether none is to run, until the next.
+    _reloads: bool = False
+    _resting: bool = False
+    _heir: int | None = None
+    _began_in: str = field(default_factory=os.getcwd)
     _error: ConfigurationError | None = None
 
     def run(self) -> int:
@@ -80,25 +92,34 @@ class Supervisor:
         # Those of the processes that run.
         settings = self._settled = self.settings
         self._selector = selectors.DefaultSelector()
-        self._listening: list[socket.socket] = []
+        self._listening: dict[str, socket.socket] = {}
         self._places: list[sockets.Place] = []
+        self._hooks = Hooks(settings)
+        self._count = 0
+        self._handover = Handover(os.environ)
         self._service = ServiceManager(os.environ, self._selector)
         self._pid_file = PidFile(settings.process.pid)
         # Before there is anything that a signal's default action would leave behind.
         self._signals.catch(self._selector)
         try:
+            hook = self._hooks["on_starting"]
+            if hook is not None:
+                hook(self._hooks.server)
             for address in self._addresses():
                 if self._signals.stop is not None:
                     return 0
-                sock, place = sockets.listen(address, settings.listen.backlog)
-                self._listening.append(sock)
-                if place is not None:
-                    self._places.append(place)
-            self._pid_file.write()
+                self._listen(address)
+            if self._handover.old is None:
+                self._pid_file.write()
+            else:
+                self._handover.when_old_has_ended(self._selector, self._pid_file.write)
             self._heartbeats = Heartbeats(settings.replace.timeout)
-            self._load = SharedLoad(2 * settings.process.workers)
+            # While they are replaced, two for each place; and some that TTIN adds.
+            self._load = SharedLoad(2 * settings.process.workers + _FURTHER_COUNTERS)
+            self._hooks.server.LISTENERS = list(self._listening.values())
+            self._hooks.call("when_ready", self._hooks.server)
             scheme = "https" if settings.tls.certfile else "http"
-            places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening)
+            places = ", ".join(sockets.name_of(sock, scheme) for sock in self._listening.values())
             self._where = f" at {places}" if places else ""
             count = settings.process.workers
             what = self.what if count == 1 else self._what_several
@@ -106,24 +127,41 @@ class Supervisor:
                 "offload %s runs %s%s, supervisor %d, %d %s",
                 __version__, settings.app, self._where, os.getpid(), count, what,
             )  # fmt: skip
+            give_title("supervisor", settings)
             # One first: what is wrong with the application is said once, and the others find it right.
             self._fork_server(0)
             self._watch()
         finally:
-            for sock in self._listening:
+            for sock in self._listening.values():
                 sock.close()
             for place in self._places:
-                place.unlink()
+                if self._heir is None:
+                    place.unlink()
             self._pid_file.remove()
             self._service.end()
         if self._error is not None:
             raise self._error
+        self._hooks.call("on_exit", self._hooks.server)
         log.info("stopped")
         return 0
 
+    def _listen(self, address: str) -> None:
+        sock, place = self._handover.take(address), None
+        if sock is None:
+            sock, place = sockets.listen(address, self.settings.listen.backlog, self.settings.process.umask)
+        elif address.startswith("unix:"):
+            place = sockets.Place(sock.getsockname())
+        self._listening[address] = sock
+        if place is not None:
+            place.give_to(self.settings.process.user, self.settings.process.group)
+            self._places.append(place)
+
     def _addresses(self) -> tuple[str, ...]:
-        # Workers listen to the layer alone.
-        return self.settings.listen.bind if self.entry == Supervisor.entry else ()
+        if self.entry != Supervisor.entry:
+            # Workers listen to the layer alone.
+            return ()
+        passed = sockets.passed(os.environ)
+        return passed if passed and "bind" not in self.settings.sources else (*passed, *self.settings.listen.bind)
 
     @property
     def _what_several(self) -> str:
@@ -132,45 +170,114 @@ class Supervisor:
     # The loop.
 
     def _watch(self) -> None:
-        while self._children or self._restarts:
+        while self._children or self._restarts or self._resting:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._reap()
             self._kill_overdue()
             self._kill_stuck()
-            if self._signals.logs_moved:
-                self._reopen_logs()
-            self._signals.tell_ignored()
-            if self._signals.stop is not None or self._error is not None:
+            self._look_at_boots()
+            self._service.keep_alive()
+            stops = self._signals.stop is not None or self._error is not None
+            while self._signals.others:
+                number = self._signals.others.pop(0)
+                if number == signal.SIGUSR1:
+                    self._reopen_logs()
+                elif not stops:
+                    self._act_on(number)
+            if stops:
+                self._resting = False
                 self._stop()
             else:
-                self._reload_due()
                 self._restarts.run_due()
 
+    def _act_on(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload()
+        elif number == signal.SIGTTIN:
+            self._change_count(self._count + 1, "SIGTTIN")
+        elif number == signal.SIGTTOU:
+            self._change_count(max(1, self._count - 1), "SIGTTOU")
+        elif number == signal.SIGUSR2:
+            self._start_heir()
+        elif number == signal.SIGWINCH and not self._signals.on_terminal:
+            # A terminal sends it whenever its window changes.
+            self._resting = True
+            self._change_count(0, "SIGWINCH")
+
+    # How many processes there are to be.
+
+    def _change_count(self, count: int, why: str = "") -> None:
+        if not self._served:
+            return
+        if why:
+            log.info("%d %s: %s", count, self.what if count == 1 else self._what_several, why)
+        old, self._count = self._count, count
+        self._hooks.server.num_workers = count
+        if count != old:
+            self._hooks.call("nworkers_changed", self._hooks.server, count, old)
+        self._fill()
+        for child in [child for child in self._children.values() if child.slot is not None and child.slot >= count]:
+            if not child.retired:
+                self._send_away(child)
+
+    def _fill(self) -> None:
+        """Start what is missing."""
+        for slot in range(self._count):
+            if not self._is_filled(slot):
+                self._fork_server(slot)
+
+    def _is_filled(self, slot: int) -> bool:
+        return any(child.slot == slot and not child.retired for child in self._children.values())
+
+    def _refill(self, slot: int) -> None:
+        if slot < self._count and not self._is_filled(slot):
+            self._fork_server(slot)
+
+    # A supervisor beside this one, for another version of Python or of offload.
+
+    def _start_heir(self) -> None:
+        if self._heir is not None:
+            log.warning("SIGUSR2 does nothing: the new supervisor %d is on its way", self._heir)
+            return
+        self._hooks.call("pre_exec", self._hooks.server)
+        try:
+            self._heir = start_another(self._listening, self._began_in, HANDLED)
+        except OSError as error:
+            log.error("no new supervisor can be started: %s", error.strerror)
+            return
+        log.info("SIGUSR2: the new supervisor is %d; this one stops when that is ready", self._heir)
+        self._service.tell(MAINPID=str(self._heir))
+
     def _reopen_logs(self) -> None:
-        self._signals.logs_moved = False
         logs.reopen()
         log.info("reopening the logs: SIGUSR1")
         self._signal(list(self._children.values()), signal.SIGUSR1)
 
     # Reload: each server process stays until its replacement is ready, one after the other.
 
-    def _reload_due(self) -> None:
-        if self._signals.hung_up:
-            self._signals.hung_up = False
-            log.info("reloading: SIGHUP")
-            self._restarts.hurry()
-            try:
-                self.directory.enter()
-                if self.reread is not None:
-                    self.settings = self.reread()
-            except ConfigurationError as error:
-                log.error("not reloaded, the old %s go on: %s", self._what_several, error)
-                self.settings = self._settled
-                self.directory.go_back()
-                return
-            self._pid_file.renew()
-            self._begin_reload()
+    def _reload(self) -> None:
+        log.info("reloading: SIGHUP")
+        if self._complete:
+            self._service.tell(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        self._restarts.hurry()
+        try:
+            self.directory.enter()
+            if self.reread is not None:
+                self.settings = self.reread()
+        except ConfigurationError as error:
+            log.error("not reloaded, the old %s go on: %s", self._what_several, error)
+            self.settings = self._settled
+            self.directory.go_back()
+            self._tell_ready()
+            return
+        self._hooks.renew(self.settings)
+        self._hooks.call("on_reload", self._hooks.server)
+        self._resting = False
+        self._heartbeats = Heartbeats(self.settings.replace.timeout)
+        self._pid_file.renew()
+        self._reloads = True
+        self._begin_reload()
 
     def _begin_reload(self) -> None:
         """Whoever was forked until now may have the code of before; who only boots has no clients, and goes at once."""
@@ -185,30 +292,53 @@ class Supervisor:
             old, child.replaces = child.replaces, None
             if child.slot is not None and (old is None or old.pid not in self._children):
                 self._fork_server(child.slot)
+        if not self._to_replace and not any(child.boots for child in self._children.values()):
+            self._change_count(self.settings.process.workers)
         self._replace_next()
 
     def _replace_next(self) -> None:
-        while self._to_replace:
+        """Have as many replacements under way as may be at a time."""
+        under_way = sum(child.replaces is not None for child in self._children.values())
+        while self._to_replace and under_way < self.settings.replace.reload_parallel:
             old = self._to_replace.pop(0)
             if old.pid in self._children and old.slot is not None:
                 self._fork_server(old.slot, replaces=old)
-                return
+                under_way += 1
+        if self._reloads and not self._to_replace and not under_way:
+            self._reloads = False
+            self._change_count(self.settings.process.workers)
+            self._tell_ready()
+
+    def _outlived(self, child: Child, why: str) -> None:
+        if child.serves and child not in self._to_replace:
+            log.info("%s %d gives way to another: %s", self.what, child.pid, why)
+            self._to_replace.append(child)
+            self._replace_next()
 
     def _replaced(self, child: Child, old: Child) -> None:
         child.replaces = None
         if old.pid in self._children:
-            self._retire(old)
-            if not old.control.tell(retire=True):
-                self._signal([old], signal.SIGTERM)
+            self._send_away(old)
         self._replace_next()
+
+    def _send_away(self, old: Child) -> None:
+        self._retire(old)
+        if not old.ready or not old.control.tell(retire=True):
+            self._signal([old], signal.SIGTERM)
 
     def _retire(self, child: Child) -> None:
         child.retired = True
         child.kill_at = time.monotonic() + self._seconds_to_leave
 
     def _not_replaced(self, child: Child, old: Child, how: str) -> None:
-        log.error("not reloaded, the old %s go on: %d %s", self._what_several, child.pid, child.failure or how)
+        what = "reloaded" if self._reloads else "replaced"
+        log.error("not %s, the old %s go on: %d %s", what, self._what_several, child.pid, child.failure or how)
         self._give_up_reload()
+        if old.serves and old.pid in self._children and not self._reloads:
+            pause = self._restarts.pause_after(old.slot, 0.0, was_ready=False)
+            self._restarts.add(pause, partial(self._outlived, old, "trying again"))
+        self._tell_ready()
+        self._reloads = False
         if old.pid not in self._children and old.slot is not None:
             # It died meanwhile, and its place was left to the replacement.
             self._restart_later(old, 0.0)
@@ -217,14 +347,34 @@ class Supervisor:
         """No process is replaced any more; one that has to be started again gets the code of those that run."""
         self._to_replace.clear()
         self.settings = self._settled
+        self._hooks.renew(self.settings)
         if self.directory.go_back():
             self._pid_file.renew()
 
     def _patience(self) -> float | None:
         moments = self._restarts.moments()
-        moments += [child.kill_at for child in self._children.values() if child.kill_at is not None]
-        moments += [moment for moment in (self._deadline, self._heartbeats.next_look) if moment is not None]
+        for child in self._children.values():
+            moments += [moment for moment in (child.kill_at, child.give_up_at, child.tell_at) if moment is not None]
+        others = (self._deadline, self._heartbeats.next_look, self._service.next_sign)
+        moments += [moment for moment in others if moment is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _look_at_boots(self) -> None:
+        """Tell of processes that are slow to be ready, and give up those that replace others."""
+        now = time.monotonic()
+        for child in self._children.values():
+            if child.tell_at is not None and child.tell_at <= now:
+                lasted = now - child.started
+                child.tell_at = child.started + 2 * lasted
+                log.warning("%s %d is not ready yet, after %.0f s", self.what, child.pid, lasted)
+            if child.give_up_at is not None and child.give_up_at <= now:
+                child.give_up_at = None
+                seconds = self.settings.replace.boot_timeout
+                if child.replaces is not None:
+                    child.failure = f"was not ready after {seconds:g} s (--boot-timeout); it is killed"
+                    self._signal([child], signal.SIGKILL)
+                else:
+                    log.error("%s %d was not ready after %g s (--boot-timeout)", self.what, child.pid, seconds)
 
     def _stop(self) -> None:
         """Servers first, then the hubs: consumers of closing connections still send."""
@@ -234,6 +384,8 @@ class Supervisor:
             self._stage = _Stage.ENDING_SERVERS
             self._restarts.clear()
             self._to_replace.clear()
+            for child in self._children.values():
+                child.give_up_at = child.tell_at = None
             if self._signals.stop is not None:
                 log.info("stopping: %s", signal.Signals(self._signals.stop).name)
             self._deadline = now + self._seconds_to_leave
@@ -273,7 +425,12 @@ class Supervisor:
                 "%s %d: a task has held its loop for %g s (--timeout); it is killed",
                 self.what, pid, self.settings.replace.timeout,
             )  # fmt: skip
-            self._signal([self._children[pid]], signal.SIGKILL)
+            child = self._children[pid]
+            if self._hooks["worker_abort"] is None:
+                self._signal([child], signal.SIGKILL)
+            else:
+                self._signal([child], signal.SIGABRT)
+                child.kill_at = time.monotonic() + self.settings.process.kill_timeout
 
     def _kill(self, overdue: list[Child]) -> None:
         for child in overdue:
@@ -295,11 +452,16 @@ class Supervisor:
 
     def _fork_server(self, slot: int, replaces: Child | None = None) -> None:
         counter = self._load.take()
+        worker = self._hooks.worker()
+        self._hooks.call("pre_fork", self._hooks.server, worker)
 
         def serve(control: Control) -> int:
+            worker.pid = os.getpid()
+            give_title(self.what, self.settings)
             patch()
             main = importlib.import_module(self.entry).main
-            return int(main(self.settings, self._listening, control, self._load.slot(counter)))
+            listening = list(self._listening.values())
+            return int(main(self.settings, listening, control, self._load.slot(counter), self._hooks, worker))
 
         try:
             child = self._fork(serve)
@@ -307,7 +469,12 @@ class Supervisor:
             self._load.clear(counter)
             self._server_not_forked(slot, replaces, error)
         else:
-            child.slot, child.counter, child.replaces = slot, counter, replaces
+            child.slot, child.counter, child.replaces, child.worker = slot, counter, replaces, worker
+            worker.pid = child.pid
+            self._hooks.server.WORKERS[child.pid] = worker
+            child.tell_at = child.started + _SLOW_BOOT_SECONDS
+            if self.settings.replace.boot_timeout is not None:
+                child.give_up_at = child.started + self.settings.replace.boot_timeout
 
     def _server_not_forked(self, slot: int, replaces: Child | None, error: OSError) -> None:
         if not self._served:
@@ -316,7 +483,7 @@ class Supervisor:
             log.error("not reloaded, the old %s go on: no other can be started: %s", self._what_several, error.strerror)
             self._give_up_reload()
         else:
-            self._try_again(slot, self.what, error, partial(self._fork_server, slot))
+            self._try_again(slot, self.what, error, partial(self._refill, slot))
 
     def _try_again(self, key: object, what: str, error: OSError, restart: Callable[[], None]) -> None:
         pause = self._restarts.pause_after(key, 0.0, was_ready=False)
@@ -327,8 +494,9 @@ class Supervisor:
         def serve(control: Control) -> int:
             from offload.hub.server import serve as serve_hub
 
-            for sock in self._listening:
+            for sock in self._listening.values():
                 sock.close()
+            give_title("hub", self.settings)
             try:
                 return serve_hub(path, control.sock)
             except ConfigurationError as error:
@@ -341,7 +509,15 @@ class Supervisor:
             self._try_again(path, "hub process", error, partial(self._want_hub, path))
 
     def _fork(self, work: Callable[[Control], int]) -> Child:
-        child = fork(work, self._leave)
+        def begin(control: Control) -> int:
+            try:
+                become(self.settings.process)
+            except ConfigurationError as error:
+                control.tell(failed=str(error))
+                return BOOT_FAILED
+            return work(control)
+
+        child = fork(begin, self._leave)
         self._children[child.pid] = child
         self._selector.register(child.control.sock, selectors.EVENT_READ, partial(self._hear, child))
         return child
@@ -365,6 +541,8 @@ class Supervisor:
                     "%s %d: a task has held its loop for %.1f s:\n%s",
                     self.what, child.pid, note["blocked"], note["stack"].rstrip(),
                 )  # fmt: skip
+            if "outlived" in note:
+                self._outlived(child, note["outlived"])
             if "ready" in note:
                 self._child_ready(child, note.get("about", []))
             if "failed" in note:
@@ -387,6 +565,9 @@ class Supervisor:
             # It was too late, and is on its way out.
             return
         child.ready = True
+        child.give_up_at = child.tell_at = None
+        if child.worker is not None:
+            child.worker.booted = True
         self.directory.settle()
         self._settled = self.settings
         if not self._served:
@@ -395,14 +576,17 @@ class Supervisor:
         log.info("%s %d is ready", self.what, child.pid)
         if not self._served:
             self._served = True
-            for slot in range(1, self.settings.process.workers):
-                self._fork_server(slot)
+            self._change_count(self.settings.process.workers)
         if child.replaces is not None:
             self._replaced(child, child.replaces)
-        wanted = self.settings.process.workers
-        if not self._complete and sum(other.serves for other in self._children.values()) == wanted:
+        if not self._complete and sum(other.serves for other in self._children.values()) == self._count:
             self._complete = True
-            self._service.tell(READY="1", STATUS=f"running {self.settings.app}{self._where}, -w {wanted}")
+            self._handover.retire_old()
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self._complete:
+            self._service.tell(READY="1", STATUS=f"running {self.settings.app}{self._where}, -w {self._count}")
 
     def _want_hub(self, path: str) -> None:
         if not any(child.hub_path == path for child in self._children.values()):
@@ -417,7 +601,12 @@ class Supervisor:
             if pid == 0:
                 return
             child = self._children.get(pid)
+            if pid == self._heir:
+                self._heir = None
+                log.error("the new supervisor %d ended; this one goes on", pid)
+                self._service.tell(MAINPID=str(os.getpid()))
             if child is None:
+                # Of a process that ended before it, and left it to process 1, which this one may be.
                 continue
             # Its last words may not have been read yet.
             if child.control.sock.fileno() >= 0:
@@ -429,6 +618,10 @@ class Supervisor:
     def _ended(self, child: Child, status: int) -> None:
         if child.counter is not None:
             self._load.clear(child.counter)
+        if child.worker is not None:
+            child.worker.alive = False
+            self._hooks.server.WORKERS.pop(child.pid, None)
+            self._hooks.call("child_exit", self._hooks.server, child.worker)
         if self._signals.stop is not None or self._error is not None:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -461,4 +654,4 @@ class Supervisor:
         if path is not None:
             self._restarts.add(pause, partial(self._want_hub, path))
         elif slot is not None:
-            self._restarts.add(pause, partial(self._fork_server, slot))
+            self._restarts.add(pause, partial(self._refill, slot))

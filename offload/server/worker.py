@@ -32,6 +32,8 @@ from offload.server.application import load_module
 from offload.server.boot import configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
+from offload.server.hooks import Hooks, Worker
+from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
 from offload.server.watchdog import Watchdog
 from offload.settings import Settings
@@ -134,8 +136,10 @@ class WorkerProcess:
         log.info("serving %s", ", ".join(self._channels))
         replace = self.settings.replace
         Watchdog(loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
+        lifetime = Lifetime(loop, replace, (self._pool,), lambda why: self.control.tell(outlived=why))
         self.control.tell(ready=True)
         self._stopped.wait()
+        lifetime.stop()
         deadline = time.monotonic() + self.settings.process.graceful_timeout
         supervisor.close()
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.process.graceful_timeout or 0.001):
@@ -238,6 +242,8 @@ class WorkerProcess:
             log.error("a message on %s could not be put back and is lost: %s", channel, error)
 
 
-def main(settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot) -> int:
+def main(
+    settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot, hooks: Hooks, worker: Worker
+) -> int:
     """Run one worker; the sockets are those of servers, and not used."""
-    return run(WorkerProcess(settings, control, load), settings, control)
+    return run(WorkerProcess(settings, control, load), settings, control, hooks, worker)

@@ -204,6 +204,9 @@ class ReplaceOptions(Group):
         60.0, "--boot-timeout", "seconds after which a process that is not ready is told of, and given up at a reload; "
         "0 for no limit", zero=None, commands=BOTH,
     )  # fmt: skip
+    reload_parallel: int = whole(
+        1, "--reload-parallel", "processes that a reload replaces at a time", low=1, commands=BOTH
+    )
     spare: int = whole(
         0, "--spare", "imported, idle processes that take a dead one's place at once", high=64, commands=BOTH
     )

@@ -58,6 +58,7 @@ class _Worker(greenlet):
 
     def forget(self) -> None:
         """A task has ended: nothing of it stays for the next one."""
+        self.pool.ended += 1
         # Context variables are the task's own, as if the greenlet were new.
         self.gr_context = None
         if self.timeouts:
@@ -75,6 +76,7 @@ class Pool:
         size: how many tasks may run side by side.
 
     Attributes:
+        ended: tasks that have ended.
         rested: called whenever a task has ended, none runs, and none waits.
     """
 
@@ -85,6 +87,7 @@ class Pool:
         self._ready: deque[Task] = deque()
         self._idle: list[_Worker] = []
         # Tasks that have begun: those that hold a place, and those that wait for a client.
+        self.ended = 0
         self._running = 0
         self._away = 0
         # How many of the ready tasks belong to this turn, and until when they may begin.

@@ -37,23 +37,6 @@ def start(project: Path, *arguments: str) -> Server:
     return Server("shop", "--layer", "memory://", *arguments, cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"})
 
 
-def test_signals_that_mean_something_to_gunicorn_alone_do_no_harm_and_say_so(project: Path) -> None:
-    server = start(project, "--log-level", "debug")
-    try:
-        for name, words in (
-            ("SIGUSR2", "offload starts no second supervisor beside itself; SIGHUP takes new code, a restart all else"),
-            ("SIGTTIN", "the number of processes stays what --workers says; a restart changes it"),
-            ("SIGTTOU", "the number of processes stays what --workers says; a restart changes it"),
-            ("SIGWINCH", "the processes do not end without their supervisor; SIGTERM ends both"),
-        ):
-            server.signal(getattr(signal, name))
-            server.wait_for(f"{name} does nothing: {words}\n")
-        assert server.ask(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").endswith(b"up")
-        assert len(server.pids) == 1
-    finally:
-        assert server.stop() == 0, server.log
-
-
 JOB = """
 import fcntl, os, signal, subprocess, sys, termios
 
