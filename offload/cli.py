@@ -15,10 +15,11 @@ from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
 from offload.observe.statsd import StatsD, StatsDHandler
-from offload.server import logs, streams
+from offload.server import late, logs, streams
 from offload.server.control import BootError
 from offload.server.directory import Directory
 from offload.server.handover import VARIABLE as HANDOVER_VARIABLE
+from offload.server.patch import patch
 from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
@@ -32,7 +33,7 @@ FAILED = 1
 BOOT_FAILED = 3
 
 COMMANDS = (WORKER, "send", "group-send", "check", "settings")
-_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE)
+_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE, late.VARIABLE)
 
 
 def reader(arguments: Sequence[str], command: str = SERVE) -> Reader:
@@ -106,10 +107,8 @@ def check(source: Reader, prints: bool = False) -> int:
         print(f"offload: error: {error}", file=sys.stderr)  # noqa: T201
         return FAILED
     tell(reading)
-    from gevent import monkey
-
     # As in a server process, before the application is imported.
-    monkey.patch_all()
+    patch()
     from offload.server.check import problems
 
     found = problems(settings)
@@ -163,6 +162,8 @@ def send(arguments: Sequence[str], command: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status."""
+    if arguments is None:
+        late.begin_clean()
     args = list(sys.argv[1:] if arguments is None else arguments)
     command = args[0] if args and args[0] in COMMANDS else SERVE
     try:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Mapping
 from typing import Any
+
+from offload.server import late
+
+_PATCHED = (
+    "ssl", "socket", "time", "threading", "_thread", "select", "selectors", "queue", "subprocess", "os", "signal"
+)  # fmt: skip
+_COOPERATIVE = frozenset(("gevent", "greenlet", "offload", "__main__"))
 
 
 def patch() -> None:
@@ -14,13 +23,38 @@ def patch() -> None:
     """
     from gevent import monkey
 
-    monkey.patch_all()
+    early = {name: dict(vars(sys.modules[name])) for name in _PATCHED if name in sys.modules}
+    with warnings.catch_warnings():
+        # Of what was imported early, which is seen to here.
+        warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
+        monkey.patch_all()
+    _replace_everywhere(early)
     for name in [name for name in sys.modules if name.partition(".")[0] == "asyncio"]:
         # Imported before, with the other one.
         del sys.modules[name]
     # Python's own way to say that a module cannot be imported; asyncio then takes what it has in Python.
     sys.modules["_asyncio"] = None  # type: ignore[assignment]
     _keep_hooks_of_generators()
+    late.load()
+
+
+def _replace_everywhere(early: Mapping[str, Mapping[str, object]]) -> None:
+    """Have modules that a configuration file imported use what is patched, in place of what they took of it before.
+
+    Args:
+        early: what was in the modules that are patched, before.
+    """
+    patched = {
+        id(original): getattr(sys.modules[module], name, original)
+        for module, items in early.items()
+        for name, original in items.items()
+        if getattr(sys.modules[module], name, original) is not original
+    }
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in sys.stdlib_module_names | _COOPERATIVE:
+            for key, value in list(vars(module).items()):
+                if id(value) in patched:
+                    setattr(module, key, patched[id(value)])
 
 
 def _keep_hooks_of_generators() -> None:
