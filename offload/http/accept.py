@@ -189,7 +189,7 @@ class _ProxyHeaderReader:
         if isinstance(connection, TlsConnection):
             # It waits for TLS, and would not understand plain words.
             connection.abort()
-            log.info("%d from %s: %s", status, connection.peer, text)
+            log.info("%d from %s: %s", status, connection.client, text)
         else:
             self._leave()
             self._acceptor.refuse(connection, self._base, HttpError(status, text))

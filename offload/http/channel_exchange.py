@@ -159,7 +159,7 @@ class ChannelExchange:
                 self._content["body"] = body.file.read(BODY_BYTES)
                 piece = body.file.read(_PIECE_BYTES)
         except BodyError as error:
-            log.info("%s from %s: %s", error.status, self._connection.peer, error)
+            self._server.log_refusal(self._connection, error)
             self._fail(error.status, str(error))
             return
         if body is None or not piece:
@@ -179,7 +179,7 @@ class ChannelExchange:
             if not piece:
                 return
         except BodyError as error:
-            log.info("the body of %s from %s: %s", path_text(self._content["path"]), self._connection.peer, error)
+            log.info("the body of %s from %s: %s", path_text(self._content["path"]), self._connection.client, error)
         except OffloadError as error:
             log.error("the body of a request for %s cannot be handed on: %s", path_text(self._content["path"]), error)
             self._fail(503, "the server cannot serve this request now")
@@ -232,7 +232,7 @@ class ChannelExchange:
                     self._size -= len(piece.get("content") or b"")
                     self._answer(piece)
         except ClientGone:
-            log.debug("%s left %r before its answer was whole", self._connection.peer, self._request.target)
+            log.debug("%s left %r before its answer was whole", self._connection.client, self._request.target)
             self._connection.reset()
         except BaseException as error:
             target = self._request.target.decode("latin-1")
@@ -287,7 +287,7 @@ class ChannelExchange:
         if not isinstance(piece, tuple):
             self._size += len(piece.get("content") or b"")
             if self._size > MAX_WAITING_BYTES:
-                log.warning("%s takes its answer too slowly; its connection ends", self._connection.peer)
+                log.warning("%s takes its answer too slowly; its connection ends", self._connection.client)
                 self._connection.reset()
                 return
         self._pieces.append(piece)

@@ -229,7 +229,7 @@ class HttpConnection:
     def connection_lost(self) -> None:
         """Forget the connection."""
         if self._state is _BODY:
-            log.info("%s from %s: %s", _GONE_EARLY.status, self._connection.peer, _GONE_EARLY)
+            self._server.log_refusal(self._connection, _GONE_EARLY)
         self._server.bodies.discard(self)
         self._move(Event.LEAVES)
         if self._body is not None:
@@ -310,7 +310,7 @@ class HttpConnection:
     ) -> None:
         """See `Upgradable`."""
         try:
-            log.info("%s from %s: %s", error.status, self._connection.peer, error)
+            self._server.log_refusal(self._connection, error)
         finally:
             # Also when a handler of the log fails, or may not wait here.
             date = self._server.date().encode("ascii")

@@ -88,10 +88,10 @@ class Exchange:
                 if close is not None:
                     close()
         except ClientGone:
-            log.debug("%s left %s %r before its answer was whole", connection.peer, request.method, request.target)
+            log.debug("%s left %s %r before its answer was whole", connection.client, request.method, request.target)
             connection.reset()
         except (BodyError, HttpError) as error:
-            log.info("%s from %s: %s", error.status, connection.peer, error)
+            server.log_refusal(connection, error)
             self._fail(error.status, str(error))
         except BaseException as error:
             # SystemExit and its like, too: an application that exits may not take others' requests with it.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter, methodcaller
 from typing import Any, Protocol
+
+import gevent
 
 from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date
 from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
-from offload.http.wsgi_input import Body
-from offload.observe.log_lines import SafeLogger
+from offload.http.wsgi_input import Body, BodyError
+from offload.observe.log_lines import RepeatedLines, SafeLogger
 from offload.observe.observer import Observer
-from offload.protocol.http.request import Request
+from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import FieldNames
 from offload.settings import HttpOptions
 from offload.transport.connection import Connection
@@ -122,6 +126,7 @@ class HttpServer:
         self.environ = environ
         self.observer = observer
         self.after_request = after_request
+        self._refusals = RepeatedLines(log, "requests were refused", partial(gevent.get_hub().loop.timer, ref=False))
         self.connections: set[ServedConnection] = set()
         self.heads: Timeouts[ServedConnection] = Timeouts(options.header_timeout, methodcaller("head_expired"))
         # Connections without a request are idle first, and at rest when they have been that for a while.
@@ -135,6 +140,10 @@ class HttpServer:
             options.body_timeout, options.body_min_rate, attrgetter("body_progress"), methodcaller("body_expired")
         )
         self.lingering: Timeouts[ServedConnection] = Timeouts(options.linger_timeout, methodcaller("linger_expired"))
+
+    def log_refusal(self, connection: Connection, error: BodyError | HttpError) -> None:
+        """Tell the log of a request that the server itself answers, or that its client did not finish."""
+        self._refusals.write(logging.INFO, str(error.status), "%s from %s: %s", error.status, connection.client, error)
 
     def end_request(self) -> None:
         """Call those that want to know that a request of the application has ended."""

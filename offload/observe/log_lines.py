@@ -11,10 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 LINES = 10
-"""Lines of a period that are logged each; the others are summed up."""
 PERIOD_SECONDS = 10.0
-MOST_REASONS = 5
-"""In a summary: reasons may be as many as there are clients."""
 
 
 def address_text(peer: object) -> str:
@@ -71,54 +68,58 @@ class Timer(Protocol):
 
 
 class RepeatedLines:
-    """Logs lines of one kind: the first few of a period each by itself, and how many others there were at its end.
+    """Logs lines that may come by the thousand: the first few of each kind in a period, and the number of the others
+    at its end.
 
     Args:
         log: where to.
         what: they say, in the plural, for the summary: ``WebSockets were refused``.
         make_timer: makes a timer of so many seconds.
+        lines: of one kind and period that are logged.
         seconds: that a period has.
     """
 
     def __init__(
         self,
-        log: logging.Logger,
+        log: logging.Logger | SafeLogger,
         what: str,
         make_timer: Callable[[float], Timer],
+        lines: int = LINES,
         seconds: float = PERIOD_SECONDS,
     ) -> None:
-        self._seconds = seconds
         self._log = log
         self._what = what
         self._make_timer = make_timer
+        self._lines = lines
+        self._seconds = seconds
         self._timer: Timer | None = None
-        self._count = 0
-        self._others: Counter[str] = Counter()
+        self._level = 0
+        self._counts: Counter[str] = Counter()
 
-    def write(self, level: int, reason: str, line: str, *arguments: Any) -> None:
+    def write(self, level: int, kind: str, line: str, *arguments: Any) -> None:
         """Log a line, or count it.
 
         Args:
             level: of the line.
-            reason: what it counts as in the summary.
+            kind: what it counts as, one of a few.
             line, arguments: as for a logger.
         """
-        self._count += 1
+        self._counts[kind] += 1
         if self._timer is None:
             self._timer = self._make_timer(self._seconds)
             self._timer.start(self._sum_up)
-        if self._count <= LINES:
+        if self._counts[kind] <= self._lines:
             self._log.log(level, line, *arguments)
         else:
-            self._others[reason] += 1
+            self._level = max(self._level, level)
 
     def _sum_up(self) -> None:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
-        others, self._others, self._count = self._others, Counter(), 0
+        others = +Counter({kind: number - self._lines for kind, number in self._counts.items()})
+        level, self._level = self._level, 0
+        self._counts.clear()
         if others:
-            reasons = ", ".join(f"{reason}: {number}" for reason, number in others.most_common(MOST_REASONS))
-            if len(others) > MOST_REASONS:
-                reasons += f" and {len(others) - MOST_REASONS} other reasons"
-            self._log.warning("%d more %s within %g s (%s)", others.total(), self._what, self._seconds, reasons)
+            kinds = ", ".join(f"{kind}: {number}" for kind, number in others.most_common())
+            self._log.log(level, "%d more %s within %g s (%s)", others.total(), self._what, self._seconds, kinds)

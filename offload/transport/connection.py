@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gevent.event import Event
 
-from offload.observe.log_lines import SafeLogger
+from offload.observe.log_lines import SafeLogger, address_text
 from offload.transport.pool import wait_for_client
 from offload.transport.timeouts import LeastRate
 
@@ -131,6 +131,11 @@ class Connection:
         self._writer: _IoWatcher | None = None
         self._reader = loop.io(sock.fileno(), _READ)
         self._reading = False
+
+    @property
+    def client(self) -> str:
+        """The peer's address, for the log."""
+        return address_text(self.peer)
 
     @property
     def socket(self) -> _socket.socket:
@@ -435,7 +440,7 @@ def sending_watch(seconds: float | None, rate: float | None) -> LeastRate[Connec
 
     def expired(connection: Connection) -> None:
         connection.reset()
-        log.info("%s is cut off: it takes too little (--send-timeout, --send-min-rate)", connection.peer)
+        log.info("%s is cut off: it takes too little (--send-timeout, --send-min-rate)", connection.client)
 
     return LeastRate(seconds, rate, Connection.taken, expired)
 

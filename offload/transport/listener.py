@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from offload.observe.log_lines import RepeatedLines
 
 if TYPE_CHECKING:
     from gevent._types import _Loop
@@ -55,6 +59,7 @@ class Listener:
         self._is_full = is_full
         self._watcher = loop.io(sock.fileno(), 1)
         self._timer = loop.timer(0, ref=False)
+        self._exhausted = RepeatedLines(log, "pauses of accepting", partial(loop.timer, ref=False), lines=1)
         self._open = False
 
     def start(self) -> None:
@@ -98,7 +103,9 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    log.error("accepting pauses for %s s: %s", EXHAUSTED_SECONDS, error)
+                    self._exhausted.write(
+                        logging.ERROR, str(error), "accepting pauses for %s s: %s", EXHAUSTED_SECONDS, error
+                    )  # fmt: skip
                     self._pause(EXHAUSTED_SECONDS)
                 else:
                     # The peer's network failed before it was accepted; the next one has nothing to do with it.

@@ -8,14 +8,18 @@ read decrypts all that came, so nothing readable ever waits behind a socket that
 from __future__ import annotations
 
 import _socket
+import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gevent
+
 from offload.exceptions import ConfigurationError
-from offload.observe.log_lines import SafeLogger
+from offload.observe.log_lines import RepeatedLines, SafeLogger
 from offload.settings import TlsOptions
 from offload.transport.connection import Connection
 from offload.transport.timeouts import LeastRate, Timeouts
@@ -155,6 +159,7 @@ class TlsAcceptor:
 
     def __init__(self, context: ssl.SSLContext, handshake_timeout: float | None) -> None:
         self.context = context
+        self.failures = RepeatedLines(log, "TLS handshakes failed", partial(gevent.get_hub().loop.timer, ref=False))
         self.shaking_hands: set[TlsConnection] = set()
         self.deadlines: Timeouts[TlsConnection] = Timeouts(handshake_timeout, TlsConnection.handshake_expired)
 
@@ -268,7 +273,9 @@ class TlsConnection(Connection):
     def handshake_expired(self) -> None:
         """The client took too long."""
         self.abort()
-        log.info("the TLS handshake with %s took too long", self.peer)
+        self._acceptor.failures.write(
+            logging.INFO, "took too long", "the TLS handshake with %s took too long", self.client
+        )  # fmt: skip
 
     def _shake_hands(self) -> None:
         assert self._tls is not None
@@ -279,7 +286,10 @@ class TlsConnection(Connection):
             self._send_outgoing()
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
-            log.info("the TLS handshake with %s failed: %s", self.peer, error.reason or error)
+            reason = error.reason or error
+            self._acceptor.failures.write(
+                logging.INFO, "failed", "the TLS handshake with %s failed: %s", self.client, reason
+            )  # fmt: skip
             # An alert tells the client why.
             self._send_outgoing()
             super().close()
@@ -333,7 +343,7 @@ class TlsConnection(Connection):
             self._answers += self._outgoing.pending
             if self._answers > _MAX_ANSWERS_BYTES:
                 self.reset()
-                log.info("%s is cut off: it reads none of the answers that its TLS asks for", self.peer)
+                log.info("%s is cut off: it reads none of the answers that its TLS asks for", self.client)
                 raise BlockingIOError
             self._send_outgoing()
         if pieces:
@@ -404,7 +414,7 @@ class TlsConnection(Connection):
             return pieces
         except ssl.SSLError as error:
             self.abort()
-            log.info("the TLS connection with %s failed: %s", self.peer, error.reason or error)
+            log.info("the TLS connection with %s failed: %s", self.client, error.reason or error)
             return []
 
     def _send_outgoing(self) -> None:

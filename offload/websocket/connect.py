@@ -6,7 +6,6 @@ send meanwhile waits for the decision.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from enum import Enum
 from urllib.parse import unquote_to_bytes
@@ -16,6 +15,7 @@ from greenlet import getcurrent, greenlet
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
 from offload.http.environ import Environ
 from offload.interfaces import DECIDES_KEY, Content, Delivery
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import last_answer, plain_answer
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
@@ -23,7 +23,7 @@ from offload.protocol.websocket.handshake import Handshake
 from offload.websocket.encode import Reply
 from offload.websocket.routed import RoutedReceiver
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 _REFUSALS = {
     403: "the WebSocket was refused",

@@ -7,12 +7,11 @@ loop, or in a greenlet that sends.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Protocol
 
 from offload.interfaces import Delivery
-from offload.observe.log_lines import address_text
+from offload.observe.log_lines import SafeLogger
 from offload.observe.observer import WebSocketEvent
 from offload.protocol.websocket.connection import (
     POLICY_VIOLATION,
@@ -32,7 +31,7 @@ from offload.websocket.encode import Reply
 from offload.websocket.send_queue import Overflow, SendQueue
 from offload.websocket.server import WebSocketServer
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 SPARED_SECONDS = 9.0
 """A client that sent less than ``--ws-rate`` may send more than a second's messages at once, up to those of ten
@@ -133,7 +132,7 @@ class WebSocketConnection:
     @property
     def client(self) -> str:
         """The client's address for the log."""
-        return address_text(self.connection.peer)
+        return self.connection.client
 
     @property
     def is_paused(self) -> bool:

@@ -7,7 +7,6 @@ application takes them out.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 
 from gevent.event import Event as Arrival
@@ -18,7 +17,7 @@ from greenlet import GreenletExit, getcurrent
 
 from offload.http.environ import Environ
 from offload.http.upgrade import Upgradable, UpgradeResponse
-from offload.observe.log_lines import address_text
+from offload.observe.log_lines import SafeLogger, address_text
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, State, message_frame
 from offload.protocol.websocket.handshake import refusal_fields
@@ -28,7 +27,7 @@ from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSock
 from offload.websocket.send_queue import Overflow
 from offload.websocket.server import WebSocketServer
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 _CONNECTING, _OPEN, _ENDING, _CLOSING, _CLOSED = State
 

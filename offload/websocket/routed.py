@@ -5,19 +5,19 @@ It waits without a greenlet; each message runs the receive consumer in the pool,
 
 from __future__ import annotations
 
-import logging
 from _thread import get_native_id
 from collections import deque
 from typing import Any
 
 from offload.interfaces import Content, Delivery, Layer, WebSocketConsumers
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.websocket.connection import State
 from offload.transport.connection import Connection
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.encode import Reply, prepare
 from offload.websocket.server import WebSocketServer
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 _OPEN, _ENDING = State.OPEN, State.ENDING
 _ANSWER, _DISCONNECT = object(), object()

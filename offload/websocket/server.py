@@ -12,7 +12,7 @@ import gevent
 
 from offload.http.environ import Environ
 from offload.http.response import Date
-from offload.observe.log_lines import RepeatedLines, address_text
+from offload.observe.log_lines import RepeatedLines, SafeLogger, address_text
 from offload.observe.observer import Observer
 from offload.origins import Origins
 from offload.protocol.http.request import HttpError, Request
@@ -25,7 +25,7 @@ from offload.websocket.drain import Drain
 from offload.websocket.keepalive import Keepalive, Member, Members
 from offload.websocket.send_queue import Overflow
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 ANSWER_SECONDS = 1.0
 """How long a client's close frame may wait for a raw application that is receiving what came before it."""
@@ -195,7 +195,9 @@ class WebSocketServer:
             client: the address as text.
             reason: a clause for the log.
         """
-        self._refusals.write(logging.INFO, reason, "refused a WebSocket at %s from %s: %s", ascii(path), client, reason)
+        self._refusals.write(
+            logging.INFO, "by the application", "refused a WebSocket at %s from %s: %s", ascii(path), client, reason
+        )
 
     def statistics(self) -> dict[str, float]:
         """How many WebSockets there are now, by name."""

@@ -4,14 +4,13 @@ the application with its request, as ``environ["wsgi.websocket"]``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
 from offload.http.environ import Application, Environ
 from offload.http.upgrade import Refuse, Upgradable, UpgradeResponse
 from offload.interfaces import Layer, WebSocketRouting
-from offload.observe.log_lines import address_text
+from offload.observe.log_lines import SafeLogger, address_text
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import Connection
@@ -21,7 +20,7 @@ from offload.websocket.raw import RawReceiver
 from offload.websocket.routed import RoutedReceiver
 from offload.websocket.server import WebSocketServer
 
-log = logging.getLogger("offload.websocket")
+log = SafeLogger("offload.websocket")
 
 Fields = Callable[[Request, Environ, object], list[list[bytes]]]
 """A request, its environ and its peer to the header fields that consumers see."""

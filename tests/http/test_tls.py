@@ -222,7 +222,7 @@ def test_plain_http_is_refused_in_plain_words(server: Server, files: Files, meth
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\nConnection: close\r\n" in head
     assert body.decode() == f"400 Bad Request: {sentence}\n"
-    server.wait_for(rf"400 from \('127.0.0.1', \d+\): {sentence}", times=before + 1)
+    server.wait_for(rf"400 from 127.0.0.1:\d+: {sentence}", times=before + 1)
     assert server.log.count(sentence) == before + 1
     assert ask(server, files.client())
 
@@ -240,7 +240,7 @@ def test_plain_http_behind_a_proxy_header_is_refused_in_plain_words(files: Files
     with serving(MIRROR, "--certfile", files.pair, "--proxy-protocol", "v1") as server:
         answer = server.ask(b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n" + GET % b"/")
         assert answer.startswith(b"HTTP/1.1 400 ")
-        server.wait_for(r"400 from \('203.0.113.9', 4711\): this port speaks TLS")
+        server.wait_for("400 from 203.0.113.9:4711: this port speaks TLS")
 
 
 def test_tls_to_a_plain_port_is_refused_and_logged_as_what_it_is(files: Files) -> None:
@@ -251,10 +251,10 @@ def test_tls_to_a_plain_port_is_refused_and_logged_as_what_it_is(files: Files) -
             with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number|record layer failure"):
                 ask(server, context)
         sentence = "this port speaks plain HTTP, and the client TLS"
-        server.wait_for(rf"400 from \('127.0.0.1', \d+\): {sentence}", times=2)
+        server.wait_for(rf"400 from 127.0.0.1:\d+: {sentence}", times=2)
         answer = server.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n")
         assert answer.endswith(f"\r\n\r\n400 Bad Request: {sentence}\n".encode())
-        assert server.log.count(sentence) == 3
+        server.wait_for(sentence, times=3)
 
 
 @pytest.mark.parametrize(

@@ -27,24 +27,22 @@ def test_address_is_host_and_port(peer: object, text: str) -> None:
     assert address_text(peer) == text
 
 
-def test_lines_past_the_first_ten_of_a_period_are_summed_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_past_the_first_ten_of_a_kind_are_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("tests.repeated")
     timer = partial(gevent.get_hub().loop.timer, ref=False)
-    lines = RepeatedLines(log, "doors were shut", timer, 0.05)
+    lines = RepeatedLines(log, "doors were shut", timer, seconds=0.05)
     with caplog.at_level(logging.INFO, log.name), gevent.Timeout(DEADLINE):
-        for number in range(30):
-            lines.write(logging.INFO, "wind" if number % 3 else "rain", "door %d was shut", number)
-        assert caplog.messages == [f"door {number} was shut" for number in range(10)]
-        while len(caplog.messages) < 11:
+        for number in range(24):
+            lines.write(logging.INFO, "wind", "door %d was shut", number)
+        for number in range(24, 36):
+            lines.write(logging.WARNING, "rain", "door %d was shut", number)
+        lines.write(logging.ERROR, "hail", "door %d was shut", 36)
+        shown = [*range(10), *range(24, 34), 36]
+        assert caplog.messages == [f"door {number} was shut" for number in shown]
+        while len(caplog.messages) == len(shown):
             gevent.sleep(0)
-        assert caplog.messages[10] == "20 more doors were shut within 0.05 s (wind: 14, rain: 6)"
-        # The next period begins with the next line, and a period of few lines needs no summary.
-        caplog.clear()
-        lines.write(logging.INFO, "wind", "door %d was shut", 30)
-        for number in range(31, 47):
-            lines.write(logging.INFO, f"reason {number}", "door %d was shut", number)
-        while len(caplog.messages) < 11:
-            gevent.sleep(0)
-        assert caplog.messages[0] == "door 30 was shut"
-        assert caplog.messages[10].startswith("7 more doors were shut within 0.05 s (reason 40: 1, ")
-        assert caplog.messages[10].endswith(" and 2 other reasons)")
+        assert caplog.messages[-1] == "16 more doors were shut within 0.05 s (wind: 14, rain: 2)"
+        assert caplog.records[-1].levelno == logging.WARNING
+        # The next period begins with the next line.
+        lines.write(logging.INFO, "wind", "door %d was shut", 37)
+        assert caplog.messages[-1] == "door 37 was shut"

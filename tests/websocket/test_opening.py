@@ -262,4 +262,5 @@ def test_refusals_by_the_dozen_are_not_a_line_each() -> None:
         for _ in range(12):
             refusal(server, upgrade("/connect/deny"))
             refusal(server, upgrade("/echo", "Origin: http://evil.example"))
-        assert server.log.count("refused a WebSocket at") == 10
+        assert server.log.count("refused a WebSocket at '/connect/deny' from") == 10
+        assert server.log.count("refused a WebSocket at '/echo' from") == 10
