@@ -57,8 +57,11 @@ class Layer(Protocol):
     def check(self) -> None:
         """Connect now. Raises ``LayerUnavailable`` with one clear sentence when the server cannot be reached."""
 
-    def send(self, channel: str, content: Content) -> None:
-        """Put a message into a channel.
+    def send(self, channel: str, content: Content, delay: float = 0.0) -> None:
+        """Put a message into a channel; `delay` seconds from now, where that is not 0.
+
+        A delayed message is kept by the layer's server, and sent on by any process that stays with it, within a second
+        of its time. A channel that is full then gets it later.
 
         To a reply channel (a name with ``!``) whose owner is gone this does nothing.
 

@@ -12,6 +12,9 @@ from offload.interfaces import Client, Content, Layer
 C = TypeVar("C", bound="Channel")
 
 
+DELAY_CHANNEL = "asgi.delay"
+
+
 class Channel(str):
     """A named queue, or one client's reply channel. It is its name: a string to store, pass on and compare.
 
@@ -44,12 +47,15 @@ class Channel(str):
         # Asked each time: a name lives longer than the layer that it was first used with.
         return self._layer or configuration.layer_for(self.alias)
 
-    def send(self, content: Content, immediately: bool = True) -> None:
+    def send(self, content: Content, immediately: bool = True, delay: float = 0.0) -> None:
         """Put a message into the channel; it leaves at once.
 
         Args:
             content: a dict of str keys to None, bool, int, float, str, bytes, list or dict.
             immediately: accepted for code written for Channels 1; sends are always immediate.
+            delay: seconds from now after which it is in the channel; what else it finds there was sent before.
+
+        On ``asgi.delay`` a message is ``{"channel": ..., "content": {...}, "delay": milliseconds}``, as in Channels 1.
 
         Raises:
             ChannelFull: the queue is full. Reply channels of clients that are gone take messages and do nothing.
@@ -61,7 +67,13 @@ class Channel(str):
         elif self.startswith(HTTP_REPLY_PREFIX):
             check_http_reply(content)
         try:
-            (self._layer or self.channel_layer).send(self, content)
+            layer = self._layer or self.channel_layer
+            if self == DELAY_CHANNEL:
+                _send_later(layer, content)
+            elif delay:
+                layer.send(self, content, delay)
+            else:
+                layer.send(self, content)
         except LayerUnreachable as error:
             configuration.unreachable(error)
 
@@ -87,15 +99,15 @@ class ReplyChannel(Channel):
         self.client = None
         return self
 
-    def send(self, content: Content, immediately: bool = True) -> None:
+    def send(self, content: Content, immediately: bool = True, delay: float = 0.0) -> None:
         """See `Channel.send`.
 
         Raises:
             ValueError: the content is no reply, such as one with an unknown key.
         """
         client = self.client
-        if client is None or not client.reply(content):
-            super().send(content)
+        if delay or client is None or not client.reply(content):
+            super().send(content, delay=delay)
 
 
 class Group:
@@ -142,6 +154,15 @@ class Group:
 
     def __repr__(self) -> str:
         return f"Group({self.name!r})"
+
+
+def _send_later(layer: Layer, content: Content) -> None:
+    """A message on ``asgi.delay``."""
+    if not isinstance(content, dict) or content.keys() != {"channel", "content", "delay"}:
+        raise ValueError('a message on "asgi.delay" is {"channel": ..., "content": {...}, "delay": milliseconds}')
+    if isinstance(content["delay"], bool) or not isinstance(content["delay"], (int, float)):
+        raise TypeError(f"the delay is a {type(content['delay']).__name__}, not a number of milliseconds")
+    Channel(content["channel"], channel_layer=layer).send(content["content"], delay=content["delay"] / 1000)
 
 
 def _plain(channel: str) -> str:

@@ -128,6 +128,8 @@ class Exchange:
             wire.SESSION_DELETE: self._session_delete,
             wire.FLUSH: self._flush,
             wire.STATISTICS: self._statistics,
+            wire.KEEP: self._keep,
+            wire.TAKE_DUE: self._take_due,
         }
 
     def handle(self, peer: Peer, frame: list[Any]) -> None:
@@ -170,7 +172,9 @@ class Exchange:
     def is_unused(self) -> bool:
         """Whether nothing would be lost with this object."""
         held = self.broker.statistics()
-        return not (self.peers or self._held or held["channels"] or held["groups"] or held["sessions"])
+        return not (
+            self.peers or self._held or any(held[kind] for kind in ("channels", "delayed", "groups", "sessions"))
+        )
 
     def _ping(self, peer: Peer, request: int) -> None:
         peer.answer(request)
@@ -245,6 +249,13 @@ class Exchange:
             del waiting[parked]
             if not waiting:
                 del self._waiting[channel]
+
+    def _keep(self, peer: Peer, request: int, channel: str, payload: bytes, seconds: float) -> None:
+        self.broker.keep(channel, payload, self._clock() + seconds)
+        peer.answer(request)
+
+    def _take_due(self, peer: Peer, request: int) -> None:
+        peer.answer(request, self.broker.take_due(self._clock()))
 
     # Topics
 

@@ -68,9 +68,11 @@ class Backend(abc.ABC):
 
     Attributes:
         timeout: seconds to wait for the server.
+        is_private: whether only this object adds to the messages that it keeps.
     """
 
     timeout: float = 5.0
+    is_private = False
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -92,6 +94,21 @@ class Backend(abc.ABC):
         Args:
             timeout: seconds to wait (0: not at all; None: until `close`).
         """
+
+    # Delayed messages: a backend without them refuses `Layer.send` with a delay.
+
+    def keep(self, channel: str, payload: bytes, seconds: float) -> None:
+        """Keep a message for `take_due`, for at least so many seconds; for any channel, also a process-specific one."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no delayed messages")
+
+    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
+        """Take messages that are due, the earliest first, some at a time; does not wait for any.
+
+        Returns:
+            Channels with their messages, each for this caller only; and the seconds until the next message is due, 0
+            where one is, None where none is kept.
+        """
+        return (), None
 
     # Publications
 

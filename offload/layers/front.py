@@ -43,6 +43,7 @@ from offload.layers.words.settings import LayerSettings
 logger = logging.getLogger("offload.layer")
 
 _SLICE = 0.1
+_LONGEST_DELAY = 1_000_000_000  # thirty years
 _COUNTERS = ("sent", "received", "full", "expired", "lost", "reconnects")
 
 
@@ -102,9 +103,12 @@ class LayerBase(abc.ABC):
         """As `Layer.check`."""
         self._local.backend.check()
 
-    def send(self, channel: str, content: Content) -> None:
+    def send(self, channel: str, content: Content, delay: float = 0.0) -> None:
         """As `Layer.send`."""
         local = self._local
+        if delay:
+            self._delay(local, channel, content, delay)
+            return
         try:
             receiver = local.subscriptions.receiver(channel)
         except TypeError:  # unhashable, so no name: the check below says so, which names of this process do not pay for
@@ -133,6 +137,19 @@ class LayerBase(abc.ABC):
                 raise
         self._counts["sent"] += 1
 
+    def _delay(self, local: LocalProcess, channel: str, content: Content, delay: float) -> None:
+        check_channel(channel)
+        if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay <= _LONGEST_DELAY:
+            raise ValueError(f"the delay is {delay!r}; it is a number of seconds from 0 to {_LONGEST_DELAY:,}")
+        payload = self.codec.encode(content, CHANNEL if is_process_specific(channel) else QUEUE, channel)
+        try:
+            local.backend.keep(channel, payload, delay)
+        except LayerUnavailable:
+            self._counts["lost"] += 1
+            raise
+        self._counts["sent"] += 1
+        local.delayed.added()
+
     def check_own(self, content: Content) -> None:
         check_content(content, self.codec.max_size)
         counts = self._counts
@@ -153,6 +170,8 @@ class LayerBase(abc.ABC):
             timeout = None  # centuries
         local = self._local  # until `close` takes another
         own, shared = self._sort_out(channels, local)
+        if shared and not local.backend.is_private:
+            local.delayed.watch()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -297,7 +316,7 @@ class LayerBase(abc.ABC):
                         self.name, self.settings, self.process, self.codec, self._counts, self.make_backend
                     )
                     # A layer that is dropped without `close` must not leave threads and descriptors behind.
-                    self._finalizer = weakref.finalize(self, made.backend.close)
+                    self._finalizer = weakref.finalize(self, made.end)
                     self._finalizer.atexit = False
                     self._made = made
         return made
@@ -310,6 +329,7 @@ class LayerBase(abc.ABC):
         if self._finalizer is not None:
             self._finalizer.detach()
         if made is not None:
+            made.delayed.abandon()
             made.backend.abandon()
 
     def _check_ours(self, channel: str) -> None:

@@ -60,7 +60,8 @@ class MemoryServer:
 class MemoryBackend(Backend):
     """One layer object's part of a `MemoryServer`."""
 
-    def __init__(self, server: MemoryServer, owner: Owner) -> None:
+    def __init__(self, server: MemoryServer, owner: Owner, is_private: bool) -> None:
+        self.is_private = is_private
         self._server = server
         self._owner = owner
         self._prefix = owner.settings.prefix
@@ -75,6 +76,14 @@ class MemoryBackend(Backend):
 
     def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
         self.broker.send(channel, payload, expiry, capacity)
+
+    def keep(self, channel: str, payload: bytes, seconds: float) -> None:
+        with self.broker.exclusive() as (broker, now):
+            broker.keep(channel, payload, now + seconds)
+
+    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
+        with self.broker.exclusive() as (broker, now):
+            return broker.take_due(now)
 
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         return self.broker.receive(channels, timeout, lambda: self._closed)
@@ -140,9 +149,10 @@ class MemoryLayer(LayerBase):
     def __init__(self, server: MemoryServer | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self._server = server if server is not None else MemoryServer()
+        self._is_private = server is None
 
     def make_backend(self, owner: Owner) -> Backend:
-        return MemoryBackend(self._server, owner)
+        return MemoryBackend(self._server, owner, self._is_private)
 
     def statistics(self) -> dict[str, int]:
         counts = super().statistics()

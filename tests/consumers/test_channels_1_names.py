@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,6 +21,8 @@ from offload.exceptions import (
 )
 from offload.layers.memory import MemoryLayer
 from tests.consumers.test_dispatch import Client
+from tests.redis_server import until
+from tests.serving import DEADLINE
 
 # Streams
 
@@ -282,3 +285,37 @@ def test_layers_are_found_by_alias(layer: MemoryLayer) -> None:
         default.send("jobs", {})
     with pytest.raises(default.ChannelFull):
         default.send("jobs", {})
+
+
+# Delays
+
+
+def test_message_is_delayed_by_an_argument_or_by_its_own_channel(layer: MemoryLayer) -> None:
+    Channel("jobs").send({"n": 2}, delay=0.2)
+    Channel("asgi.delay").send({"channel": "jobs", "content": {"n": 1}, "delay": 50})
+    Channel("jobs").send({"n": 0})
+    assert [layer.receive(["jobs"], DEADLINE) for _ in range(3)] == [("jobs", {"n": number}) for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"test": "value"}, 'a message on "asgi.delay" is {"channel": ..., "content": {...}, "delay": milliseconds}'),
+        ({"channel": "jobs", "content": {}, "delay": "1"}, "the delay is a str, not a number of milliseconds"),
+        ({"channel": "jobs", "content": {}, "delay": -1}, "the delay is -0.001; it is a number of seconds from 0 to"),
+    ],
+)
+def test_malformed_delay_raises_where_it_is_sent(layer: MemoryLayer, content: Any, problem: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(problem)):
+        Channel("asgi.delay").send(content)
+
+
+def test_reply_may_be_delayed(layer: MemoryLayer) -> None:
+    def consumer(message: Message) -> None:
+        assert message.reply_channel is not None
+        message.reply_channel.send({"text": "later"}, delay=0.5)
+        message.reply_channel.send({"text": "now"})
+
+    client = Client(layer, route("websocket.receive", consumer))
+    client.says("x")
+    until(lambda: client.received == [{"text": "now"}, {"text": "later"}], "the delayed reply")

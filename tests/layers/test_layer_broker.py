@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from offload.exceptions import ChannelFull
-from offload.layers.local.broker import SWEEP_INTERVAL, Broker
+from offload.layers.local.broker import MOST_DUE, SWEEP_INTERVAL, Broker
 
 
 def put(broker, channel, payload, now=0.0, expiry=60.0, capacity=100):
@@ -59,7 +59,7 @@ def test_broker_sweeps_away_what_nobody_asks_for():
         broker.session_save(f"dead.{number}", 0, 0.0, expiry=1)
     put(broker, "alive", 0, now=SWEEP_INTERVAL + 1)
     held = broker.statistics()
-    assert held == {"pending": 1, "channels": 1, "groups": 0, "sessions": 0, "full": 0, "expired": 10}
+    assert held == {"pending": 1, "delayed": 0, "channels": 1, "groups": 0, "sessions": 0, "full": 0, "expired": 10}
 
 
 def test_broker_group_send_names_the_channels_reached_and_counts_the_full():
@@ -175,3 +175,24 @@ class BrokerAgainstModel(RuleBasedStateMachine):
 
 TestBrokerAgainstModel = BrokerAgainstModel.TestCase
 TestBrokerAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_broker_gives_delayed_messages_in_the_order_of_their_times():
+    broker = Broker()
+    for number, due in enumerate((5.0, 3.0, 3.0, 9.0)):
+        broker.keep("channel", b"%d" % number, due)
+    assert broker.take_due(2.0) == ([], 1.0)
+    assert broker.take_due(5.0) == ([("channel", b"1"), ("channel", b"2"), ("channel", b"0")], 4.0)
+    assert broker.take_due(9.0) == ([("channel", b"3")], None)
+    broker.keep("channel", b"x", 1.0)
+    assert broker.statistics()["delayed"] == 1
+    broker.flush()
+    assert broker.take_due(9.0) == ([], None)
+
+
+def test_broker_gives_delayed_messages_some_at_a_time():
+    broker = Broker()
+    for _ in range(MOST_DUE + 1):
+        broker.keep("channel", b"", 1.0)
+    found, seconds = broker.take_due(2.0)
+    assert (len(found), seconds) == (MOST_DUE, 0.0)

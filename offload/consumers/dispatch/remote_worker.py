@@ -49,9 +49,10 @@ class DecidingChannel(Channel):
 
     __slots__ = ()
 
-    def send(self, content: Content, immediately: bool = True) -> None:
+    def send(self, content: Content, immediately: bool = True, delay: float = 0.0) -> None:
         """See `Channel.send`."""
-        super().send({**content, DECIDES_KEY: True} if isinstance(content, dict) else content)
+        decides = isinstance(content, dict) and not delay
+        super().send({**content, DECIDES_KEY: True} if decides else content, delay=delay)
 
 
 class _Round:

@@ -131,6 +131,13 @@ class HubBackend(Backend):
     def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
         self.link.request(wire.PUSH, channel, payload, expiry, capacity, again=False)
 
+    def keep(self, channel: str, payload: bytes, seconds: float) -> None:
+        self.link.request(wire.KEEP, channel, payload, seconds, again=False)
+
+    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
+        due, seconds = self.link.request(wire.TAKE_DUE, again=False)
+        return due, seconds
+
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         return self.link.take(channels, timeout)
 

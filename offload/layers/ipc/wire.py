@@ -20,6 +20,8 @@ ADD_QUEUE, DISCARD_QUEUE    group, channel                                      
 SESSION_LOAD                key                                                              payload or None
 SESSION_SAVE                key, payload, expiry                                             None
 SESSION_DELETE              key                                                              None
+KEEP                        channel, payload, seconds                                        None
+TAKE_DUE                                                                                     messages, seconds
 FLUSH                                                                                        None
 STATISTICS                                                                                   dict of counters
 ==========================  ===============================================================  =====================
@@ -56,6 +58,8 @@ SESSION_SAVE = 14
 SESSION_DELETE = 15
 FLUSH = 16
 STATISTICS = 17
+KEEP = 18
+TAKE_DUE = 19
 
 ANSWER = 64  # likewise
 MESSAGE = 65

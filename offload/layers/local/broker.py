@@ -7,6 +7,7 @@ seconds that any changing call may do, so nothing is left behind by channels tha
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
@@ -16,6 +17,8 @@ from offload.exceptions import ChannelFull
 Payload = TypeVar("Payload")
 
 SWEEP_INTERVAL = 10.0
+MOST_DUE = 100
+"""Messages that one call of `Broker.take_due` returns."""
 
 
 class _Queue(Generic[Payload]):
@@ -42,6 +45,9 @@ class Broker(Generic[Payload]):
         self._queues: dict[str, _Queue[Payload]] = {}
         self._groups: dict[str, dict[str, float]] = {}
         self._sessions: dict[str, tuple[float, Payload]] = {}
+        # When each is due, in which order they came, the channel, and the message.
+        self._delayed: list[tuple[float, int, str, bytes]] = []
+        self._delays = 0
         self._turn = 0
         self._next_sweep = 0.0
 
@@ -81,6 +87,20 @@ class Broker(Generic[Payload]):
         if queue is None:
             queue = self._queues[channel] = _Queue(self._next_turn())
         queue.messages.appendleft((expires, payload))
+
+    def keep(self, channel: str, message: bytes, due: float) -> None:
+        """Keep a message for `take_due`."""
+        self._delays += 1
+        heapq.heappush(self._delayed, (due, self._delays, channel, message))
+
+    def take_due(self, now: float) -> tuple[list[tuple[str, bytes]], float | None]:
+        """As `Backend.take_due`."""
+        delayed = self._delayed
+        found: list[tuple[str, bytes]] = []
+        while delayed and delayed[0][0] <= now and len(found) < MOST_DUE:
+            _, _, channel, message = heapq.heappop(delayed)
+            found.append((channel, message))
+        return found, max(0.0, delayed[0][0] - now) if delayed else None
 
     def has_messages(self, channel: str) -> bool:
         return channel in self._queues
@@ -141,6 +161,7 @@ class Broker(Generic[Payload]):
 
     def flush(self) -> None:
         """Drop every message, membership and session; counters stay."""
+        self._delayed.clear()
         self._queues.clear()
         self._groups.clear()
         self._sessions.clear()
@@ -160,6 +181,7 @@ class Broker(Generic[Payload]):
         """Counters since the start (``full``, ``expired``), and what is held now (the others)."""
         return {
             "pending": sum(len(queue.messages) for queue in self._queues.values()),
+            "delayed": len(self._delayed),
             "channels": len(self._queues),
             "groups": len(self._groups),
             "sessions": len(self._sessions),

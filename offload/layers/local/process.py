@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from offload.exceptions import LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend, Topics
+from offload.layers.local.delayed import DelayedMessages
 from offload.layers.local.inbox import INBOX_TOPIC, Inbox, message_frame, message_of
 from offload.layers.local.kept import KeptChannels
 from offload.layers.local.memberships import GROUP_TOPIC, Memberships
@@ -60,6 +61,7 @@ class LocalProcess:
         self._topics = SubscribedTopics(self.backend, self._is_wanted, layer)
         self._memberships = Memberships(self.subscriptions, self._topics)
         self.kept = KeptChannels(self.subscriptions, settings.capacity_of, settings.expiry, self.detach)
+        self.delayed = DelayedMessages(layer, self.backend, settings)
         self._inbox = Inbox(
             process, self.backend, codec, self._memberships, self.kept.keep_if_fresh, self._lost_from_inbox
         )
@@ -71,6 +73,8 @@ class LocalProcess:
         Raises ``LayerUnavailable``."""
         if not self._topics.arrives(self._inbox_topic):
             self._topics.ensure(self._inbox_topic)
+            if not self.backend.is_private:
+                self.delayed.watch()
 
     def attach(self, channel: str, deliver: Deliver) -> None:
         kept = self.kept.forget(channel)
@@ -115,8 +119,13 @@ class LocalProcess:
         reason = f"layer {self._layer!r} was closed meanwhile"
         self.kept.close()
         self._inbox.close(reason)
-        self.backend.close()
+        self.end()
         self._topics.close(LayerUnavailable(reason))
+
+    def end(self) -> None:
+        """Give back the backend's connections and threads."""
+        self.delayed.close()
+        self.backend.close()
 
     def hand_over(self, receiver: Deliver, delivery: Delivery, channel: str) -> None:
         """To one channel's receiver."""

@@ -8,6 +8,7 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from _thread import RLock
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,11 @@ from offload.layers.backend import Backend
 from offload.layers.backend import Owner as Process
 from offload.layers.front import LayerBase
 from offload.layers.link.thread import start
+from offload.layers.local.broker import MOST_DUE
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
-from offload.layers.redis.scripts import GROUP_ADD, GROUP_SEND, PUSH, milliseconds
+from offload.layers.redis.scripts import GROUP_ADD, GROUP_SEND, KEEP, PUSH, TAKE_DUE, milliseconds
 from offload.layers.redis.server import Server, refuse_real_thread
 from offload.layers.redis.shards import Ring, Shard
 from offload.layers.redis.subscriber import Owner, Router
@@ -31,6 +33,7 @@ from offload.layers.redis.takes import Takes
 logger = logging.getLogger("offload.layer")
 
 _SCAN_COUNT = 1000
+_TELLING_BYTES = 8
 
 _MOST_SECONDS = 1e6  # of a timeout
 _LONGEST = 7_000_000_000.0  # seconds that something is kept, over two centuries: its end in milliseconds has 13 digits
@@ -176,6 +179,7 @@ class RedisBackend(Backend):
         self._lock = RLock()
         self._late: dict[str, int] = {}  # topics that are subscribed to as soon as it is known where
         # Nothing of it connects before it is used. Subscribers' threads hold this, so they must not hold the layer.
+        self._delayed = f"{prefix}delayed"
         first = addresses[0]
         make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
         self._ring = (
@@ -225,6 +229,19 @@ class RedisBackend(Backend):
             self._owner.count("expired", expired)
         if full:
             raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
+
+    def keep(self, channel: str, payload: bytes, seconds: float) -> None:
+        # Equal messages are several all the same.
+        message = b"%b%b\n%b" % (os.urandom(_TELLING_BYTES), channel.encode(), payload)
+        self._ring.run_script(KEEP, [self._delayed], milliseconds(seconds), message)
+
+    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
+        due, *following = self._ring.run_script(TAKE_DUE, [self._delayed], MOST_DUE)
+        messages = []
+        for message in due:
+            channel, _, payload = message[_TELLING_BYTES:].partition(b"\n")
+            messages.append((channel.decode(), payload))
+        return messages, following[0] / 1000 if following else None
 
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix
@@ -308,6 +325,7 @@ class RedisBackend(Backend):
         self._ring.run(key, "DEL", key)
 
     def flush(self) -> None:
+        self._ring.run(self._delayed, "DEL", self._delayed)
         prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix)
         patterns = [f"{prefix}*" for prefix in prefixes]
         for shard in self._ring.shards():

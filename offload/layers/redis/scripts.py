@@ -6,7 +6,8 @@ itself expires some seconds after its last message, so that what expired is coun
 
 Channels that are members of a group are a sorted set at ``<prefix>members:{<prefix>group:<name>}``, scored by the
 millisecond at which the membership ends. The braces keep it on that node of a cluster that has the group's pub/sub
-channel, ``<prefix>group:<name>``. Likewise ``<prefix>left:{<prefix>inbox:<process>}``, a list of what a process is to
+channel, ``<prefix>group:<name>``. Delayed messages are a sorted set at ``<prefix>delayed``, scored by the millisecond
+at which they are due. Likewise ``<prefix>left:{<prefix>inbox:<process>}``, a list of what a process is to
 do when its connection is back.
 """
 
@@ -140,6 +141,26 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 redis.call(ARGV[1], ARGV[2], ARGV[3])
 return members
+"""
+)
+
+# KEYS: delayed messages. ARGV: milliseconds, and the message with its channel and what tells it from its like.
+KEEP = Script(
+    _NOW
+    + """
+redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
+"""
+)
+
+# KEYS: delayed messages. ARGV: most. Returns: those that are due; the milliseconds until the next is, if there is one.
+TAKE_DUE = Script(
+    _NOW
+    + """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+if #due > 0 then redis.call('ZREM', KEYS[1], unpack(due)) end
+local following = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if #following == 0 then return {due} end
+return {due, math.max(0, tonumber(following[2]) - now)}
 """
 )
 

@@ -10,6 +10,7 @@ sleeps: each waits for what it expects, up to `patience` seconds.
 
 from __future__ import annotations
 
+from offload.testing.conformance.delays import Delays
 from offload.testing.conformance.groups import Groups
 from offload.testing.conformance.queues import Queues
 from offload.testing.conformance.replies import Replies
@@ -18,7 +19,7 @@ from offload.testing.conformance.state import State
 __all__ = ["LayerConformance"]
 
 
-class LayerConformance(Queues, Replies, Groups, State):
+class LayerConformance(Queues, Replies, Groups, State, Delays):
     """The suite. Every test has a prefix of its own, and all the layers that it makes are closed after it.
 
     Attributes:
