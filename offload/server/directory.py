@@ -62,6 +62,11 @@ class Directory:
             name = self._name if self._chdir is None else self._chdir
             raise ConfigurationError(f"cannot change to the directory {name!r}: {error.strerror}") from error
 
+    @property
+    def places(self) -> list[str]:
+        """The directories whose code is importable, those of ``--pythonpath`` and where it runs."""
+        return list(self._on_path)
+
     def settle(self) -> None:
         """What was entered last is of use."""
         self._settled = self._on_path[-1]

@@ -16,7 +16,7 @@ from functools import partial
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
-from offload.server import logs, sockets
+from offload.server import code_watcher, logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
 from offload.server.directory import Directory
@@ -38,6 +38,8 @@ BOOT_FAILED = 3
 _FURTHER_COUNTERS = 16
 _SLOW_BOOT_SECONDS = 10.0
 """A process that is not ready by then is told of, and again with doubling pauses."""
+WAIT_FOR_CHANGE_SECONDS = 86400.0
+"""A reload comes before that, or somebody has gone home."""
 HUB_REFUSED = 2
 """Exit status of a hub whose path cannot be used, which starting it again would not change."""
 
@@ -128,6 +130,8 @@ class Supervisor:
                 __version__, settings.app, self._where, os.getpid(), count, what,
             )  # fmt: skip
             give_title("supervisor", settings)
+            if settings.replace.reload:
+                code_watcher.start(self.directory.places, settings.replace.reload_extra_files, self._leave_to_watch)
             # One first: what is wrong with the application is said once, and the others find it right.
             self._fork_server(0)
             self._watch()
@@ -155,6 +159,12 @@ class Supervisor:
         if place is not None:
             place.give_to(self.settings.process.user, self.settings.process.group)
             self._places.append(place)
+
+    def _leave_to_watch(self) -> None:
+        """What the process that watches code gives up."""
+        self._leave()
+        for sock in self._listening.values():
+            sock.close()
 
     def _addresses(self) -> tuple[str, ...]:
         if self.entry != Supervisor.entry:
@@ -627,6 +637,10 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if child.retired:
             log.info("%s %d was replaced and %s", self.what, child.pid, how)
+        elif child.slot is not None and not self._served and self.settings.replace.reload:
+            why = f": {child.failure}" if child.failure else ""
+            log.error("%s %d %s%s; waiting for a change", self.what, child.pid, how, why)
+            self._restarts.add(WAIT_FOR_CHANGE_SECONDS, partial(self._fork_server, child.slot))
         elif child.slot is not None and not self._served:
             self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")
         elif child.hub_path is not None and status == HUB_REFUSED:
