@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,9 +26,10 @@ from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, parent, streams
 from offload.server.application import check_routing_name
 from offload.server.control import Control
-from offload.server.hooks import Hooks, Worker
+from offload.server.hooks import Config, Hooks, Worker
 from offload.settings import DEFAULT_LAYER, Settings
 from offload.transport.pool import keep_timeouts_in_tasks
+from offload.transport.tls import make_context
 
 log = logging.getLogger("offload.server")
 
@@ -161,6 +163,22 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
         for alias in configuration.aliases()
         if asked_for or alias in spoken_of or configuration.router_source(alias) is not None
     ]
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """The context of TLS: what the options say, or what a hook of the configuration file makes of that.
+
+    Raises:
+        ConfigurationError: a file cannot be used, or the hook makes something else.
+    """
+    make = partial(make_context, settings.tls)
+    hook = settings.hooks.ssl_context
+    if hook is None:
+        return make()
+    context = hook(Config(settings), make)
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError(f"the hook ssl_context made a {type(context).__name__}, not an ssl.SSLContext")
+    return context
 
 
 def _tell_of_another(layer: Layer) -> None:

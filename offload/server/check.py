@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from offload.consumers import configuration
 from offload.exceptions import OffloadError
 from offload.server.application import load_application
-from offload.server.boot import declare_layers
+from offload.server.boot import declare_layers, tls_context
 from offload.settings import Settings
-from offload.transport.tls import make_context
 
 
 def problems(settings: Settings) -> list[str]:
@@ -23,7 +22,7 @@ def problems(settings: Settings) -> list[str]:
     """
     found = list(_of(lambda: _look_at_application(settings)))
     if settings.tls.wanted:
-        found += _of(lambda: make_context(settings.tls))
+        found += _of(lambda: tls_context(settings))
     return found
 
 

@@ -38,7 +38,7 @@ from offload.origins import Origins
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
-from offload.server.boot import about, configure_layers, log_statistics, run
+from offload.server.boot import about, configure_layers, log_statistics, run, tls_context
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.hooks import Hooks, Worker
@@ -51,7 +51,7 @@ from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection, sending_watch
 from offload.transport.listener import Listener
 from offload.transport.pool import Pool
-from offload.transport.tls import TlsAcceptor, TlsConnection, make_context
+from offload.transport.tls import TlsAcceptor, TlsConnection
 from offload.websocket.server import WebSocketServer
 from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, RoutedWebSockets
 
@@ -151,7 +151,7 @@ class ServerProcess:
         configuration.add_statistics("websocket", self._websockets.statistics)
         self._tls: TlsAcceptor | None = None
         if settings.tls.wanted:
-            self._tls = TlsAcceptor(make_context(settings.tls), settings.tls.handshake_timeout)
+            self._tls = TlsAcceptor(tls_context(settings), settings.tls.handshake_timeout)
         self._sending = sending_watch(settings.http.send_timeout, settings.http.send_min_rate)
         self._acceptor = Acceptor(
             self._http,

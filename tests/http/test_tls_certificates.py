@@ -138,6 +138,42 @@ def test_server_does_not_start_without_its_certificate(tmp_path: Path) -> None:
         Server(MIRROR, "--ca-certs", missing, "--cert-reqs", "2")
 
 
+HOOK = """
+import ssl
+
+def ssl_context(config, default_ssl_context_factory):
+    assert config.is_ssl
+    context = default_ssl_context_factory()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+"""
+OWN = """
+import ssl
+
+def ssl_context(config, default_ssl_context_factory):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(config.certfile[0])
+    return context
+"""
+
+
+@pytest.mark.parametrize(("hook", "takes_old"), [(HOOK, False), (OWN, True)])
+def test_hook_of_the_configuration_file_makes_the_context(
+    files: Files, tmp_path: Path, hook: str, takes_old: bool
+) -> None:
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(hook)
+    with serving(MIRROR, "-c", str(config), "--certfile", files.pair) as server:
+        assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
+        old = files.client()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        if takes_old:
+            ask(server, old)
+        else:
+            with pytest.raises(ssl.SSLError, match=r"(?i)protocol version"):
+                ask(server, old)
+
+
 def test_key_in_its_own_file_and_ciphers_are_used(files: Files, tmp_path: Path) -> None:
     certificate = files.authority.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key"))
