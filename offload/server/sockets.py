@@ -11,6 +11,7 @@ import stat
 from collections.abc import MutableMapping
 
 from offload.exceptions import ConfigurationError
+from offload.settings import ListenOptions
 
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*))(?::(?P<port>\d{1,5}))?")
 
@@ -57,12 +58,12 @@ def passed(environ: MutableMapping[str, str]) -> tuple[str, ...]:
     return tuple(f"fd://{number}" for number in range(_FIRST_PASSED, _FIRST_PASSED + int(count)))
 
 
-def listen(address: str, backlog: int, umask: int = 0) -> tuple[socket.socket, Place | None]:
+def listen(address: str, options: ListenOptions, umask: int = 0) -> tuple[socket.socket, Place | None]:
     """Bind and listen.
 
     Args:
         address: ``HOST:PORT``, ``HOST``, ``[V6]:PORT``, ``:PORT``, ``unix:PATH`` or ``fd://N``.
-        backlog: connections that may wait to be accepted.
+        options: how many connections may wait, and whether others may listen there, too.
         umask: bits that a Unix socket does not get in its mode.
 
     Returns:
@@ -72,10 +73,10 @@ def listen(address: str, backlog: int, umask: int = 0) -> tuple[socket.socket, P
         ConfigurationError: the address is malformed, taken, or not this machine's.
     """
     try:
-        sock = _bound(address, umask)
+        sock = _bound(address, options.reuse_port, umask)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _tune(sock)
-        sock.listen(backlog)
+        sock.listen(options.backlog)
         place = Place(sock.getsockname()) if address.startswith("unix:") else None
     except OSError as error:
         raise ConfigurationError(f"cannot listen at {address}: {_explained(error)}") from error
@@ -83,7 +84,7 @@ def listen(address: str, backlog: int, umask: int = 0) -> tuple[socket.socket, P
     return sock, place
 
 
-def _bound(address: str, umask: int) -> socket.socket:
+def _bound(address: str, reuse_port: bool, umask: int) -> socket.socket:
     if address.startswith("unix:"):
         return _unix(address.removeprefix("unix:"), umask)
     if address.startswith("fd://"):
@@ -107,6 +108,8 @@ def _bound(address: str, umask: int) -> socket.socket:
         raise ConfigurationError(f"cannot listen at {address}: the host {host!r} is not known") from error
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind(where)
     except OSError:

@@ -152,7 +152,7 @@ class Supervisor:
     def _listen(self, address: str) -> None:
         sock, place = self._handover.take(address), None
         if sock is None:
-            sock, place = sockets.listen(address, self.settings.listen.backlog, self.settings.process.umask)
+            sock, place = sockets.listen(address, self.settings.listen, self.settings.process.umask)
         elif address.startswith("unix:"):
             place = sockets.Place(sock.getsockname())
         self._listening[address] = sock

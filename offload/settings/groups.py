@@ -83,8 +83,8 @@ class ListenOptions(Group):
     )  # fmt: skip
     backlog: int = whole(2048, "--backlog", "connections that may wait to be accepted", low=1, at_start=True)
     reuse_port: bool = switch(
-        "--reuse-port", "give each server process sockets of its own (SO_REUSEPORT); connections that wait for a "
-        "process that ends are reset", at_start=True,
+        "--reuse-port", "let other servers of the same user listen at the same port, too (SO_REUSEPORT); the kernel "
+        "shares the connections out", at_start=True,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from offload.server.sockets import KERNEL_UNSENT_BYTES, listen
+from offload.settings import ListenOptions
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
 from tests.serving import DEADLINE, Server, reset, serving
@@ -70,7 +71,7 @@ def test_kernel_keeps_little_for_a_client_that_does_not_read(server: Server) -> 
 
 def test_inherited_sockets_are_tuned_as_our_own() -> None:
     with socket.create_server(("127.0.0.1", 0)) as outer:
-        inner, place = listen(f"fd://{os.dup(outer.fileno())}", 10)
+        inner, place = listen(f"fd://{os.dup(outer.fileno())}", ListenOptions())
         with inner, socket.create_connection(outer.getsockname()):
             inner.setblocking(True)
             accepted, _ = inner.accept()
@@ -83,7 +84,7 @@ def test_inherited_sockets_are_tuned_as_our_own() -> None:
 def test_kernel_that_does_not_know_the_limit_of_unsent_bytes_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     # No kernel knows an option of this number.
     monkeypatch.setattr(socket, "TCP_NOTSENT_LOWAT", 9999)
-    sock, _ = listen("127.0.0.1:0", 10)
+    sock, _ = listen("127.0.0.1:0", ListenOptions())
     with sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -17,6 +17,7 @@ from offload.exceptions import ConfigurationError
 from offload.server.application import load_application
 from offload.server.check import problems
 from offload.server.sockets import listen
+from offload.settings import ListenOptions
 from offload.settings.reading import Reader
 
 LARGE = "99999999999999999999"
@@ -194,8 +195,19 @@ def test_layer_that_is_none(here: Path) -> None:
 )
 def test_address_that_is_none(address: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        listen(address, 1)
+        listen(address, ListenOptions())
     assert str(refused.value) == message
+
+
+def test_two_servers_may_have_one_port_if_both_say_so() -> None:
+    options = ListenOptions(reuse_port=True)
+    first, _ = listen("127.0.0.1:0", options)
+    with first:
+        address = f"127.0.0.1:{first.getsockname()[1]}"
+        second, _ = listen(address, options)
+        second.close()
+        with pytest.raises(ConfigurationError, match="the address is in use"):
+            listen(address, ListenOptions())
 
 
 def test_module_that_fails_by_itself_is_told_with_its_traceback(here: Path) -> None:
