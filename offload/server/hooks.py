@@ -76,6 +76,7 @@ class Worker:
         pid: its process id; None before the fork.
         ppid: the supervisor's.
         nr: requests and messages that it has served.
+        wsgi: the application, once it is imported.
     """
 
     age: int
@@ -87,6 +88,7 @@ class Worker:
     alive: bool = True
     aborted: bool = False
     booted: bool = False
+    wsgi: Any = None
     started: float = field(default_factory=time.time)
 
     @property

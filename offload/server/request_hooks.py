@@ -70,6 +70,7 @@ class _Result:
 
 def hooked(application: Application, hooks: Hooks, worker: Worker) -> Application:
     """The application with the hooks of the settings around it, if there are any."""
+    worker.wsgi = application
     if hooks["pre_request"] is None and hooks["post_request"] is None:
         return application
 
