@@ -11,14 +11,21 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offload.settings import OPTIONS, Settings
 
 _BY_GUNICORN = {option.gunicorn: name for name, option in OPTIONS.items() if option.gunicorn is not None}
 
 
-class HookLog(logging.LoggerAdapter[logging.Logger]):
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    # Python 3.10 knows no parameters of that class.
+    _Adapter = logging.LoggerAdapter
+
+
+class HookLog(_Adapter):
     """The log of the server; `error_log` and `access_log` are loggers, as gunicorn's."""
 
     def __init__(self) -> None:

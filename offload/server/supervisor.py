@@ -19,6 +19,7 @@ from offload.exceptions import ConfigurationError
 from offload.server import code_watcher, logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
+from offload.server.descriptors import raise_limit
 from offload.server.directory import Directory
 from offload.server.handover import Handover, start_another
 from offload.server.heartbeat import Heartbeats
@@ -107,6 +108,8 @@ class Supervisor:
             hook = self._hooks["on_starting"]
             if hook is not None:
                 hook(self._hooks.server)
+            if self.entry == Supervisor.entry:
+                raise_limit(settings.process.worker_connections, "worker_connections" in settings.sources)
             for address in self._addresses():
                 if self._signals.stop is not None:
                     return 0
