@@ -1,4 +1,4 @@
-"""What a process is to the system: its user and groups, its umask, and its title in the list of processes."""
+"""What a process is to the system: its user and groups, and its title in the list of processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from offload.settings import ProcessOptions, Settings
 
 
 def become(options: ProcessOptions) -> None:
-    """Take on --user, --group, --initgroups and --umask.
+    """Take on --user, --group and --initgroups.
 
     Raises:
         ConfigurationError: the system does not let this user become another.
     """
-    os.umask(options.umask)
     user, group = options.user, options.group
     try:
         if group is not None and group != os.getegid():

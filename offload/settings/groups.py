@@ -94,7 +94,7 @@ class ProcessOptions(Group):
 
     title: ClassVar[str] = "processes"
 
-    workers: int = whole(1, "-w --workers", "number of processes", low=1, high=4096, at_start=True, commands=BOTH)
+    workers: int = whole(1, "-w --workers", "number of processes", low=1, high=4096, commands=BOTH)
     chdir: str | None = words(
         None, "--chdir", "change to this directory first", metavar="DIR", at_start=True, commands=BOTH
     )
@@ -125,7 +125,7 @@ class ProcessOptions(Group):
     )
     initgroups: bool = switch("--initgroups", "take on all groups of --user", commands=BOTH)
     umask: int = declare(
-        Mask(), 0, "-m --umask", "bits that Unix sockets and files of the server do not get in their modes", shown="0",
+        Mask(), 0, "-m --umask", "bits that a Unix socket of the server does not get in its mode", shown="0",
         commands=BOTH,
     )  # fmt: skip
     preload: bool = switch(

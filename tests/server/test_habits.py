@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import DEADLINE, ROOT, Server, serving
+from tests.serving import DEADLINE, ROOT, Server, read_all, serving
 
 APP = """
 def application(environ, start_response):
@@ -105,6 +105,33 @@ def test_unix_socket_may_be_used_by_everybody_who_may_enter_its_directory(projec
     with serving("shop", "--layer", "memory://", "-b", f"unix:{path}", cwd=project, env={}):
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
         assert stat.S_IMODE((project / "shop.py").stat().st_mode) != 0o777
+
+
+WRITES = """
+import os, stat
+
+def application(environ, start_response):
+    start_response("200 OK", [("Connection", "close")])
+    with open("upload", "w"):
+        pass
+    return [b"%o" % stat.S_IMODE(os.stat("upload").st_mode)]
+"""
+
+
+def test_umask_is_for_unix_sockets_and_leaves_files_of_the_application_alone(project: Path) -> None:
+    (project / "shop.py").write_text(WRITES)
+    path = project / "shop.sock"
+    mask = os.umask(0o022)
+    try:
+        for options, mode in (((), 0o777), (("-m", "007"), 0o770)):
+            with running(project, "-b", f"unix:{path}", "-b", "127.0.0.1:0", *options) as server:
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+                    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    assert read_all(client).endswith(b"\r\n\r\n644"), server.log
+    finally:
+        os.umask(mask)
 
 
 def test_unix_socket_of_a_server_that_is_stuck_is_in_use(project: Path) -> None:
