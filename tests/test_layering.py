@@ -76,6 +76,30 @@ def test_a_module_imports_only_from_floors_below_or_its_own_place(path: Path) ->
         assert target == place or floor_of(target) < floor_of(place), f"{module_of(path)} imports {name}"
 
 
+def modules_imported_by(path: Path) -> set[str]:
+    """The modules themselves, also those that are imported for type checkers alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & PATHS.keys()
+            found |= inner or {node.module}
+    return (found & PATHS.keys()) - {module_of(path)}
+
+
+PATHS = {module_of(path): path for path in MODULES}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {module: modules_imported_by(path) for module, path in PATHS.items()}
+    # Those that import nothing that is left are in no circle; what remains in the end is.
+    while free := [module for module, names in imports.items() if not names & imports.keys()]:
+        for module in free:
+            del imports[module]
+    assert not imports, f"in a circle, or above one: {', '.join(sorted(imports))}"
+
+
 @pytest.mark.parametrize(
     ("place", "forbidden"),
     [

@@ -96,12 +96,20 @@ class Forwarders:
 
     Args:
         trusted: whose word counts.
+        statements: which of theirs are used: "for", "proto", "host", "forwarded". A proxy that does not write one of
+            these fields passes on what the client wrote there, so the others are never read.
         fields: names with underscores, upper case, that a trusted forwarder may set (``*`` for all). Others', and
             nobody but a forwarder's, are dropped; so is whatever has one of these names with dashes.
     """
 
-    def __init__(self, trusted: TrustedPeers, fields: Sequence[str] = ()) -> None:
+    def __init__(
+        self, trusted: TrustedPeers, statements: Sequence[str] = ("for", "proto"), fields: Sequence[str] = ()
+    ) -> None:
         self._trusted = trusted
+        self._reads_for = "for" in statements
+        self._reads_proto = "proto" in statements
+        self._reads_host = "host" in statements
+        self._reads_forwarded = "forwarded" in statements
         self._all_fields = "*" in fields
         self._fields = frozenset(name.lower().encode("latin-1") for name in fields)
         self._twins = frozenset(name.replace(b"_", b"-") for name in self._fields) - self._fields
@@ -118,7 +126,7 @@ class Forwarders:
             fields: those that it `decides` on; names lower case.
 
         Raises:
-            HttpError: 400, the fields contradict each other.
+            HttpError: 400, the fields that are read contradict each other, or are malformed.
         """
         trusted = self._trusted(environ["REMOTE_ADDR"])
         told: dict[str, str] = {}
@@ -156,22 +164,25 @@ class Forwarders:
         return name in self._fields or (self._all_fields and _key(name) not in _FORWARDING_KEYS)
 
     def _believe(self, environ: dict[str, Any]) -> None:
-        secure = {
-            word.strip().lower() in words
-            for key, words in _SECURE.items()
-            if key in environ
-            for word in environ[key].split(",")
-        }
-        host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
-        node = None
-        if "HTTP_FORWARDED" in environ:
+        secure: set[bool] = set()
+        host, node = "", None
+        if self._reads_proto:
+            secure = {
+                word.strip().lower() in words
+                for key, words in _SECURE.items()
+                if key in environ
+                for word in environ[key].split(",")
+            }
+        if self._reads_host:
+            host = environ.get("HTTP_X_FORWARDED_HOST", "").rpartition(",")[2].strip()
+        if self._reads_forwarded and "HTTP_FORWARDED" in environ:
             elements = read_forwarded(environ["HTTP_FORWARDED"])
             node, at = self._client([element.get("for", "") for element in elements])
             element = elements[at] if elements else {}
             if "proto" in element:
                 secure.add(element["proto"].lower() in ("https", "wss"))
             host = host or element.get("host", "")
-        if "HTTP_X_FORWARDED_FOR" in environ:
+        if self._reads_for and "HTTP_X_FORWARDED_FOR" in environ:
             # A proxy that writes this one may well pass on a Forwarded field that the client made up.
             words = (word.strip() for word in environ["HTTP_X_FORWARDED_FOR"].split(","))
             node, _ = self._client([word for word in words if word])

@@ -115,7 +115,9 @@ class ServerProcess:
         self._pools = {self._pool, consumers_pool}
         observer = self._observer()
         proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
-        environs = EnvironBuilder(Forwarders(proxies, settings.proxy.forwarder_headers))
+        environs = EnvironBuilder(
+            Forwarders(proxies, settings.proxy.forwarded_fields, settings.proxy.forwarder_headers)
+        )
         channels: ChannelRequests | None = None
         self._websockets = WebSocketServer(
             consumers_pool,

@@ -46,6 +46,7 @@ LAST_SECONDS = 1.0
 
 _WORKERS_ALONE = (WORKER,)
 Hooked = Callable[..., Any] | None
+STATEMENTS = ("for", "proto", "host", "forwarded")
 _THIS_MACHINE = ("127.0.0.1", "::1")
 
 
@@ -58,6 +59,11 @@ def _check_network(text: str) -> None:
 def _check_origin(text: str) -> None:
     if text != "*":
         parse_allowed(text)
+
+
+def _check_statement(text: str) -> None:
+    if text not in STATEMENTS:
+        raise ValueError(f"choose of {', '.join(STATEMENTS)}")
 
 
 def _check_variable(text: str) -> None:
@@ -310,8 +316,14 @@ class ProxyOptions(Group):
 
     forwarded_allow_ips: tuple[str, ...] = items(
         _THIS_MACHINE, "--forwarded-allow-ips",
-        "addresses and networks of proxies whose X-Forwarded-* and Forwarded fields are believed; * for all",
+        "addresses and networks of proxies whose word counts (see --forwarded-fields); * for all",
         check=_check_network, metavar="NETWORKS",
+    )  # fmt: skip
+    forwarded_fields: tuple[str, ...] = items(
+        ("for", "proto"), "--forwarded-fields",
+        "which of such a proxy's statements are used: for (X-Forwarded-For), proto (X-Forwarded-Proto, -Protocol and "
+        "-Ssl), host (X-Forwarded-Host), forwarded (Forwarded, all of it); name only what the proxy itself writes",
+        check=_check_statement, metavar="NAMES",
     )  # fmt: skip
     forwarder_headers: tuple[str, ...] = items(
         ("SCRIPT_NAME", "PATH_INFO"), "--forwarder-headers",

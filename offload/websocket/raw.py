@@ -22,6 +22,7 @@ from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.connection import INTERNAL_ERROR, NORMAL, State, message_frame
 from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
+from offload.transport.pool import wait_for_client
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
 from offload.websocket.send_queue import Overflow
@@ -175,7 +176,7 @@ class RawReceiver:
                 websocket.answer()
                 return None
             self._arrived.clear()
-            if not self._arrived.wait(self.timeout):
+            if not wait_for_client(self._arrived.wait, self.timeout):
                 self.close(NORMAL)
         message = messages.popleft()
         self._size -= len(message)
@@ -226,13 +227,16 @@ class RawReceiver:
         timeout = server.send_timeout if self.timeout is None else self.timeout
         self._waiting += size
         try:
-            with self._senders:
+            wait_for_client(self._senders.acquire)
+            try:
                 if not self.closed and not connection.wait_drained(timeout) and not connection.closed:
                     log.warning("closing %s: it took nothing for %s s (--send-timeout)", websocket.client, timeout)
                     server.observer.websocket("too_slow")
                     connection.abort()
                 if self.closed:
                     raise WebSocketError(MSG_SOCKET_DEAD)
+            finally:
+                self._senders.release()
         finally:
             self._waiting -= size
         return True

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers, read_forwarded
 from offload.protocol.http.request import HttpError, parse_request
-from offload.settings import HttpOptions
+from offload.settings import HttpOptions, ProxyOptions
+from offload.settings.groups import STATEMENTS
 
 LOCAL = ("127.0.0.1", "::1")
 PROXY = "10.0.0.1"
@@ -23,12 +24,13 @@ def build(
     peer: object = (PROXY, 999),
     allowed: Sequence[str] = (PROXY,),
     names: Sequence[str] = ("SCRIPT_NAME", "PATH_INFO"),
+    statements: Sequence[str] = STATEMENTS,
     path: str = "/shop/cart",
     host: str = "own.example",
     server: tuple[str, str] = ("own.example", "8000"),
 ) -> dict[str, Any]:
     head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("latin-1")
-    builder = EnvironBuilder(Forwarders(TrustedPeers(allowed), names))
+    builder = EnvironBuilder(Forwarders(TrustedPeers(allowed), statements, names))
     return builder.build(environ_base(server, False), parse_request(head, HttpOptions()), peer, None)
 
 
@@ -46,7 +48,7 @@ def status(*lines: str, **more: Any) -> int:
 def seen(*lines: str, peer: object = (PROXY, 999), names: Sequence[str] = ("REMOTE_USER",)) -> list[list[bytes]]:
     """The header fields that consumers see."""
     head = "\r\n".join(["GET /ws HTTP/1.1", "Host: own.example", *lines, "", ""]).encode("latin-1")
-    builder = EnvironBuilder(Forwarders(TrustedPeers((PROXY,)), names))
+    builder = EnvironBuilder(Forwarders(TrustedPeers((PROXY,)), STATEMENTS, names))
     request = parse_request(head, HttpOptions())
     environ = builder.build(environ_base(("own.example", "8000"), False), request, peer, None)
     return builder.fields(request, environ, peer)
@@ -194,6 +196,55 @@ def test_forwarded_host_takes_the_hosts_place() -> None:
 @pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a:b", "[::1", "a:1:2", "ä"])
 def test_forwarded_host_that_is_none_is_refused(host: str) -> None:
     assert status(f"X-Forwarded-Host: {host}") == 400
+
+
+# Which statements are used.
+
+CLIENTS_OWN = {
+    "for": ("X-Forwarded-For: 6.6.6.6",),
+    "proto": ("X-Forwarded-Proto: https", "X-Forwarded-Protocol: ssl", "X-Forwarded-Ssl: on"),
+    "host": ("X-Forwarded-Host: evil.example",),
+    "forwarded": ("Forwarded: for=6.6.6.6;proto=https;host=evil.example",),
+}
+
+
+def told(environ: dict[str, Any]) -> tuple[str, str, str]:
+    return environ["REMOTE_ADDR"], environ["wsgi.url_scheme"], environ["HTTP_HOST"]
+
+
+NOTHING = (PROXY, "http", "own.example")
+
+
+def test_a_proxys_host_and_forwarded_are_used_only_where_they_are_asked_for() -> None:
+    assert ProxyOptions().forwarded_fields == ("for", "proto")
+    lines = [line for lines in CLIENTS_OWN.values() for line in lines]
+    assert told(build(*lines, statements=ProxyOptions().forwarded_fields)) == ("6.6.6.6", "https", "own.example")
+    assert told(build(*lines, statements=())) == NOTHING
+
+
+@pytest.mark.parametrize("unread", STATEMENTS)
+def test_a_statement_that_is_not_asked_for_changes_nothing_and_is_passed_on(unread: str) -> None:
+    others = [name for name in STATEMENTS if name != unread]
+    environ = build(*CLIENTS_OWN[unread], statements=others)
+    assert told(environ) == NOTHING
+    for line in CLIENTS_OWN[unread]:
+        name, _, value = line.partition(": ")
+        assert environ["HTTP_" + name.upper().replace("-", "_")] == value
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off"),
+        ("Forwarded: for=a b",),
+        ("Forwarded: proto=https", "X-Forwarded-Proto: http"),
+        ("X-Forwarded-Host: no host",),
+        ("X-Forwarded-For: nonsense",),
+    ],
+)
+def test_no_untrusted_or_unread_field_costs_an_answer(lines: tuple[str, ...]) -> None:
+    assert told(build(*lines, allowed=LOCAL)) == NOTHING
+    assert told(build(*lines, statements=())) == NOTHING
 
 
 # Forwarded (RFC 7239).

@@ -46,7 +46,8 @@ def test_forwarded_client_reaches_application_consumers_and_access_log(tmp_path:
     log = f"{tmp_path}/access.log"
     fields = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example"}
     lines = b"".join(f"{name}: {value}\r\n".encode() for name, value in fields.items())
-    with serving(MIRROR, "--layer", "memory://", "--access-logfile", log) as server:
+    asked_for = ("--forwarded-fields", "for,proto,host")
+    with serving(MIRROR, "--layer", "memory://", "--access-logfile", log, *asked_for) as server:
         environ = environ_of(server.ask(REQUEST % lines))
         assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == ("203.0.113.9", "https")
         assert environ["HTTP_HOST"] == "shop.example"

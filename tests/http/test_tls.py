@@ -17,7 +17,19 @@ import pytest
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
-from tests.http.tls_client import GET, LAST, MIRROR, Files, Wire, ask, body_of, environ_of, read_all, tls
+from tests.http.tls_client import (
+    GET,
+    LAST,
+    MIRROR,
+    Files,
+    Wire,
+    ask,
+    ask_for_key_updates,
+    body_of,
+    environ_of,
+    read_all,
+    tls,
+)
 from tests.serving import DEADLINE, Server, reset, serving
 from tests.serving import read_all as read_plain
 
@@ -195,6 +207,22 @@ def test_key_update_is_answered_and_renegotiation_is_not(
         client.wait(DEADLINE)
     assert (b"HTTP/1.1 200 " in output) is is_served
     assert environ_of(ask(server, files.client()))["wsgi.url_scheme"] == "https"
+
+
+def test_client_that_asks_for_key_updates_and_reads_nothing_is_cut_off(files: Files) -> None:
+    options = ("--keep-alive", "60", "--certfile", files.pair, "--layer", "memory://")
+    with serving(MIRROR, *options) as server:
+        wire = Wire(server, files.client())
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.shake_hands()
+        wire.tls.write(GET % b"/")
+        wire.send()
+        wire.read_until(b"}")
+        with pytest.raises(ConnectionError):
+            ask_for_key_updates(wire, 100_000)
+        server.wait_for("is cut off: it reads none of the answers that its TLS asks for")
+        wire.sock.close()
+        assert server.stop() == 0
 
 
 # Handshakes that fail.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import ssl
 from collections.abc import Iterator
@@ -70,6 +71,22 @@ def ask(server: Server, context: ssl.SSLContext, path: bytes = b"/", name: str =
     with tls(server, context, name) as sock:
         sock.sendall(LAST % path)
         return read_all(sock)
+
+
+def ask_for_key_updates(wire: Wire, count: int) -> None:
+    """Have the server answer this many updates of TLS 1.3's keys, which Python's module cannot ask for."""
+    with open("/proc/self/maps") as maps:
+        library = ctypes.CDLL(next(line.split()[-1] for line in maps if "libssl" in line))
+    library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    # The first field behind the object's header.
+    session = ctypes.c_void_p.from_address(id(wire.tls._sslobj) + object.__basicsize__ + 8).value  # type: ignore[attr-defined]
+    for _ in range(count):
+        assert library.SSL_key_update(session, 1) == 1
+        with contextlib.suppress(ssl.SSLWantReadError):
+            wire.tls.do_handshake()
+        if wire.outgoing.pending > 20_000:
+            wire.send()
+    wire.send()
 
 
 class Wire:

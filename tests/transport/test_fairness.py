@@ -109,3 +109,14 @@ def test_task_that_waits_for_a_client_holds_no_place() -> None:
     assert began[:4] == ["slow", "slow", "slow", "quick"]
     gevent.idle()
     assert (pool.busy, pool.waiting) == (0, 0)
+
+
+def test_raw_websockets_that_wait_for_their_clients_hold_no_place() -> None:
+    with (
+        serving("tests.websocket.apps.raw", "--layer", "memory://", "--pool-size", "1") as server,
+        open_socket(server, "/echo") as one,
+        open_socket(server, "/echo") as other,
+    ):
+        for socket in (one, other, one):
+            socket.send("hello")
+            assert socket.recv(DEADLINE) == "hello"
