@@ -167,7 +167,7 @@ class HttpConsumers(Protocol):
 
     def request(self, content: Content) -> None:
         """Run the consumer, or have a worker run it. What it raises has been logged, and comes through; so do
-        ``ChannelFull`` and ``LayerUnavailable``, which the caller logs."""
+        ``ChannelFull``, ``LayerUnavailable`` and ``MessageTooLarge``, which the caller logs."""
 
     def disconnect(self, content: Content) -> None:
         """The client left before its answer was whole. What a consumer raises has been logged."""

@@ -7,6 +7,7 @@ can do that, too.
 
 from __future__ import annotations
 
+import copy
 import json as json_module
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import quote
 
+from django.apps import apps
 from django.contrib.sessions.backends.base import SessionBase
 from django.test import Client as HttpTestClient
 
@@ -215,15 +217,21 @@ class WebSocketClient(Client):
         self._headers[key.lower()] = value
 
     @property
-    def headers(self) -> list[list[bytes]]:
+    def headers(self) -> Any:
         """The header fields of the next handshake."""
+        return self._fields
+
+    @property
+    def _fields(self) -> list[list[bytes]]:
         fields: dict[str, str | bytes] = {"host": "testserver", **self._headers}
-        cookies = self.get_cookies()
-        if cookies:
-            fields["cookie"] = "; ".join(f"{key}={value}" for key, value in cookies.items())
+        if self.http.cookies:
+            fields["cookie"] = self._cookie_field()
         return [
             [name.encode(), value if isinstance(value, bytes) else value.encode()] for name, value in fields.items()
         ]
+
+    def _cookie_field(self) -> str:
+        return "; ".join(f"{key}={morsel.coded_value}" for key, morsel in self.http.cookies.items())
 
     # The WebSocket.
 
@@ -389,7 +397,7 @@ class WebSocketClient(Client):
         if subprotocols:
             self.set_header("Sec-WebSocket-Protocol", ", ".join(subprotocols))
         try:
-            fields = self.headers
+            fields = self._fields
         finally:
             self._headers = before
         return {
@@ -429,7 +437,7 @@ class WebSocketClient(Client):
             return message
         if self._bound is None:
             self._bound = BoundConsumers(
-                self._dispatch(), message.reply_channel, message.content.get("headers", self.headers)
+                self._dispatch(), message.reply_channel, message.content.get("headers", self._fields)
             )
         return self._bound.message(message.content, message.channel_name)
 
@@ -510,9 +518,53 @@ class WebSocketClient(Client):
 
 
 class WSClient(WebSocketClient):
-    """A `WebSocketClient` for tests of Channels 1, whose consumers may send it what no WebSocket takes."""
+    """A `WebSocketClient` for tests of Channels 1, whose consumers may send it what no WebSocket takes.
+
+    It always has a session, and its cookie.
+
+    Args:
+        ordered: whether the contents that it makes are numbered.
+
+    Attributes:
+        order: the number of the next one.
+    """
 
     _prefix = Client._prefix
+
+    def __init__(self, alias: str = DEFAULT, *, http: HttpTestClient | None = None, ordered: bool = False) -> None:
+        super().__init__(alias, http=http, ordered=ordered)
+        self.order = 0
+        self._ordered = ordered
+
+    def get_cookies(self) -> dict[str, str]:
+        """The cookies, with that of the session."""
+        if apps.is_installed("django.contrib.sessions"):
+            # Asking for it makes it, and sets the cookie.
+            self.session  # noqa: B018
+        return super().get_cookies()
+
+    @property
+    def headers(self) -> dict[str, str | bytes]:
+        """The header fields of the next handshake that were set, and the cookies."""
+        self.get_cookies()
+        return {**self._headers, "cookie": self._cookie_field().encode()}
+
+    def _get_content(self, content: Content | None = None, text: Any = None, path: str = "/") -> Content:
+        """The content of a message from this client; tests of Channels 1 look into it."""
+        path, _, query = path.partition("?")
+        made: Content = {"reply_channel": self.reply_channel, "path": path, "headers": self.headers}
+        if query:
+            made["query_string"] = query
+        made.update(copy.deepcopy(content or {}))
+        if self._ordered:
+            if content and "order" in content:
+                raise ValueError("the client numbers its contents itself (ordered=True)")
+            made["order"] = self.order
+            self.order += 1
+        text = made.get("text") if text is None else text
+        if text is not None:
+            made["text"] = _as_text(text)
+        return made
 
 
 HttpClient = WSClient

@@ -79,8 +79,8 @@ def check_rule(channel: str, rule: Rule, is_imported: bool) -> None:
 
 
 def _check_path(pattern: str, place: str) -> None:
-    # A path begins with a slash. What begins with a letter that has to be there matches none.
-    if re.match(r"\^?[\w-]+(?![\w*?{-])", pattern) and "|" not in pattern and not re.match(r"\^?.[*?{]", pattern):
+    # What begins with a letter that has to be there matches no path.
+    if re.match(r"\^?[\w-](?![*?{])", pattern) and "|" not in pattern:
         right = f"^/{pattern.lstrip('^')}"
         raise RoutingError(f"{place} filters the path by {pattern!r}, and each path begins with '/'; write {right!r}")
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import gevent
 
-from offload.exceptions import ChannelFull, LayerUnavailable, OffloadError, WorkersUnavailable
+from offload.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, OffloadError
 from offload.http.environ import Environ
 from offload.http.exchange import ExchangeOwner, answer_failure
 from offload.http.response import ClientGone, Response
@@ -204,7 +204,7 @@ class ChannelExchange:
         self._asked = True
         try:
             self._consumers.request(self._content)
-        except (ChannelFull, WorkersUnavailable, LayerUnavailable) as error:
+        except (ChannelFull, LayerUnavailable, MessageTooLarge) as error:
             log.error("no consumer for %s: %s", path_text(self._content["path"]), error)
             self._fail(503, "the server cannot serve this request now")
         except Exception:  # noqa: BLE001 -- it is in the log, with its traceback

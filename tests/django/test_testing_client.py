@@ -11,6 +11,7 @@ import pytest
 from django.contrib import auth
 from django.contrib.auth.models import User
 from django.http import HttpResponse
+from django.http.cookie import parse_cookie
 from django.test import override_settings
 
 from django_offload.decorators import (
@@ -429,3 +430,15 @@ def test_clients_of_channels_1_are_sent_anything() -> None:
         assert old.receive() == {"a": 1}
         with pytest.raises(TypeError, match="a reply's text is a dict, not a str"):
             WebSocketClient().send_and_consume("websocket.receive", text="x")
+
+
+def test_contents_of_channels_1_clients_can_be_looked_into(db: None) -> None:
+    client = WSClient(ordered=True)
+    client.set_cookie("qux", "qu;x")
+    cookies = parse_cookie(client.headers["cookie"].decode())
+    assert cookies == client.get_cookies() == {"qux": "qu;x", "sessionid": client.session.session_key}
+    content = client._get_content({"path": "/mine"}, text={"a": 1}, path="/other?b=2")
+    assert (content["path"], content["query_string"], content["text"]) == ("/mine", "b=2", '{"a": 1}')
+    assert (content["order"], client._get_content()["order"], content["reply_channel"]) == (0, 1, client.reply_channel)
+    with pytest.raises(ValueError, match=r"^the client numbers its contents itself"):
+        client._get_content({"order": 5})
