@@ -10,7 +10,7 @@ import logging
 import ssl
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from types import ModuleType
 from typing import Protocol
@@ -27,8 +27,9 @@ from offload.server import exit_handlers, logs, parent, streams
 from offload.server.application import check_routing_name
 from offload.server.control import Control
 from offload.server.hooks import Config, Hooks, Worker
+from offload.server.watchdog import Watchdog
 from offload.settings import DEFAULT_LAYER, Settings
-from offload.transport.pool import keep_timeouts_in_tasks
+from offload.transport.pool import Pool, keep_timeouts_in_tasks
 from offload.transport.tls import make_context
 
 log = logging.getLogger("offload.server")
@@ -96,6 +97,19 @@ def _boot_and_serve(process: Process, settings: Settings, control: Control, hook
     logs.enable()
     parent.let_go()
     return process.serve()
+
+
+def add_process_statistics(watchdog: Watchdog, pools: Collection[Pool]) -> None:
+    """Have `offload.statistics` tell of the loop and the pools."""
+
+    def statistics() -> dict[str, float]:
+        return {
+            "process.blocked": watchdog.blocked,
+            "process.busy": sum(pool.busy for pool in pools),
+            "process.waiting": sum(pool.waiting for pool in pools),
+        }
+
+    configuration.add_statistics("process", statistics)
 
 
 def log_statistics() -> None:

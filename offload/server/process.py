@@ -38,7 +38,7 @@ from offload.origins import Origins
 from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
-from offload.server.boot import about, configure_layers, log_statistics, run, tls_context
+from offload.server.boot import about, add_process_statistics, configure_layers, log_statistics, run, tls_context
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.hooks import Hooks, Worker
@@ -135,6 +135,7 @@ class ServerProcess:
             routing: Dispatch | RemoteDispatch = Dispatch(router, layer)
             if is_remote:
                 routing = self._remote = RemoteDispatch(router, layer, settings.layer.dispatch_timeout)
+                configuration.add_statistics("dispatch", self._remote.statistics)
             routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
             if HTTP_REQUEST in router.channels:
                 channels = ChannelRequests(routing, layer, consumers_pool)
@@ -202,7 +203,9 @@ class ServerProcess:
         supervisor.start(self._supervisor_spoke)
         self.start()
         replace = self.settings.replace
-        Watchdog(self._loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
+        watchdog = Watchdog(self._loop, self.control, self.load, replace.blocked_after, replace.timeout)
+        watchdog.start()
+        add_process_statistics(watchdog, self._pools)
         lifetime = Lifetime(self._loop, replace, self._pools, lambda why: self.control.tell(outlived=why))
         self.control.tell(ready=True, about=self._about)
         self._stopped.wait()

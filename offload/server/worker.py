@@ -29,7 +29,7 @@ from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer
 from offload.server import logs
 from offload.server.application import load_module
-from offload.server.boot import configure_layers, log_statistics, run
+from offload.server.boot import add_process_statistics, configure_layers, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
 from offload.server.hooks import Hooks, Worker
@@ -135,7 +135,9 @@ class WorkerProcess:
             hook()
         log.info("serving %s", ", ".join(self._channels))
         replace = self.settings.replace
-        Watchdog(loop, self.control, self.load, replace.blocked_after, replace.timeout).start()
+        watchdog = Watchdog(loop, self.control, self.load, replace.blocked_after, replace.timeout)
+        watchdog.start()
+        add_process_statistics(watchdog, [self._pool])
         lifetime = Lifetime(loop, replace, (self._pool,), lambda why: self.control.tell(outlived=why))
         self.control.tell(ready=True)
         self._stopped.wait()

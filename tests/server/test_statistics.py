@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+from dataclasses import fields
 
+from offload.consumers.dispatch.remote_owner import DispatchCounters
 from tests.protocol.frames import close, message
 from tests.serving import ROOT, Server, read_all, serving
 from tests.websocket.raw import RawClient, wait_state
@@ -58,7 +60,9 @@ def test_every_number_is_documented_and_nothing_else() -> None:
             assert read_all(sock).startswith(b"HTTP/1.1 431")
         names = set(logged(server))
     assert "http.refused.431" in names
-    told = set(re.findall(r"`((?:http|websocket)\.[a-z_.]+)`", PAGE.read_text()))
+    told = set(re.findall(r"`((?:http|process|websocket)\.[a-z_.]+)`", PAGE.read_text()))
     assert {name for name in names if name[-1].isalpha() and not name.startswith("layer.")} == told
+    counted = {f"dispatch.{each.name}" for each in fields(DispatchCounters)}
+    assert counted == set(re.findall(r"`(dispatch\.[a-z_]+)`", PAGE.read_text()))
     kinds = {name.rpartition(".")[2] for name in names if name.startswith("layer.default.")}
     assert all(f"`.{kind}`" in PAGE.read_text() or f"layer.default.{kind}" in PAGE.read_text() for kind in kinds)

@@ -77,6 +77,10 @@ class RemoteDispatch:
         """The consumers of one request that is answered by messages, or None when no route wants it."""
         return None if self.router.find(HTTP_REQUEST, content) is None else RemoteRequest(self.layer, self.router)
 
+    def statistics(self) -> dict[str, float]:
+        """What was counted, by name, for `offload.statistics`."""
+        return {f"dispatch.{name}": count for name, count in self.counters.as_dict().items()}
+
     def stop(self, deadline: float) -> None:
         """Send what was postponed until then (on the monotonic clock), or never."""
         for consumers, channel, order in [*self.in_hand.values()]:
@@ -486,11 +490,11 @@ class DispatchCounters:
         """The process ends: say what there was."""
         if self._timer is not None:
             self._timer.cancel()
-        log.info("messages for workers: %s", ", ".join(f"{name} {count}" for name, count in self._all().items()))
+        log.info("messages for workers: %s", ", ".join(f"{name} {count}" for name, count in self.as_dict().items()))
 
     def _tell(self) -> None:
         self._timer = None
-        counts = self._all()
+        counts = self.as_dict()
         grown = {name: counts[name] - told for name, told in self._told.items() if counts[name] > told}
         self._told = {name: counts[name] for name in _TOLD}
         log.warning(
@@ -499,5 +503,6 @@ class DispatchCounters:
             ", ".join(f"{name} {count}" for name, count in grown.items()),
         )
 
-    def _all(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
