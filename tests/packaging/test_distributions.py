@@ -41,7 +41,7 @@ def test_the_wheel_has_the_two_packages_and_nothing_else(dist: Path) -> None:
     assert {name.split("/")[0] for name in names} == {
         "offload", "django_offload", f"django_offload-{__version__}.dist-info",
     }  # fmt: skip
-    assert {"offload/py.typed", "django_offload/py.typed"} <= set(names)
+    assert {"offload/py.typed", "django_offload/py.typed", "offload/layers/redis/scripts/push.lua"} <= set(names)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import time
 from _thread import RLock
 from collections.abc import Callable
 
+from offload.exceptions import LayerUnreachable
+
 
 def threads_are_greenlets() -> bool:
     """Whether gevent has patched this process's threads."""
@@ -26,9 +28,38 @@ def give_way() -> None:
         time.sleep(0)
 
 
-def is_real_thread() -> bool:
-    """Whether this is a real thread among greenlets: one that is not of the main thread's event loop."""
-    return threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub
+def refuse_real_thread(layer: str) -> None:
+    """A link is of use to the event loop of the main thread alone.
+
+    Raises:
+        LayerUnreachable: in a real thread among greenlets.
+    """
+    if threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub:
+        raise LayerUnreachable(
+            f"layer {layer!r} cannot be used by a real thread of a process that gevent has patched; have a greenlet of"
+            " the main thread do it"
+        )
+
+
+class HomeThread:
+    """As `refuse_real_thread`, for whoever is asked often.
+
+    Args:
+        layer: its name.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self._layer = layer
+        self._home = 0
+        self._thread_of: Callable[[], int] | None = None
+        """Tells in which thread of the system a greenlet runs."""
+        if threads_are_greenlets():
+            self._thread_of = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")
+
+    def check(self) -> None:
+        if self._thread_of is not None and self._thread_of() != self._home:
+            refuse_real_thread(self._layer)
+            self._home = self._thread_of()
 
 
 def start(run: Callable[[], None], name: str) -> None:

@@ -7,7 +7,6 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from _thread import RLock
@@ -19,18 +18,16 @@ from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable
 from offload.layers.backend import Backend
 from offload.layers.backend import Owner as Process
 from offload.layers.front import LayerBase
-from offload.layers.link.thread import start
+from offload.layers.link.thread import refuse_real_thread, start
 from offload.layers.local.broker import MOST_DUE
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
 from offload.layers.redis.scripts import GROUP_ADD, GROUP_SEND, KEEP, PUSH, TAKE_DUE, milliseconds
-from offload.layers.redis.server import Server, refuse_real_thread
+from offload.layers.redis.server import Server
 from offload.layers.redis.shards import Ring, Shard
 from offload.layers.redis.subscriber import Owner, Router
 from offload.layers.redis.takes import Takes
-
-logger = logging.getLogger("offload.layer")
 
 _SCAN_COUNT = 1000
 _TELLING_BYTES = 8
@@ -137,14 +134,16 @@ class RedisLayer(LayerBase):
         self._timeout = timeout
         self._connect_timeout = min(2.0, timeout) if connect_timeout is None else connect_timeout
         self._access = Access(
-            cert_reqs=ssl_cert_reqs,
-            ca_certs=ssl_ca_certs,
-            certfile=ssl_certfile,
-            keyfile=ssl_keyfile,
-            check_hostname=ssl_check_hostname,
-            sentinel_ssl=sentinel_ssl,
-            sentinel_username=sentinel_username,
-            sentinel_password=sentinel_password,
+            {
+                "ssl_cert_reqs": ssl_cert_reqs,
+                "ssl_ca_certs": ssl_ca_certs,
+                "ssl_certfile": ssl_certfile,
+                "ssl_keyfile": ssl_keyfile,
+                "ssl_check_hostname": ssl_check_hostname,
+                "sentinel_ssl": sentinel_ssl,
+                "sentinel_username": sentinel_username,
+                "sentinel_password": sentinel_password,
+            }
         )
         self._access.check(self._addresses)
 
@@ -250,7 +249,7 @@ class RedisBackend(Backend):
 
     def subscribe(self, topic: str, number: int) -> None:
         try:
-            refuse_real_thread()
+            refuse_real_thread("redis")
             if not self._ring.subscribe(self._prefix + topic, number):
                 self._late[topic] = number
                 start(partial(self._subscribe_late, topic, number), "offload-redis-slots")

@@ -28,49 +28,26 @@ def verification(text: str) -> str:
 class Access:
     """
     Args:
-        cert_reqs: ``required`` or ``none``; then the certificate is not looked at.
-        ca_certs, certfile, keyfile, check_hostname: files in PEM; whether the certificate must name the host.
-        sentinel_ssl: whether Sentinels are spoken to over TLS; by default as the master is.
-        sentinel_username, sentinel_password: for the Sentinels.
+        given: ``ssl_cert_reqs`` (``required`` or ``none``; then the certificate is not looked at), ``ssl_ca_certs``,
+            ``ssl_certfile``, ``ssl_keyfile`` (files in PEM), ``ssl_check_hostname`` (whether the certificate must name
+            the host), ``sentinel_ssl`` (whether Sentinels are spoken to over TLS; by default as the master is),
+            ``sentinel_username``, ``sentinel_password``; None is as if it were not given.
 
     Attributes:
         tls: redis-py's arguments for TLS.
     """
 
-    def __init__(
-        self,
-        *,
-        cert_reqs: str | None,
-        ca_certs: str | None,
-        certfile: str | None,
-        keyfile: str | None,
-        check_hostname: bool | None,
-        sentinel_ssl: bool | None,
-        sentinel_username: str | None,
-        sentinel_password: str | None,
-    ) -> None:
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = {name: value for name, value in given.items() if value is not None}
+        cert_reqs = self._given.get("ssl_cert_reqs", "required")
         try:
-            verified = verification("required" if cert_reqs is None else cert_reqs)
+            verified = verification(cert_reqs)
         except ValueError as error:
             raise ConfigurationError(f"layer setting ssl_cert_reqs={cert_reqs!r} is wrong: {error}") from None
         self.tls: Mapping[str, Any] = {
+            **{name: given.get(name) for name in _FILES},
             "ssl_cert_reqs": verified,
-            "ssl_ca_certs": ca_certs,
-            "ssl_certfile": certfile,
-            "ssl_keyfile": keyfile,
-            "ssl_check_hostname": verified == "required" and check_hostname is not False,
-        }
-        self._sentinel_ssl = sentinel_ssl
-        self._sentinel = {"username": sentinel_username, "password": sentinel_password}
-        self._given = {
-            "ssl_cert_reqs": cert_reqs,
-            "ssl_ca_certs": ca_certs,
-            "ssl_certfile": certfile,
-            "ssl_keyfile": keyfile,
-            "ssl_check_hostname": check_hostname,
-            "sentinel_ssl": sentinel_ssl,
-            "sentinel_username": sentinel_username,
-            "sentinel_password": sentinel_password,
+            "ssl_check_hostname": verified == "required" and self._given.get("ssl_check_hostname") is not False,
         }
 
     def check(self, addresses: Iterable[RedisAddress]) -> None:
@@ -82,10 +59,10 @@ class Access:
         addresses = list(addresses)
         shown = ", ".join(address.shown for address in addresses)
         watched = any(address.service for address in addresses)
-        encrypted = any(address.encrypted for address in addresses) or (watched and bool(self._sentinel_ssl))
+        encrypted = any(address.encrypted for address in addresses) or (
+            watched and bool(self._given.get("sentinel_ssl"))
+        )
         for name, value in self._given.items():
-            if value is None:
-                continue
             if name.startswith("sentinel_") and not watched:
                 raise ConfigurationError(f"layer setting {name!r} is for addresses with Sentinels, not for {shown}")
             if name.startswith("ssl_") and not encrypted:
@@ -101,8 +78,9 @@ class Access:
         Args:
             encrypted: whether the master is spoken to over TLS.
         """
-        arguments: dict[str, Any] = dict(self._sentinel)
-        if encrypted if self._sentinel_ssl is None else self._sentinel_ssl:
+        names = ("username", "password")
+        arguments: dict[str, Any] = {name: self._given.get(f"sentinel_{name}") for name in names}
+        if self._given.get("sentinel_ssl", encrypted):
             arguments.update(ssl=True, **self.tls)
         return arguments
 

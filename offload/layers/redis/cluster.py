@@ -23,12 +23,12 @@ from redis.retry import Retry
 
 from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.link.future import Future, Unclaimed
-from offload.layers.link.thread import Duty
+from offload.layers.link.thread import Duty, refuse_real_thread
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
 from offload.layers.redis.commands import Commands
-from offload.layers.redis.scripts import PUSH, PUSH_ACROSS, TAKE, Script
-from offload.layers.redis.server import Refused, SlotMoved, refuse_real_thread
+from offload.layers.redis.scripts import PUSH, TAKE, Script
+from offload.layers.redis.server import Refused, SlotMoved
 from offload.layers.redis.shards import Pushed, Ring, Shard
 from offload.layers.redis.subscriber import Subscriber
 from offload.layers.redis.wire import Argument
@@ -92,11 +92,8 @@ class Cluster(Ring):
         pushed = Pushed()
         for shard, keys in self.parts(capacities):
             try:
-                pushed.add(
-                    shard.commands.run_script(
-                        PUSH_ACROSS, [], payload, lifetime, *[part for key in keys for part in (key, capacities[key])]
-                    )
-                )
+                most = [capacities[key] for key in keys]
+                pushed.add(shard.commands.run_script(PUSH, [], payload, lifetime, *most, *keys))
             except Refused:
                 # One of them is elsewhere, or just being moved: each by itself is sent after its slot.
                 self._stale = True
@@ -215,7 +212,7 @@ class Cluster(Ring):
         """Have the slots known. Nodes that are well do not wait because one that is asked is not: once anything is
         known, it is gone by until something newer is."""
         if self._client is None:
-            refuse_real_thread()
+            refuse_real_thread("redis")
             self.learn()
         elif self._stale and time.monotonic() - self._asked >= _PAUSE:
             self._asked = time.monotonic()
@@ -241,7 +238,7 @@ class Cluster(Ring):
                 else:
                     self._client.nodes_manager.initialize()
                 self._stale = False
-            except (RedisError, RedisClusterException) as error:
+            except (RedisError, RedisClusterException, OSError, ValueError) as error:
                 reason = str(self._failure(error))
             self._asked = time.monotonic()
             while self._waiting:  # one bounded wait for all, not one after the other
@@ -257,7 +254,7 @@ class Cluster(Ring):
         if arguments.pop("connection_class", None):
             arguments.update(ssl=True, **self._access.tls)
         return RedisCluster(
-            startup_nodes=[_node(*host) for host in self._address.nodes],
+            startup_nodes=[ClusterNode(*host) for host in self._address.nodes],  # type: ignore[no-untyped-call]
             require_full_coverage=False,
             socket_connect_timeout=self._timeout,
             socket_timeout=self._timeout,
@@ -291,7 +288,3 @@ class Cluster(Ring):
         return LayerUnreachable(
             f"layer 'redis' cannot reach {self._address.shown}: {reason}; start Redis there, or choose another layer"
         )
-
-
-def _node(host: str, port: int) -> ClusterNode:
-    return ClusterNode(host, port)  # type: ignore[no-untyped-call]

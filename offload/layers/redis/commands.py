@@ -15,48 +15,48 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from offload.exceptions import LayerUnreachable
 from offload.layers.link.future import Future, Unclaimed
-from offload.layers.redis.link import Call, Connection, Link, Note
+from offload.layers.link.link import Call, Connection, Link, Note, User
+from offload.layers.link.outage import Outage
 from offload.layers.redis.scripts import Script
-from offload.layers.redis.server import Outage, Server, is_a_replicas
-from offload.layers.redis.wire import Argument, pack
+from offload.layers.redis.server import COMMANDS, Server, is_a_replicas
+from offload.layers.redis.wire import Argument, Wire, pack
 
 logger = logging.getLogger("offload.layer")
 
-_HELLO = pack("HELLO")
+_HELLO, _ASKING = pack("HELLO"), pack("ASKING")
 _LOOK_EVERY = 2.0  # seconds for which a master is taken for one
 
 
 class _Command(Future):
     """Somebody waits for its reply."""
 
-    __slots__ = ("asking", "packed")
+    __slots__ = ("packed", "preface")
 
     optional = False
 
     def __init__(self, packed: bytes, asking: bool, unclaimed: Unclaimed | None) -> None:
         super().__init__(unclaimed)
-        self.packed = packed
-        self.asking = asking
+        # A node of a cluster wants to hear the word for a slot that it is just being given.
+        self.packed = _ASKING + packed if asking else packed
+        self.preface = int(asking)
 
     def abort(self, outage: Outage, *, sent: bool) -> None:
         self.fail(outage.error(sent=sent))
 
 
-class Commands:
+class Commands(User[Wire]):
     """Runs commands.
 
     Args:
         demoted: is called, and may not wait, when the server is found to have become a replica meanwhile.
     """
 
-    keeps_up = False
-
     def __init__(self, server: Server, demoted: Callable[[], None]) -> None:
         self._server = server
         self._demoted = demoted
         self._next_look = 0.0
         self._is_replica = False
-        self._link = Link(server, "commands", self)
+        self._link = Link(server, COMMANDS, self)
 
     @property
     def is_busy(self) -> bool:
@@ -67,7 +67,7 @@ class Commands:
         """Send one command and wait for its reply.
 
         Args:
-            asking: as of `Call`.
+            asking: whether the server is a node of a cluster that is just being given the key's slot.
 
         Raises:
             LayerUnavailable: no connection, no reply in time, or a reply that is an error.
@@ -102,7 +102,7 @@ class Commands:
         self._link.drop()
 
     def _run(self, packed: bytes, asking: bool, unclaimed: Unclaimed | None = None) -> Any:
-        self._server.check_thread()
+        self._server.home.check()
         if time.monotonic() >= self._next_look and self._link.is_open:
             self._next_look = time.monotonic() + _LOOK_EVERY
             self._link.submit(Note(_HELLO, self._look_at))
@@ -133,22 +133,13 @@ class Commands:
 
     # What the link calls
 
-    def opening(self) -> None:
-        pass
-
-    def opened(self, speaks_resp3: bool) -> Sequence[Call]:
+    def opened(self, wire: Wire) -> Sequence[Call]:
         self._is_replica = False
         self._next_look = time.monotonic() + _LOOK_EVERY
         return ()
 
-    def came(self, replies: list[Any], connection: Connection) -> None:
+    def came(self, replies: list[Any], connection: Connection[Wire]) -> None:
         for reply in replies:
             connection.answer(reply)
             if isinstance(reply, ResponseError) and is_a_replicas(reply):
                 self._leave_replica()
-
-    def lost(self, outage: Outage) -> None:
-        pass
-
-    def unreachable(self, outage: Outage) -> None:
-        pass

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -40,54 +39,17 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from offload.exceptions import LayerUnavailable, LayerUnreachable
-from offload.layers.link.thread import is_real_thread, threads_are_greenlets
+from offload.exceptions import LayerUnreachable
+from offload.layers.link.outage import Outage
+from offload.layers.link.thread import HomeThread
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
-from offload.layers.redis.wire import Wire
+from offload.layers.redis.wire import Wire, pack
 
-_UNKNOWN = "it is unknown whether the command was executed"
-_NOT_SENT = "the command was not sent"
+COMMANDS, SUBSCRIBER = "commands", "subscriber"
+"""What connections are for."""
+
 _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownError)
-_SLOWEST_TICK = 1.0  # seconds
-
-
-class Outage(Exception):
-    """A connection was lost, or could not be opened.
-
-    Attributes:
-        reason: a clause that names the server.
-        remedy: what may help, or nothing.
-        was_open: whether there was a connection, which may have carried commands to the server.
-        refusal: the server's answer, when it was one that let nobody in.
-        is_silence: whether answers were overdue, and may come after all.
-    """
-
-    is_silence = False
-
-    def __init__(
-        self, reason: str, remedy: str = "", *, was_open: bool = False, refusal: LayerUnreachable | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
-        self.was_open = was_open
-        self.refusal = refusal
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
-
-    def error(self, *, sent: bool) -> LayerUnavailable:
-        """For a command, by whether it was, or may have been, sent. Each its own: one object for all would collect the
-        tracebacks of all."""
-        if sent:
-            return LayerUnavailable(f"{self.reason}; {_UNKNOWN}")
-        if self.was_open:
-            return LayerUnreachable(f"{self.reason}; {_NOT_SENT}")
-        if self.refusal is not None:
-            return type(self.refusal)(*self.refusal.args)
-        return LayerUnreachable(self.sentence)
 
 
 class Refused(LayerUnreachable):
@@ -117,7 +79,7 @@ class SlotMoved(Refused):
 
 
 class Server:
-    """Makes connections.
+    """Makes connections to it.
 
     Args:
         connect_timeout: seconds for opening a connection.
@@ -125,22 +87,14 @@ class Server:
         access: certificates, and the Sentinels' user.
     """
 
-    def __init__(
-        self,
-        address: RedisAddress,
-        connect_timeout: float,
-        timeout: float,
-        access: Access,
-    ) -> None:
+    layer = "redis"
+    keepalive = pack("PING")
+
+    def __init__(self, address: RedisAddress, connect_timeout: float, timeout: float, access: Access) -> None:
         self.shown = address.shown
         self.timeout = timeout
         self._connect_timeout = connect_timeout
-        self._thread_of: Callable[[], int] | None = None
-        """Tells in which thread of the system a greenlet runs."""
-        if threads_are_greenlets():
-            self._thread_of = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")
-        self._home = 0
-        """The thread of the greenlets, once it is known: connections are of use to its event loop alone."""
+        self.home = HomeThread(self.layer)
         self._arguments = dict(address.arguments)
         self._address = address
         self._access = access
@@ -156,14 +110,14 @@ class Server:
             self._arguments["socket_keepalive"] = True
         self._arguments["connection_class"] = connection_class
 
-    def wire(self, duty: str, *, resp3: bool = False) -> Wire:
+    def wire(self, duty: str) -> Wire:
         """One that is not open yet.
 
         Args:
-            duty: is part of what ``CLIENT LIST`` shows.
-            resp3: whether the third version of Redis's protocol is to be spoken, if the server does.
+            duty: is part of what ``CLIENT LIST`` shows. The subscriber speaks the third version of Redis's protocol, if
+                the server does.
         """
-        greeting = Greeting(self._name(duty), to_master=True, resp3=resp3)
+        greeting = Greeting(self._name(duty), to_master=True, resp3=duty == SUBSCRIBER)
         pool = self._kind()(
             socket_connect_timeout=self._connect_timeout,
             socket_timeout=self.timeout,
@@ -173,15 +127,7 @@ class Server:
             redis_connect_func=greeting,
             **self._arguments,
         )
-        return Wire(pool.make_connection(), greeting, self.timeout, min(_SLOWEST_TICK, self.timeout / 4))
-
-    def open(self, wire: Wire) -> None:
-        """Raises ``Outage``."""
-        try:
-            wire.open()
-        except (RedisError, UnicodeError) as error:
-            # The second is a host's that cannot be a name.
-            raise self._unreachable(error, wire.greeting) from None
+        return Wire(pool.make_connection(), greeting, self)
 
     def _kind(self) -> Callable[..., ConnectionPool]:
         if not self._address.service:
@@ -200,12 +146,6 @@ class Server:
         """As `CLIENT LIST` shows it, where a space may not be."""
         return f"offload-{duty}-{socket.gethostname()}-{os.getpid()}".replace(" ", "-")
 
-    def check_thread(self) -> None:
-        """Raises ``LayerUnreachable`` in a real thread among greenlets."""
-        if self._thread_of is not None and self._thread_of() != self._home:
-            refuse_real_thread()
-            self._home = self._thread_of()
-
     def check(self, hello: object) -> None:
         """Raises ``LayerUnreachable`` where a server of that answer to ``HELLO`` is of no use."""
         if _is_replica(hello):
@@ -215,15 +155,8 @@ class Server:
     def _is_replica(self) -> str:
         return f"layer 'redis' cannot use {self.shown}: it is a replica; name its master, or the Sentinels that know it"
 
-    def silence(self) -> Outage:
-        outage = Outage(f"layer 'redis' got no answer from {self.shown} within {self.timeout:g} s", was_open=True)
-        outage.is_silence = True
-        return outage
-
-    def loss(self, error: RedisError) -> Outage:
+    def loss(self, error: Exception) -> Outage:
         """What ended an open connection."""
-        if isinstance(error, RedisTimeoutError):
-            return self.silence()
         if isinstance(error, InvalidResponse):
             reason = f"it does not speak Redis's protocol ({error})"
         else:
@@ -240,7 +173,7 @@ class Server:
             return SlotMoved.told_by(self.shown, error)
         return Refused(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
-    def _unreachable(self, error: Exception, greeting: Greeting) -> Outage:
+    def unreachable(self, error: Exception, greeting: Greeting) -> Outage:
         """What redis-py raised for connecting."""
         if isinstance(error, _IsReplica):
             return Outage(self._is_replica)
@@ -255,15 +188,6 @@ class Server:
             reason = _reason(error, str(error))
         return Outage(
             f"layer 'redis' cannot reach {self.shown}: {reason}", "start Redis there, or choose another layer"
-        )
-
-
-def refuse_real_thread() -> None:
-    """Raises ``LayerUnreachable`` in a real thread among greenlets."""
-    if is_real_thread():
-        raise LayerUnreachable(
-            "layer 'redis' cannot be used by a real thread of a process that gevent has patched; have a greenlet of the"
-            " main thread do it"
         )
 
 
@@ -374,7 +298,7 @@ def _tolerated(connection: Any, *command: str) -> Any:
 
 def _reason(error: Exception, otherwise: str) -> str:
     """What the system said, which redis-py keeps behind its own error."""
-    cause = error.__context__
+    cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate was not accepted ({cause.verify_message})"
     text = (cause.strerror if isinstance(cause, OSError) else None) or otherwise

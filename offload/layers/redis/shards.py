@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -60,6 +61,7 @@ class Shard:
         self.commands.drop()
 
 
+@dataclass(slots=True)
 class Pushed:
     """What became of a message for several queues.
 
@@ -69,12 +71,9 @@ class Pushed:
         failure: of a server, whose queues may not have got it; the others' have.
     """
 
-    __slots__ = ("expired", "failure", "full")
-
-    def __init__(self) -> None:
-        self.full = 0
-        self.expired = 0
-        self.failure: LayerUnavailable | None = None
+    full: int = 0
+    expired: int = 0
+    failure: LayerUnavailable | None = None
 
     def add(self, counts: Sequence[int]) -> None:
         """As the script returns them."""

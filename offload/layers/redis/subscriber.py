@@ -21,15 +21,17 @@ from typing import Any, Protocol
 from redis.exceptions import NoPermissionError, RedisError
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.link.link import Call, Connection, Link, Note, User
+from offload.layers.link.outage import Outage, closed
 from offload.layers.link.thread import give_way, threads_are_greenlets
-from offload.layers.redis.link import CLOSED, Call, Connection, Link, Note
-from offload.layers.redis.server import Outage, Server, SlotMoved
+from offload.layers.redis.server import SUBSCRIBER, Server, SlotMoved
 from offload.layers.redis.wire import Wire, pack
 
 logger = logging.getLogger("offload.layer")
 
 _MESSAGES = (b"message", b"smessage")
 _MOST_MOVES = 5
+_CLOSED = closed("redis")
 
 # What a wait for further messages may cost and save is measured as it goes, so none of these needs to be set for a
 # machine or a site.
@@ -98,7 +100,7 @@ class Waiter:
         self._event.set()
 
 
-class _Subscription:
+class _Subscription(Note):
     """One name's, and the command for it.
 
     Attributes:
@@ -107,15 +109,11 @@ class _Subscription:
         moves: how often it was sent to another node.
     """
 
-    __slots__ = ("_subscriber", "in_force", "left", "moves", "name", "number", "packed")
-
-    asking = False
-    optional = False
-    is_claimable = False
+    __slots__ = ("_subscriber", "in_force", "left", "moves", "name", "number")
 
     def __init__(self, subscriber: Subscriber, packed: bytes, name: str, number: int, moves: int = 0) -> None:
+        super().__init__(packed, optional=False)
         self._subscriber = subscriber
-        self.packed = packed
         self.name = name
         self.number = number
         self.moves = moves
@@ -129,9 +127,6 @@ class _Subscription:
         if not self.in_force:
             error = LayerUnavailable(outage.reason) if outage.was_open else outage.error(sent=False)
             self._subscriber.failed(self, error)
-
-    def lose(self) -> None:
-        pass
 
 
 class _End(Note):
@@ -157,7 +152,7 @@ class _Watch(Note):
         self._aborted(outage)
 
 
-class Subscriber:
+class Subscriber(User[Wire]):
     """Subscribes, watches, and delivers what comes.
 
     Args:
@@ -182,7 +177,7 @@ class Subscriber:
         self._router = router
         self._verb = "SSUBSCRIBE" if sharded else "SUBSCRIBE"
         self._end = "SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE"
-        self._link = Link(server, "subscriber", self, resp3=True)
+        self._link = Link(server, SUBSCRIBER, self)
         self._lock = RLock()
         self._names: dict[str, _Subscription] = {}
         self._watches: dict[str, dict[Waiter, None]] = {}
@@ -220,7 +215,7 @@ class Subscriber:
         raises."""
         with self._lock:
             if self._closed:
-                waiter.wake(LayerUnavailable(CLOSED))
+                waiter.wake(LayerUnavailable(_CLOSED))
                 return
             unwatched: list[str] = []
             for key in keys:
@@ -284,9 +279,9 @@ class Subscriber:
             self._names.clear()
         self._link.close()
         for subscription in names:
-            self._tell_failed(subscription, LayerUnavailable(CLOSED))
+            self._tell_failed(subscription, LayerUnavailable(_CLOSED))
         for key in watches:
-            self._wake_all(key, LayerUnavailable(CLOSED))
+            self._wake_all(key, LayerUnavailable(_CLOSED))
 
     def drop(self) -> None:
         """In a forked child."""
@@ -316,22 +311,22 @@ class Subscriber:
         for other in {other for other, _ in moving}:
             other.adopt({each.name: each.number for heir, each in moving if heir is other}, lost)
 
-    def opened(self, speaks_resp3: bool) -> Sequence[Call]:
+    def opened(self, wire: Wire) -> Sequence[Call]:
         with self._lock:
             self._tracks = False
-            self.is_blind = not speaks_resp3
+            self.is_blind = not wire.speaks_resp3
             calls = self._watching(list(self._watches))
             if self._lost is not None:
                 calls += [subscription for subscription in self._names.values() if subscription.in_force]
                 calls.append(Note(pack("PING"), self._come_back))
         return calls
 
-    def came(self, replies: list[Any], connection: Connection) -> None:
+    def came(self, replies: list[Any], connection: Connection[Wire]) -> None:
         if self._cost > _WORTH_WAITING and threads_are_greenlets():
             self._gather(replies, connection.wire)
         owner = self._owner()
         if owner is None:
-            raise Outage(CLOSED, was_open=True)
+            raise Outage(_CLOSED, was_open=True)
         started = time.monotonic()
         batch: list[tuple[bytes, bytes]] = []
         for reply in replies:
@@ -389,13 +384,13 @@ class Subscriber:
                 return
             try:
                 found = wire.replies(_BATCH - len(replies), remaining)
-            except RedisError:
+            except Outage:
                 return  # what came before the end counts; the next read fails at once
             if not found:
                 return
             replies += found
 
-    def _take(self, reply: Any, connection: Connection) -> None:
+    def _take(self, reply: Any, connection: Connection[Wire]) -> None:
         """What is no message."""
         if isinstance(reply, list) and reply:
             if reply[0] == b"invalidate":

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 import hiredis
 from redis.connection import DefaultParser
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import InvalidResponse, RedisError
 
+from offload.layers.link.outage import silence
 from offload.layers.link.thread import threads_are_greenlets
 
 _READ_SIZE = 64 * 1024
+_SLOWEST_TICK = 1.0  # seconds
 
 Argument = str | bytes | int
 T = TypeVar("T")
@@ -41,24 +41,30 @@ class Wire:
     Args:
         connection: redis-py's, not open yet.
         greeting: what it says first.
-        timeout: seconds without progress for which what is to be sent is kept.
-        tick: seconds after which a read returns, come what may.
+        server: tells what errors mean.
     """
 
-    def __init__(self, connection: Any, greeting: Any, timeout: float, tick: float) -> None:
+    def __init__(self, connection: Any, greeting: Any, server: Any) -> None:
         self._connection = connection
-        self.greeting = greeting
-        self._timeout = timeout
-        self._tick = tick
+        self._greeting = greeting
+        self._server = server
+        self._tick = min(_SLOWEST_TICK, server.timeout / 4)  # after which a read returns, come what may
         self._socket: Any = None
         self._turn: RLock | None = None
 
+    @property
+    def speaks_resp3(self) -> bool:
+        return bool(self._greeting.speaks_resp3)
+
     def open(self) -> None:
-        """Raises what redis-py does."""
-        self._connection.connect()
+        try:
+            self._connection.connect()
+        except (RedisError, UnicodeError) as error:
+            # The second is a host's that cannot be a name.
+            raise self._server.unreachable(error, self._greeting) from None
         self._socket = self._connection._sock  # there is no public name for it
         if self._socket is None:
-            raise RedisConnectionError("connection closed")
+            raise self._server.loss(OSError())
         # OpenSSL's state of a connection is for one thread at a time.
         takes_turns = isinstance(self._socket, ssl.SSLSocket) and not threads_are_greenlets()
         self._turn = RLock() if takes_turns else None
@@ -68,11 +74,6 @@ class Wire:
         )
 
     def send(self, data: bytes) -> None:
-        """Send all of it.
-
-        Raises:
-            RedisTimeoutError, RedisConnectionError: a part may have been sent.
-        """
         left: bytes | memoryview = data
         progress = 0.0
         while True:
@@ -80,8 +81,8 @@ class Wire:
                 sent = self._act(self._socket.send, left, select.POLLOUT)
             except TimeoutError:
                 progress = progress or time.monotonic() - self._tick
-                if time.monotonic() - progress >= self._timeout:
-                    raise RedisTimeoutError("nothing could be sent") from None
+                if time.monotonic() - progress >= self._server.timeout:
+                    raise silence(self._server.layer, self._server.shown, self._server.timeout) from None
                 continue
             if sent == len(left):
                 return
@@ -89,16 +90,10 @@ class Wire:
             progress = time.monotonic()
 
     def replies(self, most: int, seconds: float | None = None) -> list[Any] | None:
-        """What has come: up to this many replies, errors among them; none when only a part of one has.
+        """As of the link's `Wire`.
 
         Args:
             seconds: to wait, less than a tick; for greenlets only.
-
-        Returns:
-            None when nothing came in time.
-
-        Raises:
-            RedisConnectionError, InvalidResponse
         """
         found = self._buffered(most)
         if found:
@@ -113,12 +108,11 @@ class Wire:
             if seconds is not None:
                 self._socket.settimeout(self._tick)
         if not data:
-            raise RedisConnectionError("connection closed by the server")
+            raise self._server.loss(OSError())
         self._reader.feed(data)
         return self._buffered(most)
 
     def close(self) -> None:
-        """Ends what waits here. From any thread."""
         if self._turn is None:
             self._connection.disconnect()
             return
@@ -127,27 +121,29 @@ class Wire:
             self._connection.disconnect()
 
     def abandon(self) -> None:
-        """In a forked child: give the descriptor back, and leave the connection as it is. redis-py tells that it was
-        forked; the turn may be a thread's that is not there."""
+        # redis-py tells that it was forked. The turn may be a thread's that is not there.
         self._connection.disconnect()
 
     def _buffered(self, most: int) -> list[Any]:
         found: list[Any] = []
         gets = self._reader.gets
-        while len(found) < most and (reply := gets()) is not _NOTHING:
-            found.append(reply)
+        try:
+            while len(found) < most and (reply := gets()) is not _NOTHING:
+                found.append(reply)
+        except InvalidResponse as error:
+            raise self._server.loss(error) from None
         return found
 
     def _act(self, act: Callable[[Any], T], argument: Any, event: int) -> T:
-        """Raises ``TimeoutError`` after a tick, and ``RedisConnectionError``."""
+        """Raises ``TimeoutError`` after a tick, and ``Outage``."""
         try:
             return act(argument) if self._turn is None else self._act_in_turn(act, argument, event)
         except TimeoutError as error:
             if error.errno is None:
                 raise
-            raise RedisConnectionError(str(error)) from error  # the network's own
+            raise self._server.loss(error) from None  # the network's own
         except OSError as error:
-            raise RedisConnectionError(str(error)) from error
+            raise self._server.loss(error) from None
 
     def _act_in_turn(self, act: Callable[[Any], T], argument: Any, event: int) -> T:
         """Waits outside its turn."""

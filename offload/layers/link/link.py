@@ -1,12 +1,16 @@
-"""A process's link to one Redis server: one connection at a time, with a writer and a reader of its own.
+"""A process's link to a layer's server: one connection at a time, with a writer and a reader of its own.
 
 Callers queue calls and wait for their replies; they do no input or output. So whatever is thrown into a caller, at any
 moment, can only end its wait: no command is half written, and each reply finds its call. The writer sends all that is
 queued in one piece, opens the connection, and closes it; everything that ends one is told to the writer.
+
+Knows no protocol but this: answers come in the order in which commands were sent, and its user tells them from what the
+server says by itself.
 """
 
 from __future__ import annotations
 
+import abc
 import logging
 import queue
 import random
@@ -15,24 +19,68 @@ from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from redis.exceptions import RedisError
-
+from offload.layers.link.outage import Outage, closed, silence
 from offload.layers.link.thread import Duty, start
-from offload.layers.redis.server import Outage, Server
-from offload.layers.redis.wire import Wire, pack
 
 logger = logging.getLogger("offload.layer")
 
 LATENESS = 60.0  # seconds that a reply may be late and still be of use
-CLOSED = "layer 'redis' was closed meanwhile"
 
 _BATCH_BYTES = 1024 * 1024
 _BATCH_CALLS = 1000
 _REPLIES = 64  # taken before others get a turn
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
-_ASKING = pack("ASKING")
+
+
+class Wire(Protocol):
+    """A connection. One thread writes while another reads; `close` may be called from any."""
+
+    def open(self) -> None:
+        """Connect. Waits for no longer than some bound. Raises ``Outage``."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises ``Outage``, also when nothing could be sent for too long."""
+
+    def replies(self, most: int) -> list[Any] | None:
+        """What has come, up to this many; an empty list when only a part of one has, and None when nothing has for a
+        moment. Raises ``Outage``."""
+
+    def close(self) -> None:
+        """Ends what waits here."""
+
+    def abandon(self) -> None:
+        """In a forked child: give the descriptor back, and leave the connection as it is."""
+
+
+W = TypeVar("W", bound=Wire)
+
+
+W_co = TypeVar("W_co", bound=Wire, covariant=True)
+
+
+class Server(Protocol[W_co]):
+    """Where a link leads.
+
+    Attributes:
+        shown: its address, for errors and logs.
+        layer: the layer's name.
+        timeout: seconds after which a server that does not answer counts as unreachable.
+        keepalive: a command whose answer says no more than that the server is there.
+    """
+
+    shown: str
+    layer: str
+    timeout: float
+    keepalive: bytes
+
+    def wire(self, duty: str) -> W_co:
+        """One that is not open yet.
+
+        Args:
+            duty: what it is for.
+        """
 
 
 class Call(Protocol):
@@ -40,14 +88,14 @@ class Call(Protocol):
 
     Attributes:
         packed: its bytes.
-        asking: whether it goes with the word that a node of a cluster wants to hear for a slot that it is just given.
+        preface: how many of its bytes' answers come before its own, and are of no interest.
         optional: whether it is of no use on another connection than the one there is.
         left: whether it need not be sent any more.
         is_claimable: whether its reply is of use even when it comes too late.
     """
 
     packed: bytes
-    asking: bool
+    preface: int
     optional: bool
     left: bool
 
@@ -69,7 +117,7 @@ class Note:
 
     __slots__ = ("_answered", "optional", "packed")
 
-    asking = False
+    preface = 0
     left = False
     is_claimable = False
 
@@ -89,20 +137,23 @@ class Note:
         pass
 
 
-class User(Protocol):
+class User(abc.ABC, Generic[W]):
     """Whose link it is. None of its methods raises."""
 
     @property
     def keeps_up(self) -> bool:
         """Whether the connection is to be opened again when it is lost, without a call."""
+        return False
 
     def opening(self) -> None:
         """A connection is about to be opened. In the writer; may wait for other servers."""
 
-    def opened(self, speaks_resp3: bool) -> Sequence[Call]:
+    def opened(self, wire: W) -> Sequence[Call]:
         """There is a connection. Returns what is said first. In the writer."""
+        return ()
 
-    def came(self, replies: list[Any], connection: Connection) -> None:
+    @abc.abstractmethod
+    def came(self, replies: list[Any], connection: Connection[W]) -> None:
         """These came together; answers are handed to `Connection.answer`. In the reader; may raise ``Outage``."""
 
     def lost(self, outage: Outage) -> None:
@@ -112,7 +163,7 @@ class User(Protocol):
         """It could not be opened. In the writer."""
 
 
-class Connection:
+class Connection(Generic[W]):
     """
     Attributes:
         wire: the bytes' way.
@@ -124,7 +175,7 @@ class Connection:
 
     __slots__ = ("asked", "expected", "heard", "since", "wire")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: W) -> None:
         self.wire = wire
         self.expected: deque[Call | None] = deque()
         self.asked = 0.0
@@ -143,7 +194,7 @@ class _Loss:
 
     __slots__ = ("connection", "outage")
 
-    def __init__(self, connection: Connection, outage: Outage) -> None:
+    def __init__(self, connection: Connection[Any], outage: Outage) -> None:
         self.connection = connection
         self.outage = outage
 
@@ -151,25 +202,25 @@ class _Loss:
 _Item = Call | _Loss | None
 
 
-class Link:
+class Link(Generic[W]):
     """
     Args:
         duty: as of `Server.wire`.
         user: see there.
-        resp3: as of `Server.wire`.
     """
 
-    def __init__(self, server: Server, duty: str, user: User, *, resp3: bool = False) -> None:
+    def __init__(self, server: Server[W], duty: str, user: User[W]) -> None:
         self._server = server
-        self._name = duty
+        self._name = f"offload-{server.layer}-{duty}"
+        self._make_wire = partial(server.wire, duty)
         self._user = user
-        self._resp3 = resp3
         self._lock = RLock()
         # Made when first needed, which is after gevent has patched.
         self._made: queue.SimpleQueue[Call | _Loss | None] | None = None
-        self._duty = Duty(self._write_all, f"offload-redis-{duty}")
-        self._connection: Connection | None = None
-        self._open_wires: list[Wire] = []  # also those that are being opened, or of which only late replies are read
+        self._duty = Duty(self._write_all, self._name)
+        self._connection: Connection[W] | None = None
+        self._open_wires: list[W] = []  # also those that are being opened, or of which only late replies are read
+        self._keepalive = Note(server.keepalive)
         self._closed = False
         self._forked = False
         self._outage: Outage | None = None  # of the last attempt to connect
@@ -190,7 +241,7 @@ class Link:
         """Queue a call. Neither waits nor raises."""
         self._queue.put(call)
         if self._closed:
-            self._fail_queued(Outage(CLOSED, was_open=True))
+            self._fail_queued(self._closing)
         else:
             self._wake()
 
@@ -202,7 +253,7 @@ class Link:
     def renew(self) -> None:
         """Connect anew, since the server has become of no use. Neither waits nor raises."""
         if (connection := self._connection) is not None:
-            self._queue.put(_Loss(connection, Outage(f"layer 'redis' left {self._server.shown}", was_open=True)))
+            self._queue.put(_Loss(connection, self._ended("left")))
 
     def close(self) -> None:
         """For good. Whoever waits gets ``LayerUnavailable``."""
@@ -213,7 +264,7 @@ class Link:
             wire.close()
         self._queue.put(None)
         if not self._duty.is_running:
-            self._fail_queued(Outage(CLOSED, was_open=True))
+            self._fail_queued(self._closing)
 
     def drop(self) -> None:
         """In a forked child: give back the descriptors and say nothing. What greenlets of the parent were about to send
@@ -236,7 +287,7 @@ class Link:
         try:
             self._duty.ensure()
         except RuntimeError as error:
-            self._fail_queued(Outage(f"layer 'redis' cannot reach {self._server.shown}: {error}"))
+            self._fail_queued(self._unstarted(error))
 
     def _write_all(self) -> None:
         try:
@@ -244,10 +295,10 @@ class Link:
                 self._write_some(self._next())
         except BaseException:
             # An interrupt of the whole process, which came here.
-            self._end(f"layer 'redis' gave up its connection to {self._server.shown}")
+            self._end(self._ended("gave up its connection to"))
             raise
         if self._closed:
-            self._end(CLOSED)
+            self._end(self._closing)
 
     def _has_work(self) -> bool:
         if self._closed:
@@ -279,7 +330,7 @@ class Link:
             elif item is not None:
                 calls.append(item)
         if self._closed:
-            self._abort(calls, Outage(CLOSED, was_open=True))
+            self._abort(calls, self._closing)
             return
         if self._connection is None:
             calls = [call for call in calls if not call.optional]
@@ -301,25 +352,25 @@ class Link:
         self._send(calls)
 
     def _open(self) -> None:
-        wire = self._server.wire(self._name, resp3=self._resp3)
+        wire = self._make_wire()
         with self._lock:
             self._open_wires.append(wire)
         try:
             if not self._closed:
-                self._server.open(wire)
+                wire.open()
             if self._closed:
-                raise Outage(CLOSED, was_open=True)
+                raise self._closing
             connection = Connection(wire)
-            start(partial(self._read, connection), f"offload-redis-{self._name}")
+            start(partial(self._read, connection), self._name)
         except RuntimeError as error:
             self._discard(wire)
-            raise Outage(f"layer 'redis' cannot reach {self._server.shown}: {error}") from None
+            raise self._unstarted(error) from None
         except BaseException:
             self._discard(wire)
             raise
         self._outage = None
         self._connection = connection
-        self._send(self._user.opened(wire.greeting.speaks_resp3))
+        self._send(self._user.opened(wire))
 
     def _note_unreachable(self, outage: Outage) -> None:
         self._outage = outage
@@ -342,22 +393,21 @@ class Link:
         for call in calls:
             if call.left:
                 continue
-            if call.asking:
-                packed.append(_ASKING)
-                expected.append(None)
+            if call.preface:
+                expected += [None] * call.preface
             packed.append(call.packed)
             expected.append(call)
         if not packed:
             return
-        if not connection.expected and expected[0] is not _KEEPALIVE:
+        if not connection.expected and expected[0] is not self._keepalive:
             connection.asked = time.monotonic()
         connection.expected.extend(expected)
         try:
             connection.wire.send(b"".join(packed))
-        except RedisError as error:
-            self._lose(connection, self._server.loss(error))
+        except Outage as outage:
+            self._lose(connection, outage)
 
-    def _lose(self, connection: Connection, outage: Outage) -> None:
+    def _lose(self, connection: Connection[W], outage: Outage) -> None:
         self._connection = None
         unanswered = [call for call in list(connection.expected) if call is not None]
         is_late = outage.is_silence and any(call.is_claimable for call in unanswered)
@@ -377,10 +427,9 @@ class Link:
             if call is not None and call.is_claimable and not self._closed:
                 call.lose()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, outage: Outage) -> None:
         if self._forked:
             return
-        outage = Outage(reason, was_open=True)
         if (connection := self._connection) is not None:
             self._lose(connection, outage)
         self._fail_queued(outage)
@@ -398,17 +447,30 @@ class Link:
         for call in calls:
             call.abort(outage, sent=False)
 
-    def _discard(self, wire: Wire) -> None:
+    def _discard(self, wire: W) -> None:
         with self._lock:
             if wire in self._open_wires:
                 self._open_wires.remove(wire)
         wire.close()
 
+    @property
+    def _closing(self) -> Outage:
+        return Outage(closed(self._server.layer), was_open=True)
+
+    def _ended(self, how: str) -> Outage:
+        return Outage(f"layer {self._server.layer!r} {how} {self._server.shown}", was_open=True)
+
+    def _unstarted(self, error: RuntimeError) -> Outage:
+        return Outage(f"layer {self._server.layer!r} cannot reach {self._server.shown}: {error}")
+
+    def _silence(self) -> Outage:
+        return silence(self._server.layer, self._server.shown, self._server.timeout)
+
     # Reading
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: Connection[W]) -> None:
         late: float | None = None  # until when late replies are of use, once the connection is lost
-        outage = Outage(f"layer 'redis' gave up its connection to {self._server.shown}", was_open=True)
+        outage = self._ended("gave up its connection to")
         try:
             while late is None or (connection.expected and time.monotonic() < late):
                 replies = connection.wire.replies(_REPLIES)
@@ -417,9 +479,7 @@ class Link:
                     self._user.came(replies, connection)
                 elif late is None and self._is_silent(connection):
                     late = time.monotonic() + LATENESS
-                    self._queue.put(_Loss(connection, self._server.silence()))
-        except RedisError as error:
-            outage = self._server.loss(error)
+                    self._queue.put(_Loss(connection, self._silence()))
         except Outage as error:
             outage = error
         except Exception:
@@ -434,14 +494,11 @@ class Link:
                     self._discard(connection.wire)
                     self._lose_claims(list(connection.expected))
 
-    def _is_silent(self, connection: Connection) -> bool:
+    def _is_silent(self, connection: Connection[W]) -> bool:
         """Whether answers are overdue. Asks for one where nothing is heard for a while."""
         now = time.monotonic()
         if connection.expected:
             return now - max(connection.heard, connection.asked) >= self._server.timeout
         if self._user.keeps_up and now - connection.heard >= self._server.timeout / 2:
-            self._queue.put(_KEEPALIVE)
+            self._queue.put(self._keepalive)
         return False
-
-
-_KEEPALIVE = Note(pack("PING"))
