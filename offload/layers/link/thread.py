@@ -28,13 +28,18 @@ def give_way() -> None:
         time.sleep(0)
 
 
+def is_real_thread() -> bool:
+    """Whether this is a real thread among greenlets: one that is not of the main thread's event loop."""
+    return threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub
+
+
 def refuse_real_thread(layer: str) -> None:
     """A link is of use to the event loop of the main thread alone.
 
     Raises:
         LayerUnreachable: in a real thread among greenlets.
     """
-    if threads_are_greenlets() and not sys.modules["gevent"].get_hub().main_hub:
+    if is_real_thread():
         raise LayerUnreachable(
             f"layer {layer!r} cannot be used by a real thread of a process that gevent has patched; have a greenlet of"
             " the main thread do it"
