@@ -92,6 +92,10 @@ class ResponseLater(OffloadError):
     """Raised by a Django view that is served by messages: somebody else sends the answer."""
 
 
+class TaskTimeout(OffloadError):
+    """A request or a consumer ran for longer than --request-timeout."""
+
+
 class RequestTimeout(OffloadError):
     """A request's body took too long to arrive."""
 

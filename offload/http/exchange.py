@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from offload.exceptions import TaskTimeout
 from offload.http.environ import Environ, bare_environ
 from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
@@ -17,6 +18,7 @@ from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection
+from offload.transport.pool import take_time
 
 log = SafeLogger("offload.http")
 
@@ -79,6 +81,7 @@ class Exchange:
             environ = server.environ.build(self._base, request, connection.peer, body)
             environ["wsgi.early_hints"] = response.early_hints
             if upgrade is not None and server.raw is not None:
+                take_time()
                 server.raw.offer(self._owner, connection, request, environ, upgrade)
             result = server.application(environ, response.start_response)
             try:
@@ -99,7 +102,10 @@ class Exchange:
                 # The target as it was sent: what it decodes to could forge lines of the log.
                 target = request.target.decode("latin-1")
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
-                self._fail(500, "the server failed to answer")
+                if isinstance(error, TaskTimeout):
+                    self._fail(503, "the answer took too long")
+                else:
+                    self._fail(500, "the server failed to answer")
         finally:
             # However it ended: the greenlet goes on, and what the request left in it would meet the next one.
             if server.after_request:

@@ -109,9 +109,9 @@ class ServerProcess:
         settings = self.settings
         self._loop = gevent.get_hub().loop
         is_remote = settings.layer.dispatch == "layer"
-        self._pool = Pool(settings.process.pool_size)
+        self._pool = Pool(settings.process.pool_size, settings.process.request_timeout)
         # Messages that wait for workers must not keep requests waiting.
-        consumers_pool = Pool(settings.process.pool_size) if is_remote else self._pool
+        consumers_pool = Pool(settings.process.pool_size, settings.process.request_timeout) if is_remote else self._pool
         self._pools = {self._pool, consumers_pool}
         observer = self._observer()
         proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)

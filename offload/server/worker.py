@@ -98,7 +98,7 @@ class WorkerProcess:
     def boot(self) -> None:
         """See `offload.server.boot.Process`."""
         settings = self.settings
-        self._pool = Pool(settings.process.pool_size)
+        self._pool = Pool(settings.process.pool_size, settings.process.request_timeout)
         let_go_in_children(self._let_go)
         module = load_module(settings.app)
         configure_layers(settings, module, self.control)

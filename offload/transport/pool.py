@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import gevent
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from offload.exceptions import TaskTimeout
 from offload.observe.log_lines import SafeLogger
 
 log = SafeLogger("offload.server")
@@ -32,6 +33,7 @@ class _Worker(greenlet):
 
     pool: Pool
     runs = False
+    limit: gevent.Timeout | None = None
     timeouts: weakref.WeakSet[gevent.Timeout] | None = None
 
     def throw(self, *error: Any) -> Any:
@@ -56,9 +58,21 @@ class _Worker(greenlet):
             raise exception
         gevent.get_hub().loop.run_callback(self.throw, exception)
 
+    def begin_limit(self, seconds: float) -> None:
+        """From now on the task has so much time."""
+        late = TaskTimeout(f"it ran for more than {seconds:g} s (--request-timeout)")
+        self.limit = gevent.Timeout.start_new(seconds, late)
+
+    def lift_limit(self) -> None:
+        """The task may take its time."""
+        if self.limit is not None:
+            self.limit.close()
+            self.limit = None
+
     def forget(self) -> None:
         """A task has ended: nothing of it stays for the next one."""
         self.pool.ended += 1
+        self.lift_limit()
         # Context variables are the task's own, as if the greenlet were new.
         self.gr_context = None
         if self.timeouts:
@@ -74,14 +88,16 @@ class Pool:
 
     Args:
         size: how many tasks may run side by side.
+        limit: seconds that a task may run, before `TaskTimeout` is raised in it; None for no limit.
 
     Attributes:
         ended: tasks that have ended.
         rested: called whenever a task has ended, none runs, and none waits.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, limit: float | None = None) -> None:
         self.size = size
+        self.limit = limit
         self._hub = gevent.get_hub()
         self._loop = self._hub.loop
         self._ready: deque[Task] = deque()
@@ -195,6 +211,8 @@ class Pool:
             self._left -= 1
             function, argument = ready.popleft()
             me.runs = True
+            if self.limit is not None:
+                me.begin_limit(self.limit)
             try:
                 function(argument)
             except BaseException as error:
@@ -242,6 +260,15 @@ def begin_anew() -> None:
     me = getcurrent()
     if isinstance(me, _Worker):
         me.forget()
+        if me.pool.limit is not None:
+            me.begin_limit(me.pool.limit)
+
+
+def take_time() -> None:
+    """This task is no request, but a whole conversation: no limit of time applies to it."""
+    me = getcurrent()
+    if isinstance(me, _Worker):
+        me.lift_limit()
 
 
 def keep_timeouts_in_tasks() -> None:

@@ -15,7 +15,7 @@ from offload.consumers.channel import Channel, ReplyChannel
 from offload.consumers.message import Message
 from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Consumer, Router
 from offload.consumers.synchronous import check_result, name_of
-from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError
+from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError, TaskTimeout
 from offload.interfaces import Client, Content, Layer
 from offload.observe.log_lines import SafeLogger, path_text
 
@@ -192,8 +192,9 @@ class BoundConsumers:
                 _consume(consumer, arguments, message)
         except ConsumeLater:
             self._guard(found, message, tried=1)
-        except Exception:
+        except Exception as error:
             log.exception("receive consumer %s failed for %s", name_of(consumer), path_text(content["path"]))
+            self._close_late(error)
 
     def disconnect(self, content: Content) -> None:
         """Run the disconnect consumer, then drop the connection's session."""
@@ -225,13 +226,19 @@ class BoundConsumers:
         except ConsumeLater:
             # Logged after the last try.
             return
-        except Exception:
+        except Exception as error:
             log.exception(
                 "%s consumer %s failed for %s",
                 message.channel_name.rpartition(".")[2],
                 name_of(found[0]),
                 message.get("path"),
             )
+            self._close_late(error)
+
+    def _close_late(self, error: Exception) -> None:
+        """Close a connection whose consumer took too long: what it did not do will be missed."""
+        if isinstance(error, TaskTimeout):
+            self.reply_channel.send({"close": _INTERNAL_ERROR})
 
 
 class RequestConsumers:
@@ -294,6 +301,10 @@ def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
 @lru_cache(_KEPT_FIELDS)
 def _shared_field(name: bytes, value: bytes) -> Field:
     return name, value
+
+
+_INTERNAL_ERROR = 1011
+"""RFC 6455, 7.4.1."""
 
 
 def _call(hooks: Iterable[Callable[[], None]]) -> None:
