@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -142,11 +143,11 @@ def test_default_directory_of_another_user_is_refused_even_for_root(tmp_path, mo
 
 
 @needs_root
-def test_hub_refuses_other_users_whatever_the_modes_say(tmp_path):
-    hub = HubProcess(tmp_path / "hub.sock").started()
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    (tmp_path / "hub.sock").chmod(0o666)
+def test_hub_refuses_other_users_whatever_the_modes_say(shared_directory):
+    directory = Path(shared_directory(os.geteuid()))
+    hub = HubProcess(directory / "hub.sock").started()
+    directory.chmod(0o755)
+    (directory / "hub.sock").chmod(0o666)
     try:
 
         def connect():
@@ -157,12 +158,10 @@ def test_hub_refuses_other_users_whatever_the_modes_say(tmp_path):
 
         assert succeeded(as_user(NOBODY, connect))
         assert f"refused a connection of user {NOBODY}" in hub.wait_for("refused")
-        tmp_path.chmod(0o700)
+        directory.chmod(0o700)
         with hub.using() as layer:
             layer.check()
     finally:
-        for directory in tmp_path.parents[:2]:
-            directory.chmod(0o700)
         hub.close()
 
 
