@@ -30,6 +30,7 @@ from offload.http.channel_exchange import ChannelRequests
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer
+from offload.layers.front import LayerBase
 from offload.layers.memory import MemoryLayer
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
@@ -50,7 +51,7 @@ from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
 from offload.transport.connection import Connection, sending_watch
 from offload.transport.listener import Listener
-from offload.transport.pool import Pool
+from offload.transport.pool import Pool, make_pause
 from offload.transport.tls import TlsAcceptor, TlsConnection
 from offload.websocket.server import WebSocketServer
 from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, RoutedWebSockets
@@ -130,6 +131,8 @@ class ServerProcess:
         routed = None
         if router.channels:
             layer = configuration.layer_for()
+            if isinstance(layer, LayerBase):
+                layer.subscriptions.pause = make_pause()
             # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
             layer.new_channel(REPLY_PREFIX)
             routing: Dispatch | RemoteDispatch = Dispatch(router, layer)

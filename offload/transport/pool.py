@@ -8,6 +8,7 @@ signals run next. A turn ends after some milliseconds, whatever waits.
 from __future__ import annotations
 
 import weakref
+from _thread import get_native_id
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -21,6 +22,8 @@ from offload.observe.log_lines import SafeLogger
 
 log = SafeLogger("offload.server")
 
+_MOMENT = 1e-6
+"""Over with the next poll."""
 TURN_SECONDS = 0.005
 """After this long no further task of a turn begins."""
 
@@ -253,6 +256,18 @@ def wait_for_client(wait: Callable[..., T], *arguments: Any) -> T:
     """
     me = getcurrent()
     return me.pool.wait_outside(wait, *arguments) if isinstance(me, _Worker) else wait(*arguments)
+
+
+def make_pause() -> Callable[[], None]:
+    """A function that lets the loop poll and others run, for whoever does much at once. Where its caller may not wait,
+    in the loop itself and in other threads, it does nothing."""
+    hub, thread = gevent.get_hub(), get_native_id()
+
+    def pause() -> None:
+        if getcurrent() is not hub and get_native_id() == thread:
+            gevent.sleep(_MOMENT)
+
+    return pause
 
 
 def begin_anew() -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import gevent
 import pytest
 from gevent.event import Event
 
-from offload.transport.pool import Pool, wait_for_client
+from offload.interfaces import Delivery
+from offload.layers.local.subscriptions import SLICE, Subscriptions
+from offload.transport.pool import Pool, make_pause, wait_for_client
 from tests.http.apps.busy import MESSAGE_SECONDS, REQUEST_SECONDS
 from tests.http.client import Client
 from tests.serving import DEADLINE, Server, serving
@@ -86,6 +89,57 @@ def test_pool_lets_a_timer_fire_between_tasks(how: str) -> None:
     assert done.wait(DEADLINE)
     watching.join()
     assert max(gaps) <= 0.002 + SLACK_SECONDS
+
+
+def test_timer_fires_between_the_slices_of_a_large_group() -> None:
+    subscriptions, done = Subscriptions(60.0), Event()
+    subscriptions.pause = make_pause()
+    received: list[list[int]] = []
+    gaps: list[float] = []
+
+    def member(texts: list[int], delivery: Delivery) -> None:
+        texts.append(delivery.content["number"])
+        compute(0.00001)
+
+    for number in range(3 * SLICE):
+        received.append([])
+        subscriptions.attach(f"a!{number}", partial(member, received[-1]))
+        subscriptions.add("all", f"a!{number}")
+
+    def watch() -> None:
+        before = time.process_time()
+        while not done.is_set():
+            gevent.sleep(0.001)
+            now = time.process_time()
+            gaps.append(now - before)
+            before = now
+
+    watching = gevent.spawn(watch)
+    gevent.idle()
+    # Several senders at once, and one in the loop itself, which may not wait.
+    senders = [gevent.spawn(subscriptions.fan_out, "all", {"number": number}) for number in range(5)]
+    gevent.get_hub().loop.run_callback(subscriptions.fan_out, "all", {"number": 5})
+    assert [sender.get() for sender in senders] == [3 * SLICE] * 5
+    done.set()
+    watching.join()
+    assert all(texts == received[0] for texts in received)
+    assert sorted(received[0]) == [0, 1, 2, 3, 4, 5]
+    assert max(gaps) <= SLICE * 0.00001 + SLACK_SECONDS
+
+
+def test_caller_that_is_interrupted_between_slices_leaves_nobody_out() -> None:
+    subscriptions, received = Subscriptions(60.0), []
+    for number in range(3 * SLICE):
+        subscriptions.attach(f"a!{number}", received.append)
+        subscriptions.add("all", f"a!{number}")
+
+    def pause() -> None:
+        raise TimeoutError
+
+    subscriptions.pause = pause
+    with pytest.raises(TimeoutError):
+        subscriptions.fan_out("all", {})
+    assert len(received) == 3 * SLICE
 
 
 def test_task_that_waits_for_a_client_holds_no_place() -> None:

@@ -12,11 +12,15 @@ from __future__ import annotations
 import logging
 import time
 from _thread import RLock
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from offload.interfaces import Content, Deliver, Delivery
 
 logger = logging.getLogger("offload.layer")
+
+SLICE = 500
+"""Members that are called in a row."""
 
 
 class Subscriptions:
@@ -25,11 +29,17 @@ class Subscriptions:
     Args:
         group_expiry: seconds after which a membership that was not added again ends.
         clock: seconds that only grow.
+
+    Attributes:
+        pause: None, or called after each `SLICE` of a larger group's members, so that others run meanwhile.
     """
 
     def __init__(self, group_expiry: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._group_expiry = group_expiry
         self._clock = clock
+        self.pause: Callable[[], None] | None = None
+        # What is on its way to a group in slices, and what has to wait for that.
+        self._sliced: dict[str, deque[Delivery]] = {}
         self._lock = RLock()
         self._receivers: dict[str, Deliver] = {}
         # Most channels are in one group, or none: a bare name then, instead of a set for each of many connections.
@@ -117,24 +127,51 @@ class Subscriptions:
     def fan_out(self, group: str, content: Content, more: bool = False) -> int:
         """Hand one `Delivery` to every member's receiver.
 
-        Members may come and go meanwhile; who leaves before its turn may be called once all the same.
+        Members may come and go meanwhile; who leaves before its turn may be called once all the same. All members of a
+        large group get what several callers send at once in the same order: a later caller does not wait for that.
 
         Returns:
-            How many receivers were called. Memberships that had expired ended first, so after 0 the caller sees to it
-            that the group is given up upstream.
+            How many receivers were, or will be, called. Memberships that had expired ended first, so after 0 the
+            caller sees to it that the group is given up upstream.
         """
         self._expire(group)
         audience = self._audiences.get(group)
         if audience is None:
             audience = self._audience(group)
         delivery = Delivery(content, more)
+        if self._sliced and group in self._sliced:
+            self._sliced[group].append(delivery)
+        elif self.pause is None or len(audience) <= SLICE:
+            self._call(audience, delivery)
+        else:
+            self._call_in_slices(group, delivery, self.pause)
+        return len(audience)
+
+    def _call(self, audience: list[Deliver], delivery: Delivery) -> None:
         for receiver in audience:
             try:
                 receiver(delivery)
             except Exception:
                 channel = self._channel_of(receiver)
                 logger.exception("receiver of channel %s raised; the other members are not affected", channel)
-        return len(audience)
+
+    def _call_in_slices(self, group: str, delivery: Delivery, pause: Callable[[], None]) -> None:
+        waiting = self._sliced[group] = deque((delivery,))
+        audience: list[Deliver] = []
+        try:
+            while waiting:
+                delivery, audience = waiting.popleft(), self._audience(group)
+                while audience:
+                    self._call(audience[:SLICE], delivery)
+                    audience = audience[SLICE:]
+                    if audience:
+                        pause()
+        finally:
+            del self._sliced[group]
+            # A kill or a time limit has struck the caller in the pause: the others get the rest at once.
+            self._call(audience, delivery)
+            for following in waiting:
+                self._call(self._audience(group), following)
 
     def _channel_of(self, receiver: Deliver) -> str | None:
         return next((channel for channel, found in self._receivers.copy().items() if found is receiver), None)
