@@ -15,6 +15,8 @@ from functools import partial
 from types import ModuleType
 from typing import Protocol
 
+from gevent.socket import wait_read
+
 from offload.consumers import configuration
 from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError, LayerUnavailable
@@ -52,7 +54,7 @@ class Process(Protocol):
         """Work until told to stop; the exit status."""
 
 
-def run(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker) -> int:
+def run(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker, spare: bool) -> int:
     """Boot, and serve; what goes wrong at boot is told to the supervisor, which knows whom to tell.
 
     Args:
@@ -61,19 +63,22 @@ def run(process: Process, settings: Settings, control: Control, hooks: Hooks, wo
         control: to the supervisor.
         hooks: those of the configuration file.
         worker: this process, as they see it.
+        spare: whether it serves only when the supervisor says so.
 
     Returns:
         The exit status.
     """
     try:
-        return _boot_and_serve(process, settings, control, hooks, worker)
+        return _boot_and_serve(process, settings, control, hooks, worker, spare)
     finally:
         hooks.call("worker_exit", hooks.server, worker)
         exit_handlers.run(settings.process.stop_seconds + settings.process.kill_timeout)
         streams.flush()
 
 
-def _boot_and_serve(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker) -> int:
+def _boot_and_serve(
+    process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker, spare: bool
+) -> int:
     keep_timeouts_in_tasks()
     try:
         post_fork, post_init = hooks["post_fork"], hooks["post_worker_init"]
@@ -95,6 +100,8 @@ def _boot_and_serve(process: Process, settings: Settings, control: Control, hook
         control.tell(failed=f"{what} {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
         return BOOT_FAILED
     logs.enable()
+    if spare and not _stand_by(control):
+        return 0
     parent.let_go()
     return process.serve()
 
@@ -115,6 +122,18 @@ def add_process_statistics(watchdog: Watchdog, pools: Collection[Pool]) -> None:
 def log_statistics() -> None:
     """Write the counters of this process into the log, as JSON."""
     log.info("statistics: %s", json.dumps(configuration.statistics()))
+
+
+def _stand_by(control: Control) -> bool:
+    """Wait, ready, until the supervisor has a place for this process. Returns whether it has."""
+    control.tell(standby=True)
+    while True:
+        wait_read(control.sock.fileno())
+        notes, alive = control.hear()
+        if any("serve" in note for note in notes):
+            return True
+        if not alive or notes:
+            return False
 
 
 def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:

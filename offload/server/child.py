@@ -24,6 +24,7 @@ class Child:
     Attributes:
         slot: which of the ``--workers`` places it fills; None for a hub.
         counter: its place in the shared load: while one process replaces another, both count.
+        stands_by: whether it is ready to take a place of another, and has none.
         replaces: whose place it takes when it is ready.
         retired: whether it was told to leave for its replacement.
         kill_at: when that will have taken too long.
@@ -39,6 +40,7 @@ class Child:
     counter: int | None = None
     hub_path: str | None = None
     replaces: Child | None = None
+    stands_by: bool = False
     ready: bool = False
     retired: bool = False
     kill_at: float | None = None
@@ -51,6 +53,11 @@ class Child:
     def serves(self) -> bool:
         """Whether it takes connections: it has booted, and no other took its place."""
         return self.slot is not None and self.ready and not self.retired
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it has no place yet."""
+        return self.slot is None and self.worker is not None and not self.retired
 
     @property
     def boots(self) -> bool:

@@ -11,6 +11,8 @@ _FEW = 16
 
 
 _NOBODY = -1
+_ASIDE = -2
+"""Of a process that does not accept, or not yet: neither a counter that is free, nor one to be compared with."""
 
 
 class SharedLoad:
@@ -36,6 +38,14 @@ class SharedLoad:
     def slot(self, number: int) -> LoadSlot:
         """The view of the process that was forked for this counter."""
         return LoadSlot(self._counts, self._beats, number)
+
+    def put_aside(self, number: int) -> None:
+        """The process with this counter accepts nothing yet."""
+        self._counts[number] = _ASIDE
+
+    def join(self, number: int) -> None:
+        """The process with this counter is about to accept."""
+        self._counts[number] = 0
 
     def beats(self, number: int) -> int:
         """How often the loop of the process with this counter has beaten."""
@@ -65,7 +75,7 @@ class LoadSlot:
     def leave(self) -> None:
         """Accept no more: the connections that are left are not to be compared with others'."""
         self._leaving = True
-        self._counts[self._number] = _NOBODY
+        self._counts[self._number] = _ASIDE
 
     def let_go(self) -> None:
         """In a forked child: the counter is its parent's."""
@@ -79,6 +89,6 @@ class LoadSlot:
 
     def is_above_mean(self) -> bool:
         """Whether others hold fewer connections."""
-        counts = [count for count in self._counts if count != _NOBODY]
+        counts = [count for count in self._counts if count >= 0]
         slack = _SLACK if self.connections > _FEW else 0
         return self.connections * len(counts) > sum(counts) + slack * len(counts)

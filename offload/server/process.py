@@ -356,7 +356,13 @@ def _names_of_routes() -> Router:
 
 
 def main(
-    settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot, hooks: Hooks, worker: Worker
+    settings: Settings,
+    listening: list[socket.socket],
+    control: Control,
+    load: LoadSlot,
+    hooks: Hooks,
+    worker: Worker,
+    spare: bool,
 ) -> int:
     """Serve until told to stop.
 
@@ -367,9 +373,10 @@ def main(
         load: this process's counter.
         hooks: those of the configuration file.
         worker: this process, as they see it.
+        spare: whether it serves only when the supervisor says so.
 
     Returns:
         The process's exit status.
     """
     around = partial(hooked, hooks=hooks, worker=worker)
-    return run(ServerProcess(settings, listening, control, load, around), settings, control, hooks, worker)
+    return run(ServerProcess(settings, listening, control, load, around), settings, control, hooks, worker, spare)

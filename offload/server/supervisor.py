@@ -244,8 +244,23 @@ class Supervisor:
         return any(child.slot == slot and not child.retired for child in self._children.values())
 
     def _refill(self, slot: int) -> None:
-        if slot < self._count and not self._is_filled(slot):
+        if slot >= self._count or self._is_filled(slot):
+            return
+        spare = next((child for child in self._children.values() if child.is_spare and child.stands_by), None)
+        if spare is None or spare.counter is None or not spare.control.tell(serve=True):
             self._fork_server(slot)
+            return
+        log.info("%s %d was a spare, and takes the place", self.what, spare.pid)
+        spare.slot, spare.stands_by = slot, False
+        self._load.join(spare.counter)
+        self._fill_spares()
+
+    def _fill_spares(self) -> None:
+        """Have as many as are wanted, of the code of those that serve."""
+        have = sum(child.is_spare for child in self._children.values())
+        if self._complete and not self._reloads:
+            for _ in range(have, self.settings.replace.spare):
+                self._fork_server(None)
 
     # A supervisor beside this one, for another version of Python or of offload.
 
@@ -294,6 +309,9 @@ class Supervisor:
 
     def _begin_reload(self) -> None:
         """Whoever was forked until now may have the code of before; who only boots has no clients, and goes at once."""
+        for child in list(self._children.values()):
+            if child.is_spare:
+                self._send_away(child)
         self._to_replace = sorted(
             (child for child in self._children.values() if child.serves), key=lambda child: child.slot or 0
         )
@@ -321,6 +339,7 @@ class Supervisor:
             self._reloads = False
             self._change_count(self.settings.process.workers)
             self._tell_ready()
+            self._fill_spares()
 
     def _outlived(self, child: Child, why: str) -> None:
         if child.serves and child not in self._to_replace:
@@ -352,6 +371,7 @@ class Supervisor:
             self._restarts.add(pause, partial(self._outlived, old, "trying again"))
         self._tell_ready()
         self._reloads = False
+        self._fill_spares()
         if old.pid not in self._children and old.slot is not None:
             # It died meanwhile, and its place was left to the replacement.
             self._restart_later(old, 0.0)
@@ -463,8 +483,11 @@ class Supervisor:
 
     # Children.
 
-    def _fork_server(self, slot: int, replaces: Child | None = None) -> None:
+    def _fork_server(self, slot: int | None, replaces: Child | None = None) -> None:
+        """Fork one for a place, or for none: a spare."""
         counter = self._load.take()
+        if slot is None:
+            self._load.put_aside(counter)
         worker = self._hooks.worker()
         self._hooks.call("pre_fork", self._hooks.server, worker)
 
@@ -474,7 +497,8 @@ class Supervisor:
             patch()
             main = importlib.import_module(self.entry).main
             listening = list(self._listening.values())
-            return int(main(self.settings, listening, control, self._load.slot(counter), self._hooks, worker))
+            load = self._load.slot(counter)
+            return int(main(self.settings, listening, control, load, self._hooks, worker, slot is None))
 
         try:
             child = self._fork(serve)
@@ -489,14 +513,15 @@ class Supervisor:
             if self.settings.replace.boot_timeout is not None:
                 child.give_up_at = child.started + self.settings.replace.boot_timeout
 
-    def _server_not_forked(self, slot: int, replaces: Child | None, error: OSError) -> None:
+    def _server_not_forked(self, slot: int | None, replaces: Child | None, error: OSError) -> None:
         if not self._served:
             self._error = BootError(f"the {self.what} cannot be started: {error.strerror}")
         elif replaces is not None:
             log.error("not reloaded, the old %s go on: no other can be started: %s", self._what_several, error.strerror)
             self._give_up_reload()
         else:
-            self._try_again(slot, self.what, error, partial(self._refill, slot))
+            again = self._fill_spares if slot is None else partial(self._refill, slot)
+            self._try_again(slot, self.what, error, again)
 
     def _try_again(self, key: object, what: str, error: OSError, restart: Callable[[], None]) -> None:
         pause = self._restarts.pause_after(key, 0.0, was_ready=False)
@@ -554,6 +579,10 @@ class Supervisor:
                     "%s %d: a task has held its loop for %.1f s:\n%s",
                     self.what, child.pid, note["blocked"], note["stack"].rstrip(),
                 )  # fmt: skip
+            if "standby" in note:
+                child.stands_by = True
+                child.give_up_at = child.tell_at = None
+                log.info("spare %s %d is ready", self.what, child.pid)
             if "outlived" in note:
                 self._outlived(child, note["outlived"])
             if "ready" in note:
@@ -596,6 +625,7 @@ class Supervisor:
             self._complete = True
             self._handover.retire_old()
             self._tell_ready()
+            self._fill_spares()
 
     def _tell_ready(self) -> None:
         if self._complete:
@@ -648,6 +678,10 @@ class Supervisor:
             self._error = BootError(child.failure or f"the {self.what} {how} before it was ready")
         elif child.hub_path is not None and status == HUB_REFUSED:
             self._hub_refused(child)
+        elif child.is_spare:
+            log.error("spare %s %d %s%s", self.what, child.pid, how, f": {child.failure}" if child.failure else "")
+            pause = self._restarts.pause_after("spare", time.monotonic() - child.started, child.stands_by)
+            self._restarts.add(pause, self._fill_spares)
         elif child.replaces is not None:
             self._not_replaced(child, child.replaces, how)
         elif any(other.replaces is child for other in self._children.values()):

@@ -245,7 +245,13 @@ class WorkerProcess:
 
 
 def main(
-    settings: Settings, listening: list[socket.socket], control: Control, load: LoadSlot, hooks: Hooks, worker: Worker
+    settings: Settings,
+    listening: list[socket.socket],
+    control: Control,
+    load: LoadSlot,
+    hooks: Hooks,
+    worker: Worker,
+    spare: bool,
 ) -> int:
     """Run one worker; the sockets are those of servers, and not used."""
-    return run(WorkerProcess(settings, control, load), settings, control, hooks, worker)
+    return run(WorkerProcess(settings, control, load), settings, control, hooks, worker, spare)

@@ -135,8 +135,9 @@ class ProcessOptions(Group):
         commands=BOTH,
     )  # fmt: skip
     preload: bool = switch(
-        "--preload", "import the application once, before the processes are forked; a reload (HUP) imports it anew",
+        "--preload", "taken for habit: processes are forked before they import the application",
         gunicorn="preload_app", commands=BOTH,
+        differs="each process imports the application by itself, so that gevent has patched it, and shares no memory",
     )  # fmt: skip
     worker_connections: int = whole(
         100_000, "--worker-connections", "connections that one server process holds", low=1,

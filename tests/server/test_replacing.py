@@ -135,3 +135,29 @@ def test_a_reload_replaces_as_many_processes_at_a_time_as_it_may(project: Path) 
         assert server.stop() == 0
         os.close(importing)
         os.close(go)
+
+
+def test_a_spare_takes_a_dead_processes_place_at_once_and_another_stands_by(project: Path) -> None:
+    (project / "shop.py").write_text(f"{APP}\nprint(os.getpid(), file=open('imports', 'a'))\n")
+    server = start(project, "--spare", "1")
+    try:
+        (old,) = server.pids
+        spare = int(server.wait_for(r"spare server process (\d+) is ready")[1])
+        os.kill(old, signal.SIGKILL)
+        server.wait_for(f"server process {spare} was a spare, and takes the place")
+        server.wait_for(f"] server process {spare} is ready")
+        assert get(server) == spare
+        second = int(server.wait_for(r"spare server process (\d+) is ready", times=2)[1])
+        # A spare has the code of its start, so a reload takes another.
+        server.signal(signal.SIGHUP)
+        server.wait_for(f"server process {spare} was replaced and ended with status 0")
+        wait_gone(second)
+        third = int(server.wait_for(r"spare server process (\d+) is ready", times=3)[1])
+        # One that dies is replaced, too.
+        os.kill(third, signal.SIGKILL)
+        server.wait_for(rf"spare server process {third} was killed by SIGKILL")
+        server.wait_for(r"spare server process (\d+) is ready", times=4)
+        assert get(server) not in (old, spare, second, third)
+        assert len(set((project / "imports").read_text().split())) == 6
+    finally:
+        assert server.stop() == 0, server.log
