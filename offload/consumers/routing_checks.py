@@ -19,7 +19,7 @@ log = logging.getLogger("offload.consumer")
 _LATER = ("reply_channel", "path", "order")
 _REQUEST = ("reply_channel", "path", "root_path", "scheme", "query_string", "headers", "client", "server")
 KEYS = {
-    "websocket.connect": (*_REQUEST, "order", "subprotocols", "transport"),
+    "websocket.connect": (*_REQUEST, "order"),
     "websocket.receive": (*_LATER, "text", "bytes"),
     "websocket.disconnect": (*_LATER, "code"),
     "http.request": (*_REQUEST, "http_version", "method", "body", "body_channel"),

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 
-from offload.exceptions import ChannelFull, LayerUnavailable
+from offload.exceptions import ChannelFull, LayerUnavailable, LayerUnreachable
 from offload.layers.backend import Backend
 from offload.layers.link.thread import Duty, is_real_thread
 from offload.layers.local.inbox import INBOX_TOPIC, message_frame
@@ -31,12 +32,16 @@ class DelayedMessages:
         layer: the layer's name, for messages.
         backend: keeps the messages.
         settings: of the layer.
+        count: adds to the layer's counters.
     """
 
-    def __init__(self, layer: str, backend: Backend, settings: LayerSettings) -> None:
+    def __init__(
+        self, layer: str, backend: Backend, settings: LayerSettings, count: Callable[[str, int], None]
+    ) -> None:
         self._layer = layer
         self._backend = backend
         self._settings = settings
+        self._count = count
         # What was taken and could not be sent since: the layer's server no longer has it.
         self._taken: deque[tuple[str, bytes]] = deque()
         self._sooner: threading.Event | None = None
@@ -80,23 +85,33 @@ class DelayedMessages:
                 logger.debug("layer %r: delayed messages wait: %s", self._layer, error)
             except Exception:
                 logger.exception("layer %r: delayed messages wait", self._layer)
-            if seconds is None and self._backend.is_private:
+            if seconds is None and self._backend.is_private and not self._taken:
                 # Nobody else adds to them.
                 self._sooner.wait()
             else:
                 self._sooner.wait(LOOK_SECONDS if seconds is None else min(LOOK_SECONDS, seconds))
         if self._taken:
+            self._count("lost", len(self._taken))
             logger.warning("layer %r: %d delayed messages are lost, since it was closed", self._layer, len(self._taken))
 
     def _send_on(self) -> None:
-        settings = self._settings
         while self._taken and not self._is_closed:
-            channel, payload = self._taken[0]
-            if is_process_specific(channel):
-                self._backend.publish(INBOX_TOPIC + owner(channel), message_frame(channel, payload))
-            else:
-                try:
-                    self._backend.push(channel, payload, settings.expiry, settings.capacity_of(channel))
-                except ChannelFull:
-                    self._backend.keep(channel, payload, LOOK_SECONDS)
+            try:
+                self._send(*self._taken[0])
+            except LayerUnreachable:
+                raise  # It was not sent, and is tried again.
+            except LayerUnavailable as error:
+                # Not again: a message goes to one receiver once.
+                self._count("lost", 1)
+                logger.warning("a delayed message for %s may be lost: %s", self._taken[0][0], error)
             self._taken.popleft()
+
+    def _send(self, channel: str, payload: bytes) -> None:
+        settings = self._settings
+        if is_process_specific(channel):
+            self._backend.publish(INBOX_TOPIC + owner(channel), message_frame(channel, payload))
+            return
+        try:
+            self._backend.push(channel, payload, settings.expiry, settings.capacity_of(channel))
+        except ChannelFull:
+            self._backend.keep(channel, payload, LOOK_SECONDS)

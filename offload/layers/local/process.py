@@ -61,7 +61,7 @@ class LocalProcess:
         self._topics = SubscribedTopics(self.backend, self._is_wanted, layer)
         self._memberships = Memberships(self.subscriptions, self._topics)
         self.kept = KeptChannels(self.subscriptions, settings.capacity_of, settings.expiry, self.detach)
-        self.delayed = DelayedMessages(layer, self.backend, settings)
+        self.delayed = DelayedMessages(layer, self.backend, settings, self.count)
         self._inbox = Inbox(
             process, self.backend, codec, self._memberships, self.kept.keep_if_fresh, self._lost_from_inbox
         )
