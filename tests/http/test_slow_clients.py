@@ -11,10 +11,9 @@ import resource
 import select
 import socket
 import statistics
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.sync.client import ClientConnection
@@ -106,8 +105,9 @@ _READERS = ("an answer", "a trickled answer", "a stream")
 
 
 @pytest.mark.parametrize("kind", list(_KINDS))
+@pytest.mark.chaos("R7: slow clients end by themselves, and nobody else notices")
 def test_slow_clients_end_by_their_time_or_rate_and_nobody_notices(
-    server: Server, bystanders: Bystanders, kind: str, capsys: pytest.CaptureFixture[str]
+    server: Server, bystanders: Bystanders, kind: str, saw: Callable[[str], None]
 ) -> None:
     before = bystanders.p99()
     first, trickles = _KINDS[kind]
@@ -124,10 +124,7 @@ def test_slow_clients_end_by_their_time_or_rate_and_nobody_notices(
             stack.enter_context(_trickling(clients, sends=reads))
         during = bystanders.p99()
         ends = _ends(clients, reads)
-    if IS_FULL:
-        with capsys.disabled():
-            figures = f"p99 {before * 1000:.1f} ms before, {during * 1000:.1f} ms beside them"
-            sys.stdout.write(f"\n{COUNT} slow clients ({kind}): {figures}, ratio {during / before:.2f}\n")
+    saw(f"{COUNT} clients; others' p99 {before * 1000:.1f} ms before, {during * 1000:.1f} ms beside them")
     assert during <= before * FACTOR + SLACK_SECONDS
     assert len(ends) == len(clients)
     answers = set(ends.values())

@@ -112,6 +112,7 @@ def resilient(url):
 # Redis
 
 
+@pytest.mark.chaos("R4: sockets outlive Redis, delivery resumes by itself, losses are counted")
 def test_redis_is_killed_and_restarted(tmp_path, stalls):
     with running_redis(tmp_path / "redis") as redis, chat(tmp_path, resilient(redis.url)) as (server, crowd):
 
@@ -124,6 +125,7 @@ def test_redis_is_killed_and_restarted(tmp_path, stalls):
         assert len(re.findall(r"is back at \S+ after [\d.]+ s, with 2 subscriptions", server.log)) == 2
 
 
+@pytest.mark.chaos("R4: sockets outlive Redis, delivery resumes by itself, losses are counted")
 def test_redis_is_frozen(tmp_path, stalls):
     with running_redis(tmp_path / "redis") as redis, chat(tmp_path, resilient(redis.url)) as (server, crowd):
 
@@ -135,6 +137,7 @@ def test_redis_is_frozen(tmp_path, stalls):
         assert f"got no answer from {redis.url} within {TIMEOUT:g} s" in server.log
 
 
+@pytest.mark.chaos("R4: sockets outlive Redis, delivery resumes by itself, losses are counted")
 def test_sentinel_names_another_master(tmp_path, stalls):
     home = tmp_path / "redis"
     home.mkdir()
@@ -153,6 +156,7 @@ def test_sentinel_names_another_master(tmp_path, stalls):
         redis.kill()
 
 
+@pytest.mark.chaos("R4: sockets outlive Redis, delivery resumes by itself, losses are counted")
 def test_cluster_loses_the_node_of_the_group(tmp_path, stalls):
     home = tmp_path / "redis"
     home.mkdir()
@@ -188,6 +192,7 @@ def listens(path):
         return probe.connect_ex(str(path)) == 0
 
 
+@pytest.mark.chaos("R5: sockets outlive the hub, delivery resumes by itself, losses are counted")
 def test_hub_is_killed(tmp_path, stalls):
     with chat(tmp_path, resilient("ipc:")) as (server, crowd):
         hub, path = hub_of(server)
@@ -203,6 +208,7 @@ def test_hub_is_killed(tmp_path, stalls):
         assert len(re.findall(r"has its hub at \S+ again; groups restored: 1", server.log)) == 2
 
 
+@pytest.mark.chaos("R5: sockets outlive the hub, delivery resumes by itself, losses are counted")
 def test_hub_is_killed_and_stays_away_for_a_while(tmp_path, stalls):
     with chat(tmp_path, resilient("ipc:")) as (server, crowd):
         hub, path = hub_of(server)
@@ -223,6 +229,7 @@ def test_hub_is_killed_and_stays_away_for_a_while(tmp_path, stalls):
 
 
 @pytest.mark.parametrize("kind", ["redis", "ipc"])
+@pytest.mark.chaos("R3: a killed process is replaced, others' connections are untouched")
 def test_server_process_is_killed(tmp_path, stalls, kind):
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(running_redis(tmp_path / "redis")) if kind == "redis" else None

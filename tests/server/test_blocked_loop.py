@@ -52,6 +52,7 @@ def get(server: Server, path: str) -> bytes:
         return bytes(answer.read())
 
 
+@pytest.mark.chaos("R10: a blocked loop is told of")
 def test_a_held_loop_is_told_of_with_its_stack_and_again_with_doubling_pauses(project: Path) -> None:
     server = start(project, "--blocked-after", "0.5")
     try:
@@ -71,6 +72,7 @@ def test_a_held_loop_is_told_of_with_its_stack_and_again_with_doubling_pauses(pr
 
 
 @pytest.mark.parametrize("path", ["/spin", "/pool"])
+@pytest.mark.chaos("R10: a stuck process is replaced")
 def test_a_process_whose_loop_is_stuck_is_killed_when_its_stack_is_in_the_log(project: Path, path: str) -> None:
     server = start(project, "--timeout", "1", "--blocked-after", "0.2")
     try:
@@ -94,6 +96,7 @@ def test_a_process_whose_loop_is_stuck_is_killed_when_its_stack_is_in_the_log(pr
         assert server.stop() == 0
 
 
+@pytest.mark.chaos("R10: a busy process is left alone")
 def test_a_process_that_is_busy_with_long_requests_is_left_alone(project: Path) -> None:
     server = start(project, "--timeout", "1")
     try:

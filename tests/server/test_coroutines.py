@@ -110,6 +110,7 @@ def ask(server: Server, number: int) -> tuple[str, str]:
         return f"{number} 0", answer.read().decode()
 
 
+@pytest.mark.chaos("R10: coroutines and plain views run side by side")
 def test_coroutines_by_the_hundred_are_answered_right_beside_plain_views_and_consumers(tmp_path: Path) -> None:
     (tmp_path / "site_.py").write_text(SITE)
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -121,6 +122,7 @@ def test_coroutines_by_the_hundred_are_answered_right_beside_plain_views_and_con
 
 
 @pytest.mark.parametrize("count", [40])
+@pytest.mark.chaos("R10: coroutines and plain views run side by side")
 def test_workers_consumers_run_coroutines_side_by_side(tmp_path: Path, count: int) -> None:
     (tmp_path / "jobs_.py").write_text(WORKER)
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "OFFLOAD_RUNTIME_DIR": str(tmp_path / "run")}

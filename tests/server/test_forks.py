@@ -136,6 +136,7 @@ _held: list[int] = []
 
 
 @pytest.mark.parametrize("how", ["process", "fork", "daemon", "thread", "child_returns"])
+@pytest.mark.chaos("R10: a forked child never serves")
 def test_a_forked_child_does_its_job_and_answers_no_request(server: Server, tmp_path: Path, how: str) -> None:
     (pid,) = server.pids
     with connect(server.url("/", "ws")) as websocket, server.connect() as idle:
@@ -162,6 +163,7 @@ def test_a_forked_child_does_its_job_and_answers_no_request(server: Server, tmp_
         server.wait_for("a child that the application forked came to the end of its task")
 
 
+@pytest.mark.chaos("R10: a forked child never serves")
 def test_a_forked_child_keeps_neither_port_nor_connections(server: Server, tmp_path: Path) -> None:
     with server.connect() as sock:
         get(server, "/fork")

@@ -87,6 +87,7 @@ def test_a_replacement_that_fails_leaves_the_old_process_serving_and_is_tried_ag
         assert server.stop() == 0
 
 
+@pytest.mark.chaos("R2: a reload of broken code leaves the old processes serving")
 def test_a_reload_whose_import_hangs_is_given_up_after_the_boot_timeout(project: Path) -> None:
     os.mkfifo(project / "importing")
     server = start(project, "--boot-timeout", "1")

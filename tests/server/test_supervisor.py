@@ -73,6 +73,7 @@ def test_a_stop_signal_ends_all_processes_with_status_0(project: Path, number: i
         server.stop()
 
 
+@pytest.mark.chaos("R3: a killed process is replaced, others' connections are untouched")
 def test_a_killed_server_process_is_replaced_and_others_connections_stay(project: Path) -> None:
     with (
         serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server,
@@ -121,6 +122,7 @@ def test_server_processes_end_when_the_supervisor_is_killed(project: Path) -> No
         server.stop()
 
 
+@pytest.mark.chaos("R11: a stop finishes requests and closes WebSockets")
 def test_a_running_request_is_finished_before_the_stop(project: Path) -> None:
     server = start(project)
     try:
@@ -137,6 +139,7 @@ def test_a_running_request_is_finished_before_the_stop(project: Path) -> None:
         server.stop()
 
 
+@pytest.mark.chaos("R11: a stop finishes requests and closes WebSockets")
 def test_websockets_get_1001_at_the_stop_and_their_disconnect_consumers_run(project: Path) -> None:
     server = start(project)
     try:
@@ -251,6 +254,7 @@ def test_a_full_process_leaves_further_connections_in_the_backlog(project: Path)
         second.close()
 
 
+@pytest.mark.chaos("R1: a reload fails no request")
 def test_sighup_replaces_the_processes_without_a_failed_request(project: Path) -> None:
     with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
         stop = threading.Event()
@@ -295,6 +299,7 @@ def test_a_reload_closes_websockets_with_1012(project: Path) -> None:
         assert (project / "closes").read_text() == "1012\n"
 
 
+@pytest.mark.chaos("R2: a reload of broken code leaves the old processes serving")
 def test_a_reload_whose_code_does_not_import_leaves_the_old_processes_serving(project: Path) -> None:
     with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
         (project / "shop.py").write_text("raise RuntimeError('broken since the last deployment')")

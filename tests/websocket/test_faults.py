@@ -54,6 +54,7 @@ def latencies(server: Server, clients: list[RawClient], group: str = "group/1/20
     return found
 
 
+@pytest.mark.chaos("R6: a member that does not read slows nobody, and is closed")
 def test_member_that_stops_reading_does_not_slow_the_others() -> None:
     """R6."""
     members, rounds = (500, 400) if FULL_SIZE else (40, 60)
@@ -107,6 +108,7 @@ def end(client: RawClient) -> None:
     client.rest()
 
 
+@pytest.mark.chaos("R8: memory, descriptors and greenlets are flat")
 def test_coming_and_going_leaves_nothing_behind() -> None:
     """R8."""
     seconds = float(os.environ.get("OFFLOAD_TEST_SECONDS", 1800 if FULL_SIZE else 4))
@@ -143,6 +145,7 @@ def damaged(rng: random.Random) -> bytes:
     return bytes(stream)
 
 
+@pytest.mark.chaos("R9: malformed input ends with its status or close code")
 def test_bytes_that_are_no_frames_end_in_a_close_code() -> None:
     """R9, over the wire; the protocol alone meets a million cases by ``make fuzz``."""
     count = 50_000 if FULL_SIZE else 600
@@ -200,6 +203,7 @@ def plain_frames(client: RawClient):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.chaos("R12: oversize input is bounded")
 def test_endless_fragments_and_pings_cost_a_bounded_amount(size: int) -> None:
     with serving(ROUTED, *MEMORY, "--ws-max-size", "100000") as server:
         before = resident_bytes(server.pids[-1])

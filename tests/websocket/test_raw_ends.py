@@ -25,6 +25,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize("ending", ["close", "reset", "eof"])
 @pytest.mark.parametrize("said", [b"", HELLO, HELLO * 20], ids=["nothing", "one", "twenty"])
+@pytest.mark.chaos("every connection ends")
 def test_closed_is_true_where_messages_were_not_received(server: Server, said: bytes, ending: str) -> None:
     client = RawClient(server, "/push")
     client.send(said + (close(1000) if ending == "close" else b""))
