@@ -215,7 +215,7 @@ class PendingHandshake:
         self._decide(_Outcome.ACCEPTED)
         self._answered(101)
         receiver.server.observer.websocket("opened")
-        websocket.protocol.open(handshake.deflate)
+        websocket.protocol.open(handshake.extension)
         connection = websocket.connection
         connection.handler = websocket
         connection.write(answer)

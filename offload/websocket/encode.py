@@ -9,11 +9,12 @@ from offload.protocol.websocket.connection import (
     BINARY,
     NORMAL,
     TEXT,
+    Extension,
     binary_frame,
     message_frame,
     text_frame,
 )
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate
+from offload.protocol.websocket.deflate import SMALLEST_BYTES
 
 
 class Reply:
@@ -46,27 +47,27 @@ class Reply:
         self.fields = b""
         self.status: int | None = None
         self.body: bytes | None = None
-        self._frames: dict[Deflate | None, bytes] = {}
+        self._frames: dict[Extension | None, bytes] = {}
 
     @property
     def has_data(self) -> bool:
         """Whether it holds a message."""
         return self.text is not None or self.data is not None
 
-    def frames(self, deflate: Deflate | None) -> bytes:
+    def frames(self, extension: Extension | None) -> bytes:
         """The messages as frames, built and compressed once for all connections that agreed to the same.
 
         Args:
-            deflate: a connection's agreement.
+            extension: a connection's agreement.
         """
-        frames = self._frames.get(deflate)
+        frames = self._frames.get(extension)
         if frames is None:
             frames = b""
             if self.text is not None:
-                frames = message_frame(TEXT, self.text, deflate)
+                frames = message_frame(TEXT, self.text, extension)
             if self.data is not None:
-                frames += message_frame(BINARY, self.data, deflate)
-            self._frames[deflate] = frames
+                frames += message_frame(BINARY, self.data, extension)
+            self._frames[extension] = frames
         return frames
 
 

@@ -153,7 +153,7 @@ class RawReceiver:
             websocket.protocol.abandon()
             connection.abort()
             raise WebSocketError(MSG_SOCKET_DEAD)
-        websocket.protocol.open(handshake.deflate)
+        websocket.protocol.open(handshake.extension)
         server.observer.websocket("opened")
         server.connection_limit.enter(websocket, environ["REMOTE_ADDR"])
         server.connection_limit.decided()
@@ -186,7 +186,7 @@ class RawReceiver:
 
     def send_message(self, opcode: int, payload: bytes) -> None:
         """Send a whole message; the calling greenlet waits while the client takes too little. See `send_frame`."""
-        self.send_frame(message_frame(opcode, payload, self._websocket.protocol.deflate))
+        self.send_frame(message_frame(opcode, payload, self._websocket.protocol.extension))
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame; the calling greenlet waits while the client takes too little.

@@ -263,7 +263,7 @@ class RoutedReceiver:
                 websocket.send(reply, more)
             return
         if reply.has_data:
-            websocket.send(reply.frames(websocket.protocol.deflate), more)
+            websocket.send(reply.frames(websocket.protocol.extension), more)
         if reply.close is not None:
             websocket.close(reply.close)
 

@@ -22,10 +22,10 @@ def check(data: bytes) -> None:
     began = time.process_time()
     cuts = range(step, len(raw), step)
     for deflate in (None, _PLAIN):
-        events = read(raw, deflate=deflate, max_size=MAX_SIZE)
+        events = read(raw, extension=deflate, max_size=MAX_SIZE)
         check_events(events)
-        assert codes(read(raw, cuts, deflate=deflate, max_size=MAX_SIZE)) == codes(events)
-        assert codes(read(raw, cuts, deflate=deflate, max_size=MAX_SIZE, is_lazy=True)) == codes(events)
+        assert codes(read(raw, cuts, extension=deflate, max_size=MAX_SIZE)) == codes(events)
+        assert codes(read(raw, cuts, extension=deflate, max_size=MAX_SIZE, is_lazy=True)) == codes(events)
         if deflate is None:
             check_not_laxer(raw, events, theirs(raw, max_size=MAX_SIZE), max_size=MAX_SIZE)
     try:

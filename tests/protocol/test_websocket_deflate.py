@@ -150,19 +150,19 @@ def _their_client():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("pieces", [(), (1,), (2, 0, 3)])
 def test_compressed_message_arrives(payload: str | bytes, pieces: tuple[int, ...]) -> None:
     stream = b"".join(message(payload, pieces, compressed=True))
-    assert read(stream, deflate=PLAIN) == [payload]
-    assert read(stream, octets(stream), deflate=PLAIN) == [payload]
+    assert read(stream, extension=PLAIN) == [payload]
+    assert read(stream, octets(stream), extension=PLAIN) == [payload]
     assert theirs(stream, compresses=True) == [payload]
 
 
 def test_compressed_and_plain_messages_arrive_in_turn() -> None:
     stream = b"".join(message("one", compressed=True) + message("two") + message(b"three" * 99, (5,), compressed=True))
-    assert read(stream, deflate=PLAIN) == theirs(stream, compresses=True) == ["one", "two", b"three" * 99]
+    assert read(stream, extension=PLAIN) == theirs(stream, compresses=True) == ["one", "two", b"three" * 99]
 
 
 def test_control_frame_between_compressed_fragments_comes_first() -> None:
     first, second = message("compressed", (4,), compressed=True)
-    assert read(first + frame(PING, b"!") + second, deflate=PLAIN) == [Ping(b"!"), "compressed"]
+    assert read(first + frame(PING, b"!") + second, extension=PLAIN) == [Ping(b"!"), "compressed"]
 
 
 # The examples of 7.2.3.
@@ -180,12 +180,12 @@ def test_control_frame_between_compressed_fragments_comes_first() -> None:
     ],
 )
 def test_examples_of_the_standard_are_inflated(payload: str, expected: str) -> None:
-    assert read(frame(TEXT, bytes.fromhex(payload), rsv=4), deflate=PLAIN) == [expected]
+    assert read(frame(TEXT, bytes.fromhex(payload), rsv=4), extension=PLAIN) == [expected]
 
 
 def test_example_in_two_fragments_is_inflated() -> None:
     stream = frame(TEXT, bytes.fromhex("f248cd"), fin=False, rsv=4) + frame(CONT, bytes.fromhex("c9c90700"))
-    assert read(stream, deflate=PLAIN) == ["Hello"]
+    assert read(stream, extension=PLAIN) == ["Hello"]
 
 
 def test_what_follows_a_final_block_may_refer_back() -> None:
@@ -244,19 +244,19 @@ def test_bit_without_an_agreement_fails() -> None:
 
 def test_bit_on_a_continuation_fails() -> None:
     stream = frame(TEXT, b"x", fin=False, rsv=4) + frame(CONT, b"y", rsv=4)
-    assert codes(read(stream, deflate=PLAIN)) == [Failure(1002, "")]
+    assert codes(read(stream, extension=PLAIN)) == [Failure(1002, "")]
     stream = frame(TEXT, b"x", fin=False) + frame(CONT, b"y", rsv=4)
-    assert codes(read(stream, deflate=PLAIN)) == [Failure(1002, "")]
+    assert codes(read(stream, extension=PLAIN)) == [Failure(1002, "")]
 
 
 @pytest.mark.parametrize("opcode", [8, 9, 10])
 def test_bit_on_a_control_frame_fails(opcode: int) -> None:
-    assert codes(read(frame(opcode, b"", rsv=4), deflate=PLAIN)) == [Failure(1002, "")]
+    assert codes(read(frame(opcode, b"", rsv=4), extension=PLAIN)) == [Failure(1002, "")]
 
 
 @pytest.mark.parametrize("rsv", [1, 2, 3, 5, 6, 7])
 def test_other_reserved_bits_fail_with_an_agreement_too(rsv: int) -> None:
-    assert codes(read(frame(TEXT, b"x", rsv=rsv), deflate=PLAIN)) == [Failure(1002, "")]
+    assert codes(read(frame(TEXT, b"x", rsv=rsv), extension=PLAIN)) == [Failure(1002, "")]
 
 
 # Limits and damage.
@@ -264,15 +264,15 @@ def test_other_reserved_bits_fail_with_an_agreement_too(rsv: int) -> None:
 
 def test_message_is_measured_after_it_is_inflated() -> None:
     fits, large = message(b"x" * 100_000, compressed=True), message(b"x" * 100_001, compressed=True)
-    assert read(fits[0], deflate=PLAIN, max_size=100_000) == [b"x" * 100_000]
-    assert codes(read(large[0], deflate=PLAIN, max_size=100_000)) == [Failure(1009, "")]
+    assert read(fits[0], extension=PLAIN, max_size=100_000) == [b"x" * 100_000]
+    assert codes(read(large[0], extension=PLAIN, max_size=100_000)) == [Failure(1009, "")]
 
 
 def test_message_that_cannot_be_compressed_may_have_the_largest_size() -> None:
     payload = random.Random(1).randbytes(4096)
     stream = b"".join(message(payload, (100,), compressed=True))
     assert len(stream) > 4096
-    assert read(stream, deflate=PLAIN, max_size=4096) == [payload]
+    assert read(stream, extension=PLAIN, max_size=4096) == [payload]
 
 
 def test_bomb_is_not_inflated_past_the_limit() -> None:
@@ -291,11 +291,11 @@ def test_bomb_is_not_inflated_past_the_limit() -> None:
     "payload", [b"\x07", b"\xff\xff", b"\x00\x01\x00\x00\x00", deflated(b"x" * 99)[:-3] + b"\xff" * 9]
 )
 def test_damaged_data_fails(payload: bytes) -> None:
-    assert codes(read(frame(TEXT, payload, rsv=4), deflate=PLAIN)) == [Failure(1007, "")]
+    assert codes(read(frame(TEXT, payload, rsv=4), extension=PLAIN)) == [Failure(1007, "")]
 
 
 def test_compressed_text_that_is_not_utf8_fails() -> None:
-    assert codes(read(frame(TEXT, deflated(b"ok\xff"), rsv=4), deflate=PLAIN)) == [Failure(1007, "")]
+    assert codes(read(frame(TEXT, deflated(b"ok\xff"), rsv=4), extension=PLAIN)) == [Failure(1007, "")]
 
 
 def test_lazy_protocol_holds_back_what_follows_much_inflated_data() -> None:

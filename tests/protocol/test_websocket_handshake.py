@@ -110,7 +110,7 @@ def test_subprotocol_is_chosen_by_its_exact_token(wrong: str) -> None:
 
 def test_offer_to_compress_is_agreed_to_where_wanted() -> None:
     made = request("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
-    assert read_handshake(made).deflate is None
+    assert read_handshake(made).extension is None
     assert (
         b"\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
     ) in read_handshake(made, compresses=True).answer()

@@ -54,7 +54,7 @@ def conversations(draw: st.DrawFn, compresses: bool) -> tuple[bytes, list[Event]
 def test_correct_frames_arrive_the_same_however_they_are_cut(data: st.DataObject, compresses: bool) -> None:
     stream, events = data.draw(conversations(compresses))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=30))
-    more = {"deflate": PLAIN} if compresses else {}
+    more = {"extension": PLAIN} if compresses else {}
     assert read(stream, cuts, **more) == events
     assert read(stream, cuts, is_lazy=True, **more) == events
     assert theirs(stream, compresses=compresses) == events
@@ -79,16 +79,16 @@ def test_damage_never_gets_past_a_close_code(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 5))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     whole = bytes(damaged)
-    events = read(whole, deflate=PLAIN, max_size=100_000)
+    events = read(whole, extension=PLAIN, max_size=100_000)
     check_events(events)
     cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=9))
-    assert codes(read(whole, cuts, deflate=PLAIN, max_size=100_000)) == codes(events)
+    assert codes(read(whole, cuts, extension=PLAIN, max_size=100_000)) == codes(events)
 
 
 @given(st.binary(max_size=500), st.booleans())
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_any_bytes_give_events_or_a_close_code(stream: bytes, compresses: bool) -> None:
-    check_events(read(stream, deflate=PLAIN if compresses else None))
+    check_events(read(stream, extension=PLAIN if compresses else None))
 
 
 def check_events(events: list[Event]) -> None:

@@ -158,7 +158,7 @@ def test_bytes_that_are_no_frames_end_in_a_close_code() -> None:
             client._protocol.parser = plain_frames(client)
             # Where a frame is cut off, the close frame's bytes, with their mask, are the rest of it.
             stream, end = damaged(rng), close(1000)
-            expected = close_code(read(stream + end, max_size=100_000, deflate=PLAIN if number % 2 else None))
+            expected = close_code(read(stream + end, max_size=100_000, extension=PLAIN if number % 2 else None))
             was_cut = False
             step = rng.choice([1, 7, 1000]) if len(stream) < 300 else 1000
             for at in range(0, len(stream), step):

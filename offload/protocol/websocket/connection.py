@@ -19,14 +19,13 @@ any         `abandon`                              CLOSED
 from __future__ import annotations
 
 import codecs
-import zlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from websockets.speedups import apply_mask
 
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, Deflate, TooBig, inflate
+from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1 = 0x80, 0x40
@@ -103,6 +102,19 @@ Event = str | bytes | Ping | Pong | Close | Failure
 """Text messages are `str`, binary ones `bytes`: the hot path makes no wrapper objects."""
 
 
+class Extension(Protocol):
+    """An agreement to send messages in another form, which frames tell by their first reserved bit; without a state."""
+
+    answer: bytes
+    """The value of the answer's Sec-WebSocket-Extensions."""
+
+    def compress(self, payload: bytes) -> bytes:
+        """A message's payload in that form. One that is not smaller is sent as it is."""
+
+    def inflate(self, payload: bytes | bytearray, max_size: int) -> bytes:
+        """The payload itself. Raises ``TooBig`` for more bytes than `max_size`, and ``ValueError`` for damaged data."""
+
+
 class _Message:
     """A data message that is not whole yet, and its frame of which more is to come."""
 
@@ -126,7 +138,7 @@ class WebSocketProtocol:
 
     Args:
         max_size: bytes of the largest message taken, after it is inflated; larger ones fail with 1009.
-        deflate: the agreement to compress, or None.
+        extension: the agreement with the client, or None.
         is_lazy: hold back what follows once much has been inflated, until `receive` is called again: few bytes can
             hold many large messages, and the caller may not want all of them at once.
         state: ``State.CONNECTING`` where the handshake is not decided yet.
@@ -137,13 +149,13 @@ class WebSocketProtocol:
             code that we failed it with, or else 1006.
     """
 
-    __slots__ = ("_farewell", "_is_lazy", "_message", "_rest", "code", "deflate", "held", "max_size", "state")
+    __slots__ = ("_farewell", "_is_lazy", "_message", "_rest", "code", "extension", "held", "max_size", "state")
 
     def __init__(
-        self, max_size: int, deflate: Deflate | None = None, is_lazy: bool = False, state: State = _OPEN
+        self, max_size: int, extension: Extension | None = None, is_lazy: bool = False, state: State = _OPEN
     ) -> None:
         self.max_size = max_size
-        self.deflate = deflate
+        self.extension = extension
         self.state = state
         self.code = ABNORMAL
         self.held = False
@@ -156,10 +168,10 @@ class WebSocketProtocol:
 
     # The handshakes at both ends.
 
-    def open(self, deflate: Deflate | None) -> None:
-        """The handshake is accepted, with this agreement to compress."""
+    def open(self, extension: Extension | None) -> None:
+        """The handshake is accepted, with this agreement."""
         self.state = _OPEN
-        self.deflate = deflate
+        self.extension = extension
 
     def close(self, code: int, reason: str = "") -> bytes:
         """Begin the closing handshake.
@@ -293,7 +305,7 @@ class WebSocketProtocol:
 
     def _refuses(self, first: int, second: int, events: list[Event]) -> bool:
         opcode = first & 0xF
-        if first & 0x70 and (first & 0x70 != _RSV1 or self.deflate is None or opcode not in (TEXT, BINARY)):
+        if first & 0x70 and (first & 0x70 != _RSV1 or self.extension is None or opcode not in (TEXT, BINARY)):
             reason = "a frame has a reserved bit set"
         elif second < 0x80:
             reason = "a frame is not masked"
@@ -369,16 +381,16 @@ class WebSocketProtocol:
     def _finish(self, message: _Message, events: list[Event]) -> bool:
         payload: bytes | bytearray = message.buffer
         try:
-            if message.compressed:
+            if message.compressed and self.extension is not None:
                 if self.state is not _OPEN:
                     return True
-                payload = inflate(payload, self.max_size)
+                payload = self.extension.inflate(payload, self.max_size)
             events.append(payload.decode() if message.opcode == TEXT else bytes(payload))
         except UnicodeDecodeError:
             self._fail(events, INVALID_DATA, "a text message is not UTF-8")
         except TooBig as error:
             self._fail(events, TOO_BIG, str(error))
-        except zlib.error:
+        except ValueError:
             self._fail(events, INVALID_DATA, "a message's compressed data is damaged")
         else:
             return True
@@ -434,10 +446,10 @@ def data_frame(opcode: int, payload: bytes) -> bytes:
     return _header(_FIN | opcode, len(payload)) + payload
 
 
-def message_frame(opcode: int, payload: bytes, deflate: Deflate | None) -> bytes:
+def message_frame(opcode: int, payload: bytes, extension: Extension | None) -> bytes:
     """A whole message, compressed where that was agreed to and makes it smaller."""
-    if deflate is not None and len(payload) >= SMALLEST_BYTES:
-        smaller = deflate.compress(payload)
+    if extension is not None and len(payload) >= SMALLEST_BYTES:
+        smaller = extension.compress(payload)
         if len(smaller) < len(payload):
             return _header(_FIN | _RSV1 | opcode, len(smaller)) + smaller
     return data_frame(opcode, payload)

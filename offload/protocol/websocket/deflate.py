@@ -60,6 +60,18 @@ class Deflate:
         # The end of a sync flush is left out on the wire (7.2.1).
         return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
+    def inflate(self, payload: bytes | bytearray, max_size: int) -> bytes:
+        """A message's payload before it was compressed; see `inflate` below.
+
+        Raises:
+            TooBig: as it says.
+            ValueError: the payload is damaged.
+        """
+        try:
+            return inflate(payload, max_size)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+
 
 _UNASKED = Deflate(15, False)
 _ASKED = {bits: Deflate(bits, True) for bits in range(8, 16)}

@@ -11,7 +11,8 @@ import hashlib
 import re
 
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.deflate import Deflate, negotiate
+from offload.protocol.websocket.connection import Extension
+from offload.protocol.websocket.deflate import negotiate
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -25,18 +26,18 @@ class Handshake:
         accept: the value of Sec-WebSocket-Accept.
         subprotocols: what the client offers, in its order.
         origin: the Origin field as sent, or None where there is none.
-        deflate: the agreement to compress, or None.
+        extension: what was agreed to of what the client offers, or None.
     """
 
-    __slots__ = ("accept", "deflate", "origin", "subprotocols")
+    __slots__ = ("accept", "extension", "origin", "subprotocols")
 
     def __init__(
-        self, accept: bytes, subprotocols: list[str], origin: str | None, deflate: Deflate | None = None
+        self, accept: bytes, subprotocols: list[str], origin: str | None, extension: Extension | None = None
     ) -> None:
         self.accept = accept
         self.subprotocols = subprotocols
         self.origin = origin
-        self.deflate = deflate
+        self.extension = extension
 
     def answer(self, subprotocol: str | None = None, fields: bytes = b"") -> bytes:
         """The head that opens the WebSocket.
@@ -54,8 +55,8 @@ class Handshake:
                 offered = ", ".join(self.subprotocols) or "none"
                 raise ValueError(f"subprotocol {subprotocol!r} was not offered by the client (offered: {offered})")
             chosen = b"Sec-WebSocket-Protocol: " + subprotocol.encode("latin-1") + b"\r\n"
-        if self.deflate is not None:
-            chosen += b"Sec-WebSocket-Extensions: " + self.deflate.answer + b"\r\n"
+        if self.extension is not None:
+            chosen += b"Sec-WebSocket-Extensions: " + self.extension.answer + b"\r\n"
         return (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
             + self.accept
