@@ -191,7 +191,7 @@ def _header(message: Any, name: bytes) -> str | None:
     if isinstance(headers, dict):
         # As in messages that tests for Channels 1 make.
         headers = [(key.encode() if isinstance(key, str) else key, value) for key, value in headers.items()]
-    values = [value for key, value in headers if key == name]
+    values = [pair[1] for pair in headers if len(pair) == 2 and pair[0] == name]
     return b"; ".join(values).decode("utf-8", "replace") if values else None
 
 

@@ -617,3 +617,12 @@ def test_handshake_needs_no_urls() -> None:
         seen = []
         client_of(lambda message: seen.append(message.channel_name)).connect()
     assert seen == [CONNECT]
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [[b"origin"]], [[b"origin", b""]], [[b"origin", b"\xff"]], [[b"origin", b"http://evil.example"]]]
+)
+def test_allowed_hosts_only_refuses_whatever_is_no_allowed_origin(headers: Any) -> None:
+    message = Message({"path": "/", "headers": headers}, "websocket.connect", configuration.layer_for())
+    with pytest.raises(DenyConnection):
+        allowed_hosts_only(lambda message: None)(message)

@@ -99,6 +99,17 @@ def test_a_worker_runs_a_named_channels_consumer_and_answers_the_client(site: Si
     worker.wait_for("serving jobs")
 
 
+def test_worker_says_that_it_is_ready_before_it_takes_a_message(site: Site) -> None:
+    (site.project / "ready.py").write_text(
+        "import logging\nfrom offload import configure, route\nfrom shop import application, job\n"
+        "configure(worker_ready=lambda: logging.getLogger('offload.server').info('ready for jobs'))\n"
+        "channel_routing = [route('jobs', job)]\n"
+    )
+    worker = site.start("worker", "ready")
+    worker.wait_for("serving jobs")
+    assert worker.log.index("ready for jobs") < worker.log.index("serving jobs")
+
+
 def test_only_and_exclude_choose_the_channels(site: Site) -> None:
     worker = site.start("worker", "shop", "--only-channels", "other.*", "--exclude-channels", "*.fail,*.wait")
     worker.wait_for("serving other.later")
