@@ -112,6 +112,7 @@ class Layer(Protocol):
 
     def statistics(self) -> dict[str, int]:
         """Counters of this process since its start: ``sent``, ``received``, ``full``, ``expired``, ``lost``,
+        ``unheard`` (sent to channels of processes that nobody heard: they have ended, or are away for a moment),
         ``reconnects``."""
 
     def flush(self) -> None:

@@ -44,7 +44,8 @@ logger = logging.getLogger("offload.layer")
 
 _SLICE = 0.1
 _LONGEST_DELAY = 1_000_000_000  # thirty years
-_COUNTERS = ("sent", "received", "full", "expired", "lost", "reconnects")
+_WORD_SECONDS = 60.0
+_COUNTERS = ("sent", "received", "full", "expired", "lost", "unheard", "reconnects")
 
 
 class LayerBase(abc.ABC):
@@ -70,6 +71,7 @@ class LayerBase(abc.ABC):
         self.codec = Codec(self.settings.max_size, self.settings.encryption_keys)
         self.process = new_process_token()
         self._counts: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
+        self._next_word, self._told_of = 0.0, 0
         self._making = RLock()
         self._made: LocalProcess | None = None
         self._finalizer: weakref.finalize[..., LayerBase] | None = None
@@ -130,8 +132,9 @@ class LayerBase(abc.ABC):
             try:
                 if process is None:
                     local.backend.push(channel, payload, self.expiry, self.settings.capacity_of(channel))
-                else:
-                    local.send_to_process(process, channel, payload)
+                elif not local.send_to_process(process, channel, payload):
+                    self._counts["unheard"] += 1
+                    self._tell_unheard(channel)
             except (ChannelFull, LayerUnavailable) as error:
                 self._counts["full" if isinstance(error, ChannelFull) else "lost"] += 1
                 raise
@@ -331,6 +334,18 @@ class LayerBase(abc.ABC):
         if made is not None:
             made.delayed.abandon()
             made.backend.abandon()
+
+    def _tell_unheard(self, channel: str) -> None:
+        """In the log, once in a minute."""
+        now, number = time.monotonic(), self._counts["unheard"]
+        if now >= self._next_word:
+            self._next_word = now + _WORD_SECONDS
+            logger.warning(
+                "layer %r: nobody heard %d messages for channels of processes that have ended, or are away, the last"
+                " for %s",
+                self.name, number - self._told_of, channel,
+            )  # fmt: skip
+            self._told_of = number
 
     def _check_ours(self, channel: str) -> None:
         if owner(channel) != self.process:

@@ -88,6 +88,12 @@ class HubProcess:
         self.process.kill()
         self.process.wait(PATIENCE)
 
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
         """Returns the exit code."""
         with contextlib.suppress(ProcessLookupError):

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from offload.exceptions import ChannelFull
+from offload.exceptions import ChannelFull, LayerUnreachable
 from offload.layers.front import LayerBase
 from offload.layers.local.broker import Broker
 from offload.layers.local.memberships import Memberships
+from offload.layers.local.process import LocalProcess
 from offload.layers.local.subscriptions import Subscriptions
 from offload.layers.memory import MemoryBackend, MemoryLayer, MemoryServer
 from offload.layers.words import names
@@ -29,6 +30,201 @@ class Conformance(LayerConformance):
 
     def make_layer(self, **settings):
         return MemoryLayer(self.server, **settings)
+
+
+class FaultyServer(MemoryServer):
+    """One that can be away.
+
+    Attributes:
+        away: whether it is.
+        backends: of those who are connected.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.away = False
+        self.backends = []
+
+    def go(self):
+        self.away = True
+        for backend in self.backends:
+            backend.lose()
+
+    def come_back(self):
+        self.away = False
+        for backend in self.backends:
+            backend.restore()
+
+
+class FaultyBackend(MemoryBackend):
+    """It loses its connection when the server goes, and restores its subscriptions when that is back."""
+
+    timeout = 0.2
+
+    def __init__(self, server, owner):
+        super().__init__(server, owner)
+        self._topics = {}
+        server.backends.append(self)
+
+    def __getattribute__(self, name):
+        if name in ("check", "push", "publish", "group_send", "add_queue", "discard_queue", "flush") or (
+            name.startswith("session_")
+        ):
+            self.look()
+        return super().__getattribute__(name)
+
+    def look(self):
+        if self._server.away:
+            raise LayerUnreachable("layer 'faulty' is away")
+
+    def take(self, channels, timeout):
+        ends = time.monotonic() + (MANY if timeout is None else timeout)
+        while True:
+            self.look()
+            found = super().take(channels, 0.01 if timeout else 0)
+            if found is not None or time.monotonic() >= ends:
+                return found
+
+    def subscribe(self, topic, number):
+        self._topics[topic] = number
+        if self._server.away:
+            self._owner.failed({topic: number}, LayerUnreachable("layer 'faulty' is away"))
+        else:
+            super().subscribe(topic, number)
+
+    def unsubscribe(self, topic):
+        self._topics.pop(topic, None)
+        super().unsubscribe(topic)
+
+    def lose(self):
+        self._server.leave(self._owner)
+        self._owner.lost(self._topics.copy(), "layer 'faulty' lost its server")
+
+    def restore(self):
+        for topic in list(self._topics):
+            self._server.subscribe(topic, self._owner)
+        self._owner.subscribed(self._topics.copy())
+        self._owner.reconnected()
+
+
+class FaultyLayer(MemoryLayer):
+    def make_backend(self, owner):
+        return FaultyBackend(self._server, owner)
+
+
+class FaultyConformance(LayerConformance):
+    """With a server that can be away: what the mutants of faults are made of, and which itself passes."""
+
+    short, bound = 0.05, 1.0
+
+    def setup_method(self):
+        super().setup_method()
+        self.server = FaultyServer()
+
+    def make_layer(self, **settings):
+        return FaultyLayer(self.server, **settings)
+
+    def stop_server(self):
+        self.server.go()
+
+    def start_server(self):
+        self.server.come_back()
+
+    freeze_server, thaw_server = stop_server, start_server
+
+
+class TestFaultyLayer(FaultyConformance):
+    pass
+
+
+class BrokenConformance(FaultyConformance):
+    __test__ = False
+    patience = 1.0
+
+
+def never_comes_back(patch):
+    patch.setattr(FaultyBackend, "restore", lambda self: self._owner.reconnected())
+
+
+def comes_back_without_its_inbox(patch):
+    original = FaultyBackend.restore
+
+    def restore(self):
+        self._topics = {topic: number for topic, number in self._topics.items() if topic.startswith("group:")}
+        original(self)
+
+    patch.setattr(FaultyBackend, "restore", restore)
+
+
+def comes_back_with_its_last_group_only(patch):
+    original = FaultyBackend.restore
+
+    def restore(self):
+        groups = [topic for topic in self._topics if topic.startswith("group:")]
+        for group in groups[:-1]:
+            del self._topics[group]
+        original(self)
+
+    patch.setattr(FaultyBackend, "restore", restore)
+
+
+def comes_back_with_what_was_given_up(patch):
+    def unsubscribe(self, topic):
+        if not self._server.away:
+            self._topics.pop(topic, None)
+        MemoryBackend.unsubscribe(self, topic)
+
+    def restore(self):
+        for topic in list(self._topics):
+            self._server.subscribe(topic, self._owner)
+        self._owner.subscribed(self._topics.copy())
+        self._owner.reconnected()
+
+    patch.setattr(FaultyBackend, "unsubscribe", unsubscribe)
+    patch.setattr(FaultyBackend, "restore", restore)
+    patch.setattr(Memberships, "discard", lambda self, group, channel: self._topics.release(f"group:{group}"))
+
+
+def counts_no_return(patch):
+    patch.setattr(LocalProcess, "reconnected", lambda self: None)
+
+
+def waits_for_its_server(patch):
+    def look(self):
+        until = time.monotonic() + 1.5
+        while self._server.away and time.monotonic() < until:
+            time.sleep(0.01)
+        if self._server.away:
+            raise LayerUnreachable("layer 'faulty' is away")
+
+    patch.setattr(FaultyBackend, "look", look)
+
+
+def says_nothing_when_its_server_is_away(patch):
+    patch.setattr(FaultyBackend, "look", lambda self: None)
+
+
+def raises_something_else(patch):
+    def look(self):
+        if self._server.away:
+            raise ConnectionError("away")
+
+    patch.setattr(FaultyBackend, "look", look)
+
+
+def keeps_what_failed(patch):
+    """A subscription that failed counts as made."""
+    patch.setattr(FaultyBackend, "subscribe", lambda self, topic, number: self._owner.subscribed({topic: number}))
+
+
+def hears_nobody(patch):
+    original = MemoryBackend.publish
+    patch.setattr(MemoryBackend, "publish", lambda self, *arguments: original(self, *arguments) * 0)
+
+
+def hears_everybody(patch):
+    original = MemoryBackend.publish
+    patch.setattr(MemoryBackend, "publish", lambda self, *arguments: original(self, *arguments) or 1)
 
 
 def head_of(broker, channel):
@@ -375,9 +571,28 @@ MUTANTS = [
 ]
 
 
-def run(test):
+FAULTY_MUTANTS = [
+    (never_comes_back, "stopped_server_is_found_again"),
+    (never_comes_back, "frozen_server_loses_no_subscription"),
+    (never_comes_back, "memberships_follow"),
+    (comes_back_without_its_inbox, "stopped_server_is_found_again"),
+    (comes_back_with_its_last_group_only, "stopped_server_is_found_again"),
+    (comes_back_with_what_was_given_up, "memberships_follow"),
+    (counts_no_return, "stopped_server_is_found_again"),
+    (waits_for_its_server, "stopped_server_raises_in_time"),
+    (waits_for_its_server, "frozen_server_raises_in_time"),
+    (says_nothing_when_its_server_is_away, "stopped_server_raises_in_time"),
+    (says_nothing_when_its_server_is_away, "frozen_server_raises_in_time"),
+    (says_nothing_when_its_server_is_away, "what_could_not_be_sent_is_counted"),
+    (keeps_what_failed, "group_that_nobody_could_add_to"),
+    (hears_nobody, "message_for_a_process_that_nobody_hears"),
+    (hears_everybody, "message_for_a_process_that_nobody_hears"),
+]
+
+
+def run(test, kind=Conformance):
     (name,) = [name for name in dir(LayerConformance) if name.startswith(f"test_{test}")]
-    suite = Conformance()
+    suite = kind()
     suite.setup_method()
     try:
         getattr(suite, name)()
@@ -391,3 +606,16 @@ def test_conformance_suite_fails_a_layer_that(monkeypatch, mutate, test):
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         run(test)
+
+
+@pytest.mark.parametrize(("mutate", "test"), FAULTY_MUTANTS)
+def test_conformance_suite_fails_a_layer_whose_server_was_away_and_that(monkeypatch, mutate, test):
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError):
+        run(test, BrokenConformance)
+
+
+def test_conformance_suite_fails_a_layer_whose_server_was_away_with_another_error(monkeypatch):
+    raises_something_else(monkeypatch)
+    with pytest.raises(ConnectionError):
+        run("stopped_server_raises_in_time", BrokenConformance)

@@ -37,7 +37,20 @@ class TestIPCLayer(CountedByTheHub, LayerConformance):
         shutil.rmtree(cls.directory)
 
     def make_layer(self, **settings):
-        return IPCLayer(self.hub.path, **settings)
+        return IPCLayer(self.hub.path, **{"timeout": 1.0, **settings})
+
+    def stop_server(self):
+        self.hub.kill()
+        self.hub.close()
+
+    def start_server(self):
+        type(self).hub = HubProcess(self.hub.path).started()
+
+    def freeze_server(self):
+        self.hub.freeze()
+
+    def thaw_server(self):
+        self.hub.thaw()
 
     def teardown_method(self):
         super().teardown_method()

@@ -24,10 +24,22 @@ from tests.redis_server import (
 class TestRedisLayer(LayerConformance):
     @pytest.fixture(autouse=True)
     def _on(self, shared_redis_server):  # noqa: F811
-        self.url = shared_redis_server.url
+        self.server = shared_redis_server
 
     def make_layer(self, **settings):
-        return RedisLayer([self.url], **settings)
+        return RedisLayer([self.server.url], **{"timeout": 1.0, **settings})
+
+    def stop_server(self):
+        self.server.kill()
+
+    def start_server(self):
+        self.server.start()
+
+    def freeze_server(self):
+        self.server.freeze()
+
+    def thaw_server(self):
+        self.server.thaw()
 
 
 class TestRedisLayerOverUnixSocket(LayerConformance):

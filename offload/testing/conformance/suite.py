@@ -14,9 +14,10 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from offload.exceptions import ChannelFull
+from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.interfaces import Content, Delivery, Layer
 
 
@@ -26,10 +27,12 @@ class Suite(ABC):
     Attributes:
         patience: seconds to wait for what must come.
         short: an expiry, in seconds, that a test can wait for.
+        bound: seconds within which a call raises while the server is away.
     """
 
     patience = 5.0
     short = 0.1
+    bound = 8.0
 
     @abstractmethod
     def make_layer(self, **settings: Any) -> Layer:
@@ -41,7 +44,8 @@ class Suite(ABC):
 
     def teardown_method(self) -> None:
         for layer in self._made:
-            layer.flush()
+            # Its server may have come back in this instant.
+            self._until(partial(self._works, layer.flush), "the server to be there")
             layer.close()
 
     def layer(self, **settings: Any) -> Layer:
@@ -65,6 +69,13 @@ class Suite(ABC):
         try:
             layer.send(channel, content)
         except ChannelFull:
+            return False
+        return True
+
+    def _works(self, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except LayerUnavailable:
             return False
         return True
 
