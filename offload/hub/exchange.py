@@ -121,8 +121,7 @@ class Exchange:
             wire.UNSUBSCRIBE: self._unsubscribe,
             wire.PUBLISH: self._publish,
             wire.GROUP_SEND: self._group_send,
-            wire.ADD_QUEUE: self._add_queue,
-            wire.DISCARD_QUEUE: self._discard_queue,
+            wire.SET_MEMBER: self._set_member,
             wire.SESSION_LOAD: self._session_load,
             wire.SESSION_SAVE: self._session_save,
             wire.SESSION_DELETE: self._session_delete,
@@ -332,12 +331,11 @@ class Exchange:
             self._serve(channel)
         peer.answer(request, full)
 
-    def _add_queue(self, peer: Peer, request: int, group: str, channel: str) -> None:
-        self.broker.group_add(group, channel, self._clock(), group_expiry=peer.settings.group_expiry)
-        peer.answer(request)
-
-    def _discard_queue(self, peer: Peer, request: int, group: str, channel: str) -> None:
-        self.broker.group_discard(group, channel)
+    def _set_member(self, peer: Peer, request: int, group: str, channel: str, is_member: bool) -> None:
+        if is_member:
+            self.broker.group_add(group, channel, self._clock(), group_expiry=peer.settings.group_expiry)
+        else:
+            self.broker.group_discard(group, channel)
         peer.answer(request)
 
     # Sessions, and the rest

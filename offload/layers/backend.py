@@ -135,12 +135,8 @@ class Backend(abc.ABC):
         ``settings.capacity_of`` each. Returns how many full queues were passed over."""
 
     @abc.abstractmethod
-    def add_queue(self, group: str, channel: str) -> None:
-        """Make a named queue a member of the group for ``settings.group_expiry`` seconds from now."""
-
-    @abc.abstractmethod
-    def discard_queue(self, group: str, channel: str) -> None:
-        """End a named queue's membership."""
+    def set_member(self, group: str, channel: str, is_member: bool) -> None:
+        """Make a named queue a member of the group, for ``settings.group_expiry`` seconds from now, or end that."""
 
     # Sessions
 

@@ -81,6 +81,15 @@ class LayerBase(abc.ABC):
     def make_backend(self, owner: Owner) -> Backend:
         """What serves this process from now on, until `close` or a fork. Connects to nothing, and does not raise."""
 
+    @classmethod
+    def largest_size(cls, is_sealed: bool) -> int | None:
+        """The most bytes that ``max_size`` may be; None where nothing but memory limits it.
+
+        Args:
+            is_sealed: whether there are encryption keys.
+        """
+        return None
+
     @property
     def backend(self) -> Any:
         """What serves this process now."""
@@ -232,7 +241,7 @@ class LayerBase(abc.ABC):
         check_group(group)
         check_channel(channel)
         if not is_process_specific(channel):
-            self._local.backend.add_queue(group, channel)
+            self._local.backend.set_member(group, channel, True)
         elif owner(channel) == self.process:
             self._local.add(group, channel)
         else:
@@ -243,7 +252,7 @@ class LayerBase(abc.ABC):
         check_group(group)
         check_channel(channel)
         if not is_process_specific(channel):
-            self._local.backend.discard_queue(group, channel)
+            self._local.backend.set_member(group, channel, False)
         elif owner(channel) == self.process:
             self._local.discard(group, channel)
         else:

@@ -103,13 +103,12 @@ class MemoryBackend(Backend):
         settings = self._owner.settings
         return self.broker.group_send(group, payload, settings.expiry, settings.capacity_of)
 
-    def add_queue(self, group: str, channel: str) -> None:
+    def set_member(self, group: str, channel: str, is_member: bool) -> None:
         with self.broker.exclusive() as (broker, now):
-            broker.group_add(group, channel, now, group_expiry=self._owner.settings.group_expiry)
-
-    def discard_queue(self, group: str, channel: str) -> None:
-        with self.broker.exclusive() as (broker, _):
-            broker.group_discard(group, channel)
+            if is_member:
+                broker.group_add(group, channel, now, group_expiry=self._owner.settings.group_expiry)
+            else:
+                broker.group_discard(group, channel)
 
     def session_load(self, key: str) -> bytes | None:
         with self.broker.exclusive() as (broker, now):

@@ -22,6 +22,7 @@ from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.front import LayerBase
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
@@ -175,7 +176,14 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
 
     def default_layer() -> Layer:
         # What a WebSocket may receive, it may send on; with as much again for its path and keys.
-        layer = layer_from_url(addresses, max(2 * settings.websocket.max_size, LayerSettings.max_size))
+        largest = settings.websocket.max_size
+        layer = layer_from_url(addresses, max(2 * largest, LayerSettings.max_size))
+        carried = layer.largest_size(bool(layer.settings.encryption_keys)) if isinstance(layer, LayerBase) else None
+        if carried is not None and largest > carried:
+            raise ConfigurationError(
+                f"--ws-max-size {largest} is over the {carried} bytes that the layer {layer.place} carries;"
+                " lower it, or choose another --layer"
+            )
         made(layer)
         return layer
 

@@ -62,14 +62,12 @@ class FaultyBackend(MemoryBackend):
     timeout = 0.2
 
     def __init__(self, server, owner):
-        super().__init__(server, owner)
+        super().__init__(server, owner, is_private=False)
         self._topics = {}
         server.backends.append(self)
 
     def __getattribute__(self, name):
-        if name in ("check", "push", "publish", "group_send", "add_queue", "discard_queue", "flush") or (
-            name.startswith("session_")
-        ):
+        if name in ("check", "push", "publish", "group_send", "set_member", "flush") or (name.startswith("session_")):
             self.look()
         return super().__getattribute__(name)
 

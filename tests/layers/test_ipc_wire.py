@@ -170,7 +170,7 @@ def test_message_that_expired_in_hand_is_not_put_back():
 def test_group_wakes_a_receiver_that_waits_for_a_member_queue():
     world = World()
     client, waiting = Client(world), Client(world)
-    client.does(wire.ADD_QUEUE, 1, "group", "queue")
+    client.does(wire.SET_MEMBER, 1, "group", "queue", True)
     waiting.does(wire.TAKE, 2, ["queue"], None)
     assert client.does(wire.GROUP_SEND, 3, "group", b"x") == [answer(3, 0)]
     assert waiting.got() == [answer(2, ["queue", b"x"])]

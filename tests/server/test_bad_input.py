@@ -215,6 +215,18 @@ def test_module_that_fails_by_itself_is_told_with_its_traceback(here: Path) -> N
     assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in problem("broken")
 
 
+@pytest.mark.parametrize("query", ["", "?encryption_keys=aaaaaaaaaaaaaaaaaaaaaaaa"], ids=["plain", "sealed"])
+def test_largest_message_over_what_the_layer_carries_is_named_by_its_option(here: Path, query: str) -> None:
+    most = 67043328 if not query else 67043328 // 4 * 3 - 1024
+    flags = ["shop", "--layer", f"ipc:///tmp/none/hub.sock{query}", "--routing", "shop:good", "--ws-max-size"]
+    assert problems(Reader([*flags, str(most)], {}).read().settings) == []
+    (found,) = problems(Reader([*flags, str(most + 1)], {}).read().settings)
+    assert found == (
+        f"--ws-max-size {most + 1} is over the {most} bytes that the layer ipc:///tmp/none/hub.sock carries;"
+        " lower it, or choose another --layer"
+    )
+
+
 # As processes: a refusal of the boot, one of the supervisor, one of the layer.
 
 

@@ -7,6 +7,7 @@ what is shown leaves out all that it may have spread to.
 from __future__ import annotations
 
 import re
+from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import SplitResult, urlsplit
 
 from offload.exceptions import ConfigurationError
@@ -22,12 +23,23 @@ SCHEMES = {
     "rediss+sentinel": "redis",
     "rediss+cluster": "redis",
 }
+ENTRY_POINTS = "offload.layers"
+"""The group in which an installed package names its layers: the scheme of their addresses, and the class."""
 SECRET_SETTINGS = ("encryption_keys", "sentinel_password")
 
 # Commas also stand between hosts, and in passwords.
 _BETWEEN_ADDRESSES = re.compile(rf"\s*,\s*(?=(?:{'|'.join(map(re.escape, SCHEMES))}):/)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):/{0,2}")
 _BEHIND_THE_PATH = re.compile("[?#]")
+
+
+def installed_layers() -> dict[str, EntryPoint]:
+    """The layers of other packages, by the scheme of their addresses; one of ours stays ours."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in SCHEMES}
+
+
+def is_known(scheme: str) -> bool:
+    return scheme in SCHEMES or scheme in installed_layers()
 
 
 def split_addresses(text: str) -> list[str]:
@@ -52,7 +64,7 @@ def shown(address: str) -> str:
     if not at:
         return _BEHIND_THE_PATH.split(address)[0]
     scheme = _SCHEME.match(address)
-    start = scheme[0] if scheme is not None and scheme[1].lower() in SCHEMES else ""
+    start = scheme[0] if scheme is not None and is_known(scheme[1].lower()) else ""
     if _BEHIND_THE_PATH.search(credentials):
         # The last "@" may be one of a password in the query.
         return f"{start}***"

@@ -1,7 +1,8 @@
 """Layer addresses, such as ``redis://host:6379/0?prefix=app:&expiry=30``, to layers.
 
-Knows which backend a scheme means and loads it only then. Query arguments are the layer's settings. Addresses may hold
-passwords: complaints show an address without them.
+Knows which layer a scheme means and loads it only then: ours, or one that an installed package names in the entry point
+group ``offload.layers``, whose class is called with the address and with settings. Query arguments are the layer's
+settings. Addresses may hold passwords: complaints show an address without them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -17,6 +19,7 @@ from offload.interfaces import Layer
 from offload.layers.addresses.schemes import (
     SCHEMES,
     SECRET_SETTINGS,
+    installed_layers,
     may_have_secrets,
     parts_of,
     shown,
@@ -58,12 +61,15 @@ def layer_from_url(url: str | Iterable[str], max_size: int | None = None, direct
     arguments = [_target(kind, address) for address in addresses]
     backend = _load(kind)
     settings = _settings(kind, backend, addresses)
-    if max_size is not None:
-        settings.setdefault("max_size", max_size)
+    if max_size is not None and "max_size" not in settings:
+        largest = backend.largest_size(bool(settings.get("encryption_keys")))
+        settings["max_size"] = max_size if largest is None else min(max_size, largest)
     if kind == "redis":
         settings["hosts"] = arguments
     elif kind == "ipc":
         settings.update(path=arguments[0], directory=directory)
+    elif kind != "memory":
+        settings["address"] = arguments[0]
     # A backend is a subclass whose constructor takes more than the base's.
     return cast("Any", backend)(**settings)  # type: ignore[no-any-return]
 
@@ -76,8 +82,12 @@ def _kind(address: str) -> str:
         )
     kind = SCHEMES.get(scheme.lower())
     if kind is None:
-        near = difflib.get_close_matches(scheme.lower(), SCHEMES, 1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SCHEMES)}"
+        installed = installed_layers()
+        if scheme.lower() in installed:
+            return scheme.lower()
+        known = [*SCHEMES, *sorted(installed)]
+        near = difflib.get_close_matches(scheme.lower(), known, 1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         # Without a scheme, this is the user.
         named = f"the unknown scheme {scheme!r}" if shown(address).startswith(f"{scheme}:") else "an unknown scheme"
         raise ConfigurationError(f"layer address {shown(address)!r} has {named}; {remedy}")
@@ -104,9 +114,27 @@ def _target(kind: str, address: str) -> str | None:
 
 
 def _load(kind: str) -> type[LayerBase]:
-    module, name = _BACKENDS[kind]
-    backend: type[LayerBase] = getattr(importlib.import_module(module), name)
-    return backend
+    if kind in _BACKENDS:
+        module, name = _BACKENDS[kind]
+        backend: type[LayerBase] = getattr(importlib.import_module(module), name)
+        return backend
+    point = installed_layers()[kind]
+    try:
+        found = point.load()
+    except Exception as error:
+        raise ConfigurationError(
+            f"layer {kind!r} of the installed {_package(point)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, LayerBase)):
+        raise ConfigurationError(
+            f"layer {kind!r} of the installed {_package(point)} is {point.value!r}, which is no subclass of"
+            " offload.layers.front.LayerBase"
+        )
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return f"package {point.dist.name!r}" if point.dist is not None else "package"
 
 
 def _settings(kind: str, backend: type[LayerBase], addresses: Iterable[str]) -> dict[str, Any]:

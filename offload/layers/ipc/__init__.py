@@ -92,6 +92,11 @@ class IPCLayer(LayerBase):
             self.timeout,
         )
 
+    @classmethod
+    def largest_size(cls, is_sealed: bool) -> int:
+        # Sealed messages are a third larger, and have a head.
+        return wire.MAX_PAYLOAD_BYTES // 4 * 3 - 1024 if is_sealed else wire.MAX_PAYLOAD_BYTES
+
     @property
     def place(self) -> str:
         """See `LayerBase.place`."""
@@ -155,11 +160,8 @@ class HubBackend(Backend):
         full: int = self.link.request(wire.GROUP_SEND, group, payload, again=False)
         return full
 
-    def add_queue(self, group: str, channel: str) -> None:
-        self.link.request(wire.ADD_QUEUE, group, channel, again=True)
-
-    def discard_queue(self, group: str, channel: str) -> None:
-        self.link.request(wire.DISCARD_QUEUE, group, channel, again=True)
+    def set_member(self, group: str, channel: str, is_member: bool) -> None:
+        self.link.request(wire.SET_MEMBER, group, channel, is_member, again=True)
 
     def session_load(self, key: str) -> bytes | None:
         payload: bytes | None = self.link.request(wire.SESSION_LOAD, key, again=True)

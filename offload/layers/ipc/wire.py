@@ -16,7 +16,7 @@ SUBSCRIBE                   topics, whether they were lost                      
 UNSUBSCRIBE                 topic
 PUBLISH                     topic, payload                                                   processes that get it
 GROUP_SEND                  group, payload                                                   full channels
-ADD_QUEUE, DISCARD_QUEUE    group, channel                                                   None
+SET_MEMBER                  group, channel, whether it is one                                None
 SESSION_LOAD                key                                                              payload or None
 SESSION_SAVE                key, payload, expiry                                             None
 SESSION_DELETE              key                                                              None
@@ -51,8 +51,7 @@ SUBSCRIBE = 7
 UNSUBSCRIBE = 8
 PUBLISH = 9
 GROUP_SEND = 10
-ADD_QUEUE = 11
-DISCARD_QUEUE = 12
+SET_MEMBER = 11
 SESSION_LOAD = 13
 SESSION_SAVE = 14
 SESSION_DELETE = 15

@@ -280,12 +280,12 @@ class RedisBackend(Backend):
         name = self._prefix + topic
         return self._ring.publish(name, payload) or int(self._ring.is_heard_elsewhere(name))
 
-    def add_queue(self, group: str, channel: str) -> None:
-        self._ring.run_script(GROUP_ADD, [self._members(group)], channel, milliseconds(self._settings.group_expiry))
-
-    def discard_queue(self, group: str, channel: str) -> None:
+    def set_member(self, group: str, channel: str, is_member: bool) -> None:
         members = self._members(group)
-        self._ring.run(members, "ZREM", members, channel)
+        if is_member:
+            self._ring.run_script(GROUP_ADD, [members], channel, milliseconds(self._settings.group_expiry))
+        else:
+            self._ring.run(members, "ZREM", members, channel)
 
     def _members(self, group: str) -> str:
         return f"{self._members_prefix}{{{self._prefix}group:{group}}}"
