@@ -165,6 +165,34 @@ def test_pid_file_of_a_running_server_is_refused_and_left_alone(project: Path) -
     assert not (project / "offload.pid").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("link", "is a symbolic link; name the file itself"),
+        ("other", "holds something else than a process id; name another"),
+    ],
+)
+def test_pid_file_that_is_a_link_or_holds_something_else_is_refused_and_left_alone(
+    project: Path, kind: str, words: str
+) -> None:
+    other = project / "other"
+    other.write_text("my only copy\n")
+    name = "other" if kind == "other" else "link"
+    (project / "link").symlink_to(other)
+    with pytest.raises(AssertionError, match=f"offload: error: the pid file '{name}' {words}\n"):
+        start(project, "--pid", name)
+    assert other.read_text() == "my only copy\n"
+    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == ["link", "other", "shop.py"]
+
+
+def test_pid_file_is_replaced_in_one_step(project: Path) -> None:
+    (project / "offload.pid").write_text("12345\n")
+    with open(project / "offload.pid") as old, running(project, "--pid", "offload.pid") as server:
+        # Who has the old one open reads the old one to its end.
+        assert old.read() == "12345\n"
+        assert (project / "offload.pid").read_text() == f"{server.process.pid}\n"
+
+
 def test_pid_file_that_a_killed_server_left_is_taken_over(project: Path) -> None:
     # Such a process runs, and is no server.
     (project / "offload.pid").write_text(f"{os.getpid()}\n")

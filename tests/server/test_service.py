@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import selectors
@@ -29,7 +30,8 @@ def test_a_server_that_logs_nothing_is_known_to_be_ready(level: str) -> None:
             assert read_all(sock).startswith(b"HTTP/1.1 200 OK")
     finally:
         assert server.stop() == 0
-    assert server.log == ""
+    # The example lets everybody in, of which it is warned.
+    assert "[INFO]" not in server.log
 
 
 def test_the_log_level_may_be_written_in_upper_case() -> None:
@@ -185,3 +187,68 @@ def test_a_service_manager_that_is_gone_is_a_warning(tmp_path: Path) -> None:
     assert line.endswith(
         f"the service manager at NOTIFY_SOCKET={tmp_path}/nobody was not told READY: No such file or directory\n"
     )
+
+
+def test_sockets_that_systemd_passes_are_served_without_any_bind(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        'def application(environ, start_response):\n    start_response("200 OK", [])\n    return [b"up"]\n'
+    )
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+
+        def pass_on() -> None:
+            # Above the numbers that they are to have.
+            high = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 10) for sock in (first, second)]
+            for number, descriptor in enumerate(high, 3):
+                os.dup2(descriptor, number)
+
+        process = subprocess.Popen(
+            ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" -m offload shop --layer memory://', sys.executable],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, preexec_fn=pass_on, close_fds=False,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            for sock in (first, second):
+                with socket.create_connection(sock.getsockname(), DEADLINE) as client:
+                    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    client.settimeout(DEADLINE)
+                    assert b"".join(iter(lambda: client.recv(1000), b"")).endswith(b"up")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+        places = ", ".join(f"http://127.0.0.1:{sock.getsockname()[1]}" for sock in (first, second))
+        assert f"runs shop at {places}, supervisor" in errors
+
+
+def test_a_reload_and_signs_of_life_are_told_to_the_service_manager(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def application(environ, start_response): ...\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-b", "127.0.0.1:0"],
+            cwd=tmp_path, stderr=subprocess.DEVNULL,
+            env={
+                **os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "NOTIFY_SOCKET": str(tmp_path / "notify"),
+                "WATCHDOG_USEC": "400000",
+            },
+        )  # fmt: skip
+        try:
+
+            def told(wanted: str) -> str:
+                while True:
+                    news = manager.recv(4096).decode()
+                    if news.startswith(wanted):
+                        return news
+
+            told("READY=1\nSTATUS=running shop at http://127.0.0.1:")
+            told("WATCHDOG=1")
+            process.send_signal(signal.SIGHUP)
+            assert int(told("RELOADING=1\nMONOTONIC_USEC=").rpartition("=")[2]) > 0
+            told("READY=1\n")
+            told("WATCHDOG=1")
+            process.send_signal(signal.SIGTERM)
+            told("STOPPING=1")
+        finally:
+            process.terminate()
+            assert process.wait(DEADLINE) == 0

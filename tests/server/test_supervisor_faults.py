@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -219,3 +221,26 @@ def test_a_process_that_does_not_end_is_killed_after_the_kill_timeout(project: P
     finally:
         assert server.stop() == 0, server.log
     assert server.log.count("it is killed") == 1
+
+
+def test_a_killed_supervisor_leaves_its_port_at_once_while_its_processes_finish(project: Path) -> None:
+    server = start(project)
+    try:
+        with server.connect() as sock:
+            begin_waiting(sock)
+            server.signal(signal.SIGKILL)
+            server.process.wait(DEADLINE)
+            deadline = time.monotonic() + DEADLINE
+            while True:
+                try:
+                    socket.create_server(("127.0.0.1", server.port)).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, "the port is still taken"
+                    select.select([], [], [], 0.02)
+            # The request that ran is finished all the same.
+            sock.sendall(b"x")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        wait_gone(server.pids[0])
+    finally:
+        server.stop()
