@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.harness import BUILD, SUITE
 from benchmarks.harness.environments import Environments
@@ -21,7 +21,6 @@ from benchmarks.harness.model import (
     Requirement,
     Result,
     Sample,
-    Target,
     figure,
 )
 from benchmarks.harness.native import run_timed
@@ -90,6 +89,25 @@ class Bench:
                 raise BenchmarkError(f"{error} (server: {words})") from error
         note = "the client was the limit" if detail["client_cpu"] > 0.95 else ""
         return Sample(detail["rate"], detail, note)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One row of the targets: a kind of work, who does it, and what ours must reach."""
+
+    name: str
+    title: str
+    work: str
+    unit: str
+    ours: Contender
+    peers: tuple[Contender, ...]
+    measure: Callable[[Bench, Contender], Sample]
+    requirements: tuple[Requirement, ...] = ()
+    higher_is_better: bool = True
+    timed: bool = True
+    """Whether `--seconds` is the length of a turn."""
+    pinned: bool = True
+    """False: the kernel chooses the CPUs, whatever the other targets do."""
 
 
 def measure(bench: Bench, target: Target, wanted: Sequence[str]) -> Result:

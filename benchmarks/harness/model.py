@@ -1,14 +1,11 @@
-"""The suite's nouns: a target has contenders, a contender gives samples, samples make a result."""
+"""The nouns of the suite: contenders give samples, and samples make a result."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from benchmarks.harness.measure import Bench
+from collections.abc import Mapping
+from typing import Any
 
 OURS = "offload"
 BEFORE = "before"
@@ -88,25 +85,6 @@ class Sample:
     value: float
     detail: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """One row of the targets: a kind of work, who does it, and what ours must reach."""
-
-    name: str
-    title: str
-    work: str
-    unit: str
-    ours: Contender
-    peers: tuple[Contender, ...]
-    measure: Callable[[Bench, Contender], Sample]
-    requirements: tuple[Requirement, ...] = ()
-    higher_is_better: bool = True
-    timed: bool = True
-    """Whether `--seconds` is the length of a turn."""
-    pinned: bool = True
-    """False: the kernel chooses the CPUs, whatever the other targets do."""
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """What is measured, one file for each row of the targets. A new row: a new file, and a line here."""
 
-from benchmarks.harness.model import Target
+from benchmarks.harness.measure import Target
 from benchmarks.targets import (
     p1_echo,
     p2_group,

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from benchmarks.harness import contenders
 from benchmarks.harness.machine import raise_descriptor_limit
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample
 from benchmarks.harness.native import Client
 from benchmarks.harness.processes import Server, descriptors, last_line, redis_server, start_child, stop_child
 from benchmarks.targets.p5_memory import OPEN_TIMEOUT, SPARE_DESCRIPTORS, settled_resident_bytes, warm_up

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 from benchmarks.harness import BUILD, contenders
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import Contender, Requirement, Sample
 
 APP = "benchmarks.apps.large"
 FILE_NAME = "large.bin"

@@ -3,8 +3,8 @@
 import dataclasses
 
 from benchmarks.harness import contenders
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import Contender, Requirement, Sample
 
 LOAD = ("fanout", "--connections", "500", "--size", "64")
 

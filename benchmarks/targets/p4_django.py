@@ -2,8 +2,8 @@
 
 from benchmarks.apps.hello import BODY
 from benchmarks.harness import contenders
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import Contender, Requirement, Sample
 
 SITE = "benchmarks.apps.django_site"
 DJANGO = ("django",)

@@ -6,8 +6,8 @@ import time
 
 from benchmarks.harness import contenders
 from benchmarks.harness.machine import raise_descriptor_limit
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample
 from benchmarks.harness.native import Client
 from benchmarks.harness.processes import Server, descriptors, open_connections, resident_bytes
 

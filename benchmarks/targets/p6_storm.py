@@ -4,8 +4,8 @@ import dataclasses
 
 from benchmarks.harness import contenders
 from benchmarks.harness.machine import raise_descriptor_limit
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import Contender, Requirement, Sample
 
 CONNECTIONS = 15_000
 SPARE_DESCRIPTORS = 1000

@@ -3,8 +3,8 @@
 import dataclasses
 
 from benchmarks.harness import contenders
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample
 
 RATE = 5_000
 LESS = (0.2, 0.1)

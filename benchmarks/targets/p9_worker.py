@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import IO
 
 from benchmarks.harness import ROOT
-from benchmarks.harness.measure import Bench
-from benchmarks.harness.model import OURS, BenchmarkError, Contender, Requirement, Sample, Target
+from benchmarks.harness.measure import Bench, Target
+from benchmarks.harness.model import OURS, BenchmarkError, Contender, Requirement, Sample
 from benchmarks.harness.processes import last_line, redis_server, start_child, stop_child
 
 FILL_TIMEOUT = 120.0
