@@ -18,7 +18,7 @@ from typing import Protocol
 from gevent.socket import wait_read
 
 from offload.consumers import configuration
-from offload.consumers.routing import Router
+from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
 from offload.layers.addresses.urls import layer_from_url
@@ -237,7 +237,7 @@ def _tell_of_another(layer: Layer) -> None:
         )
 
 
-def about(router: Router) -> list[str]:
+def about(router: Router, settings: Settings) -> list[str]:
     """What is served, in lines for the log at the start: layers and routes, as far as there are any."""
     channels = ", ".join(sorted(router.channels))
     if not channels:
@@ -246,7 +246,16 @@ def about(router: Router) -> list[str]:
     places = [configuration.layer_for(alias).place for alias in aliases]
     if len(aliases) > 1:
         places = [f"{alias} at {place}" for alias, place in zip(aliases, places, strict=True)]
-    return [f"layer {', '.join(places)}", f"consumers of {channels}"]
+    lines = [f"layer {', '.join(places)}", f"consumers of {channels}"]
+    for alias in [] if settings.process.workers_inside else aliases:
+        routed = router if alias == configuration.DEFAULT else configuration.router_for(alias)
+        if named := sorted(routed.channels.difference(WEBSOCKET_CHANNELS, (HTTP_REQUEST,))):
+            command = "worker" if alias == configuration.DEFAULT else f"worker --alias {alias}"
+            lines.append(
+                f"messages on {', '.join(named)} are consumed by: offload {command} {settings.app}; "
+                "or here, with --workers-inside 1"
+            )
+    return lines
 
 
 def _ask_for_hub(control: Control, layer: Layer) -> None:

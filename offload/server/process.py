@@ -46,6 +46,7 @@ from offload.server.hooks import Hooks, Worker
 from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
 from offload.server.log_configuration import log_access, takes_access_lines
+from offload.server.named_channels import NamedChannels
 from offload.server.request_hooks import hooked
 from offload.server.watchdog import Watchdog
 from offload.settings import LAST_SECONDS, MEMORY_DISPATCH, Settings
@@ -94,7 +95,7 @@ class ServerProcess:
         module, application = load_application(settings.app, may_be_routing=is_remote)
         configure_layers(settings, module, self.control)
         router = _names_of_routes() if is_remote else configuration.router_for()
-        self._about = about(router)
+        self._about = about(router, settings)
         self.wire(self.around(application), router)
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()
@@ -142,6 +143,7 @@ class ServerProcess:
             routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
             if HTTP_REQUEST in router.channels:
                 channels = ChannelRequests(routing, layer, consumers_pool)
+        self._named = [] if is_remote else self._named_channels()
         self._http = HttpServer(
             application,
             self._pool,
@@ -222,6 +224,19 @@ class ServerProcess:
         self._listeners = [self._listener(sock) for sock in self.listening]
         for listener in self._listeners:
             listener.start()
+        for named in self._named:
+            named.start()
+
+    def _named_channels(self) -> list[NamedChannels]:
+        """What consumes named channels here (``--workers-inside``), one for each layer that has some routed."""
+        concurrency = self.settings.process.workers_inside
+        found = []
+        for alias in configuration.aliases() if concurrency else ():
+            channels = configuration.router_for(alias).channels.difference(WEBSOCKET_CHANNELS, (HTTP_REQUEST,))
+            if channels:
+                dispatch = Dispatch(configuration.router_for(alias), configuration.layer_for(alias))
+                found.append(NamedChannels(dispatch, self._pool, channels, concurrency))
+        return found
 
     def _supervisor_spoke(self) -> None:
         notes, alive = self.control.hear()
@@ -271,6 +286,8 @@ class ServerProcess:
             # Where the supervisor was killed, the port is another's as soon as nobody accepts.
             sock.close()
         self.load.leave()
+        for named in self._named:
+            named.stop()
         self._acceptor.stop()
         self._http.stop()
         self._websockets.stop(self._leaving_code, self.settings.process.drain_seconds)
@@ -317,6 +334,8 @@ class ServerProcess:
         self._websockets.members.left = self._look_again
         for pool in self._pools:
             pool.rested = self._look_again
+        for named in self._named:
+            named.rested = self._look_again
         self._look()
         return self._drained
 
@@ -330,7 +349,7 @@ class ServerProcess:
         self._look_is_due = False
         # When all connections are cut off, these are the ones whose disconnect consumer has not run.
         websockets = self._websockets.members
-        tasks = any(pool.busy or pool.waiting for pool in self._pools)
+        tasks = any(pool.busy or pool.waiting for pool in self._pools) or any(named.in_hand for named in self._named)
         others = self._http.connections or tasks or self._acceptor.pending
         if self._drained is not None and not websockets and (not others or self._awaits_disconnects_alone):
             self._drained.set()

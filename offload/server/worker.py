@@ -19,12 +19,11 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from offload.consumers import configuration
-from offload.consumers.dispatch.local import LATER_PAUSE, LATER_TRIES, Dispatch
+from offload.consumers.dispatch.local import Dispatch
 from offload.consumers.dispatch.remote_worker import WorkerTurns
 from offload.consumers.dispatch.turns import ANNOUNCE_SECONDS
 from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS
-from offload.consumers.synchronous import name_of
-from offload.exceptions import ChannelFull, ConfigurationError, ConsumeLater, LayerUnavailable, OffloadError
+from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer
 from offload.server import logs
@@ -35,21 +34,15 @@ from offload.server.forks import let_go_in_children
 from offload.server.hooks import Hooks, Worker
 from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
+from offload.server.named_channels import PAUSE_SECONDS, TAKE_SECONDS, NamedChannels
 from offload.server.watchdog import Watchdog
 from offload.settings import Settings
 from offload.transport.pool import Pool
 
 log = logging.getLogger("offload.consumer")
 
-TAKE_SECONDS = 1.0
-"""How long one take waits; a stop is noticed in between."""
-PAUSE_SECONDS = 0.5
-"""Pause before the layer is asked again after it did not answer."""
 LAST_SECONDS = 1.0
 """For telling what has ended, when the time to stop is over; less than what the supervisor waits before it kills."""
-
-TRIES_KEY = "__tries__"
-"""Travels with a message that was put back, and tells how often; consumers do not see it."""
 
 
 def wanted_channels(routed: set[str], only: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:
@@ -114,6 +107,11 @@ class WorkerProcess:
         )
         self._dispatch = Dispatch(router, self._layer)
         self._turns = WorkerTurns(self._dispatch, self._layer)
+        self._rested = Event()
+        named = set(self._channels).difference(WEBSOCKET_CHANNELS)
+        self._named = NamedChannels(
+            self._dispatch, self._pool, named, settings.worker.concurrency, frozenset((HTTP_REQUEST,)), self._look
+        )
         # A message is taken only when a greenlet is free for it: what waits, waits in the layer, for other workers.
         self._free = BoundedSemaphore(settings.process.pool_size)
         self._stopped = Event()
@@ -126,10 +124,12 @@ class WorkerProcess:
         loop.signal(signal.SIGUSR1, ref=False).start(_usr1_received)
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
-        # While one waits for an answer, others hand on what they got.
-        takers = [
-            gevent.spawn(self._take) for _ in range(min(self.settings.worker.takers, self.settings.process.pool_size))
-        ]
+        takers = []
+        if not set(WEBSOCKET_CHANNELS).isdisjoint(self._channels):
+            # While one waits for an answer, others hand on what they got.
+            count = min(self.settings.worker.takers, self.settings.process.pool_size)
+            takers = [gevent.spawn(self._take) for _ in range(count)]
+        self._named.start()
         announcer = gevent.spawn(self._announce)
         for hook in configuration.worker_hooks():
             hook()
@@ -142,10 +142,13 @@ class WorkerProcess:
         self.control.tell(ready=True)
         self._stopped.wait()
         lifetime.stop()
+        self._named.stop()
+        self._look()
         deadline = time.monotonic() + self.settings.process.graceful_timeout
         supervisor.close()
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.settings.process.graceful_timeout or 0.001):
             gevent.joinall(takers)
+            self._rested.wait()
             for _ in range(self.settings.process.pool_size):
                 self._free.acquire()
         if self._pool.busy:
@@ -169,6 +172,10 @@ class WorkerProcess:
             log.warning("the supervisor is gone; stopping")
             self._stopped.set()
 
+    def _look(self) -> None:
+        if self._stopped.is_set() and not self._named.in_hand:
+            self._rested.set()
+
     def _let_go(self, end: Callable[[], None]) -> None:
         """In a child that the application forked: it takes no messages."""
         self.control.sock.close()
@@ -186,7 +193,7 @@ class WorkerProcess:
             taken = None
             try:
                 if not self._stopped.is_set():
-                    taken = self._layer.receive(self._channels, timeout=TAKE_SECONDS)
+                    taken = self._layer.receive(WEBSOCKET_CHANNELS, timeout=TAKE_SECONDS)
             except LayerUnavailable as error:
                 log.warning("no messages can be taken: %s", error)
                 self._turns.failed()
@@ -201,47 +208,9 @@ class WorkerProcess:
 
     def _consume(self, taken: tuple[str, Content]) -> None:
         try:
-            self._run(*taken)
+            self._turns.run(*taken)
         finally:
             self._free.release()
-
-    def _run(self, channel: str, content: Content) -> None:
-        if channel in WEBSOCKET_CHANNELS:
-            self._turns.run(channel, content)
-            return
-        tried = content.pop(TRIES_KEY, 0)
-        if not isinstance(tried, int):
-            # Somebody else's key: it does not count anything.
-            tried = 0
-        consumer = self._dispatch.consumer_of(channel, content)
-        if consumer is None:
-            log.warning("no consumer's filters match a message on %s; it is dropped", channel)
-            return
-        try:
-            self._dispatch.run_named(consumer, channel, content)
-        except ConsumeLater:
-            self._put_back(channel, content, tried + 1, name_of(consumer[0]))
-        except Exception:
-            log.exception("consumer %s failed for a message on %s", name_of(consumer[0]), channel)
-            if channel == HTTP_REQUEST and "reply_channel" in content:
-                self._answer_failure(content)
-
-    def _answer_failure(self, content: Content) -> None:
-        """A request's client waits for an answer that its consumer will not send."""
-        try:
-            self._layer.send(content["reply_channel"], {"status": 500, "content": b"the server failed to answer\n"})
-        except OffloadError as error:
-            log.error("a request cannot be told that its consumer has failed: %s", error)
-
-    def _put_back(self, channel: str, content: Content, tried: int, consumer: str) -> None:
-        if tried >= LATER_TRIES:
-            log.error("%s asked %d times for a message on %s later; it is dropped", consumer, tried, channel)
-            return
-        self._stopped.wait(LATER_PAUSE * tried)
-        try:
-            self._layer.send(channel, {**content, TRIES_KEY: tried})
-        except (ChannelFull, LayerUnavailable) as error:
-            log.error("a message on %s could not be put back and is lost: %s", channel, error)
 
 
 def main(

@@ -74,7 +74,7 @@ class ConfigFile:
 
     def _run(self) -> ModuleType:
         path = os.path.join(self._directory, self.name)
-        if not self._is_module and not os.path.isfile(path):
+        if not self._is_module and (os.path.isdir(path) or not os.path.exists(path)):
             raise ConfigurationError(f"there is no configuration file {self.name!r} in {self._directory}")
         try:
             if self._is_module:

@@ -146,6 +146,10 @@ class ProcessOptions(Group):
     pool_size: int = whole(
         1000, "--pool-size", "greenlets that run requests and consumers in one process", low=1, commands=BOTH
     )
+    workers_inside: int = whole(
+        0, "--workers-inside", "messages of each named channel that a server process runs at a time; 0 leaves them to "
+        "offload worker", low=0,
+    )  # fmt: skip
     request_timeout: float | None = seconds(
         None, "--request-timeout", "longest run of one request or consumer; past it a traceback in the log, and 503 or "
         "close 1011; 0 for no limit", zero=None, shown="0", commands=BOTH,
@@ -469,8 +473,12 @@ class WorkerOptions(Group):
         "default", "--alias", "the configured layer whose channels a worker serves", metavar="NAME",
         commands=_WORKERS_ALONE,
     )  # fmt: skip
+    concurrency: int = whole(
+        1, "--concurrency", "messages of one named channel that run at a time in one process; with more than one, "
+        "their order is not kept", low=1, commands=_WORKERS_ALONE,
+    )  # fmt: skip
     takers: int = whole(
-        4, "--takers", "messages that a worker asks the layer for at a time; more where the layer is far away",
+        4, "--takers", "messages of WebSockets that a worker asks the layer for at a time; more where it is far away",
         low=1, commands=_WORKERS_ALONE,
     )  # fmt: skip
     only_channels: tuple[str, ...] = items(
