@@ -6,6 +6,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
+from django.core.management import get_commands
 from django.core.signals import setting_changed
 
 from django_offload import conf
@@ -29,7 +30,18 @@ class OffloadConfig(AppConfig):
         checks.register(check_channel_layers, "offload")
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
+        _take_runserver()
         setting_changed.connect(_reapply, dispatch_uid="django_offload")
+
+
+def _take_runserver() -> None:
+    """Make ours the ``runserver``, wherever in ``INSTALLED_APPS`` this app stands, in place of Django's own ones.
+
+    Somebody else's that stands first is what the project wants.
+    """
+    commands = get_commands()
+    if commands.get("runserver") in ("django.core", "django.contrib.staticfiles"):
+        commands["runserver"] = OffloadConfig.name
 
 
 def _reapply(*, setting: str, **kwargs: Any) -> None:
