@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 from django.core.management import get_commands
 from django.core.signals import setting_changed
@@ -31,6 +31,10 @@ class OffloadConfig(AppConfig):
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
         _take_runserver()
+        if apps.is_installed("django.contrib.auth"):
+            from django_offload.users import connect_signals
+
+            connect_signals()
         setting_changed.connect(_reapply, dispatch_uid="django_offload")
 
 

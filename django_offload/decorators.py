@@ -16,10 +16,13 @@ from typing import Any, TypeVar, cast
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.http import QueryDict
 from django.http.cookie import parse_cookie
 from django.utils.functional import SimpleLazyObject
 
 from django_offload.origins import origin_is_allowed
+from django_offload.settings import value_of
+from django_offload.users import follow_session
 from django_offload.views import accept_websocket, require_websocket
 from offload.consumers.message import message_among
 from offload.consumers.sessions import channel_session, enforce_ordering
@@ -142,8 +145,9 @@ def transfer_user(from_session: Any, to_session: Any) -> None:
 def login_required(consumer: F) -> F:
     """Refuse the handshake (403) of clients who are not logged in on the site.
 
-    A user who is logged out later (or whose password was changed) is found at the next message: it closes the
-    connection with code 1008 instead of reaching its consumer. Disconnect consumers always run, to clean up.
+    A logout closes the connections of its session with code 4001. A user who may not stay for another reason (the
+    password was changed, say) is found at the next message: it closes the connection with code 1008 instead of reaching
+    its consumer. Disconnect consumers always run, to clean up.
 
     ``message.user`` is what a decorator outside this one gave, else as by `channel_session_user_from_http`.
     """
@@ -152,6 +156,8 @@ def login_required(consumer: F) -> F:
     def for_users_only(*args: Any, **kwargs: Any) -> Any:
         message: Any = message_among(args)
         if message.channel_name == "websocket.disconnect" or message.user.is_authenticated:
+            if message.channel_name == "websocket.connect" and (key := _session_key_of(message)):
+                follow_session(key, message.reply_channel)
             return consumer(*args, **kwargs)
         if message.channel_name == "websocket.connect":
             raise DenyConnection("login required")
@@ -205,6 +211,8 @@ def _http_session_of(message: Any) -> SessionBase | None:
         return shared if shared.session_key is not None else None
     engine = import_module(settings.SESSION_ENGINE)
     cookie = parse_cookie(_header(message, b"cookie") or "").get(name)
+    if value_of("SESSION_KEY_IN_QUERY"):
+        cookie = QueryDict(message.get("query_string") or b"").get("session_key") or cookie
     if cookie is not None and cookie == message.channel_session.session_key:
         # Test clients of Channels 1 log in by the channel session of their own connection.
         return cast("SessionBase", message.channel_session)
@@ -216,6 +224,14 @@ def _http_session_of(message: Any) -> SessionBase | None:
         return None
     message.channel_session[name] = session.session_key
     return session
+
+
+def _session_key_of(message: Any) -> str | None:
+    """The key of the HTTP session by which a connection's user is known; None where there is none."""
+    for session in (getattr(message.http_request, "session", None), getattr(message, "http_session", None)):
+        if isinstance(session, SessionBase) and session.session_key:
+            return str(session.session_key)
+    return None
 
 
 def _keep(http: SessionBase, channel: Session) -> None:

@@ -23,6 +23,7 @@ from django.http import Http404, HttpResponse, HttpResponseBase
 from django.urls import ResolverMatch, set_script_prefix
 from django.utils.module_loading import import_string
 
+from django_offload.settings import value_of
 from offload import Channel, Message
 from offload.interfaces import Content
 
@@ -48,6 +49,8 @@ class HandshakeRequest(WSGIRequest):
 
     def __init__(self, message: Message) -> None:
         super().__init__(environ_of(message.content))
+        if value_of("SESSION_KEY_IN_QUERY") and (key := self.GET.get("session_key")):
+            self.COOKIES[settings.SESSION_COOKIE_NAME] = key
         self.message = message
         self.error: BaseException | None = None
         self.result: Any = None
@@ -58,7 +61,11 @@ def through_middleware(consumer: Consumer) -> Consumer:
 
     def view(request: HandshakeRequest, **arguments: Any) -> HttpResponse:
         try:
+            joined = _join(request)
             request.result = consumer(request.message, **arguments)
+            if _user_of(request) != joined:
+                # It has logged somebody in.
+                _join(request)
         except _DJANGO_ANSWERS:
             raise
         except Exception as error:  # noqa: BLE001 -- raised again, behind the middleware
@@ -79,6 +86,19 @@ def through_middleware(consumer: Consumer) -> Consumer:
         return _handler().serve(message, view, arguments)
 
     return connect
+
+
+def _join(request: HandshakeRequest) -> Any:
+    """Make the connection its user's, where the settings say so. Returns the user's key."""
+    if value_of("USERS") and request.message.reply_channel is not None:
+        from django_offload.users import join  # it needs models
+
+        join(request, request.message.reply_channel)
+    return _user_of(request)
+
+
+def _user_of(request: HandshakeRequest) -> Any:
+    return getattr(getattr(request, "user", None), "pk", None) if value_of("USERS") else None
 
 
 class _Handler(BaseHandler):

@@ -26,13 +26,24 @@ def _one_of(*values: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in values
 
 
+def _some_of(*values: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple, set, frozenset)) and set(value) <= set(values)
+
+
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
 _SETTINGS = {
     "ACCEPT": _Setting("implicit", _one_of("implicit", "explicit"), "'implicit' or 'explicit'"),
+    "DISCONNECT_AT": _Setting(
+        (),
+        _some_of("logout", "password_change", "deactivation", "session_expiry"),
+        "a list of some of 'logout', 'password_change', 'deactivation' and 'session_expiry'",
+    ),
     "MISSING_LAYER": _Setting("raise", _one_of("raise", "log"), "'raise' or 'log'"),
+    "SESSION_KEY_IN_QUERY": _Setting(False, _is_bool, "True or False"),
+    "USERS": _Setting(False, _is_bool, "True or False"),
 }
 
 
@@ -66,4 +77,8 @@ def problems() -> list[str]:
                 found.append(f"unknown setting {full_name}; did you mean {PREFIX}{near[0]}?")
         elif not declared.allows(value):
             found.append(f"{full_name} is {value!r}; write {declared.wanted}")
+    if value_of("DISCONNECT_AT") and not value_of("USERS"):
+        found.append(
+            "OFFLOAD_DISCONNECT_AT is about connections of users, and nobody joins them; write OFFLOAD_USERS = True"
+        )
     return found

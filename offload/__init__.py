@@ -13,6 +13,7 @@ from offload.consumers import (
     route_class,
     statistics,
 )
+from offload.consumers.user import User
 from offload.exceptions import ConsumeLater, DenyConnection
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "DenyConnection",
     "Group",
     "Message",
+    "User",
     "channel_layers",
     "configure",
     "get_channel_layer",
