@@ -12,6 +12,7 @@ from django.core.signals import setting_changed
 from django_offload import conf
 from django_offload.binding import Binding
 from django_offload.checks import check_channel_layers, check_databases, check_deployment, check_settings
+from django_offload.connections import make_cooperative
 from django_offload.handshake import forget_middleware
 from django_offload.settings import PREFIX
 
@@ -25,6 +26,7 @@ class OffloadConfig(AppConfig):
     def ready(self) -> None:
         """Configure offload; imports no routing and connects to nothing."""
         conf.apply()
+        make_cooperative()
         Binding.register_all()
         checks.register(check_settings, "offload")
         checks.register(check_channel_layers, "offload")

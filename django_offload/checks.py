@@ -8,10 +8,9 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
 from django_offload import conf
+from django_offload.connections import driver_of
 from django_offload.settings import problems
 from offload.consumers.configuration import layer_for, router_for
 from offload.exceptions import ConfigurationError
@@ -86,7 +85,7 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
                     id="offload.W003",
                 )
             )
-        driver = _driver(alias)
+        driver = driver_of(alias)
         if driver in _BLOCKING:
             found.append(
                 Warning(
@@ -101,19 +100,6 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 
 _BLOCKING = {
     "MySQLdb": "Use PyMySQL (pymysql.install_as_MySQLdb()), or run offload with more processes (-w).",
-    "psycopg2": "Use psycopg 3, or call psycogreen.gevent.patch_psycopg() in the project's wsgi.py.",
     "cx_Oracle": "Run offload with more processes (-w).",
     "oracledb": "Run offload with more processes (-w).",
 }
-
-
-def _driver(alias: str) -> str:
-    """The module by which Django reaches a database; "" where that cannot be imported, of which Django itself tells.
-
-    Also where there is none, as in the dummy backend of a project without a database.
-    """
-    try:
-        driver: Any = getattr(connections[alias], "Database", None)
-    except ImproperlyConfigured:
-        return ""
-    return str(getattr(driver, "__name__", ""))

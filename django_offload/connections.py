@@ -11,10 +11,52 @@ whose ``close()`` would send it, and the next request in its greenlet might read
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
+from typing import Any
 
 from django.core.cache import close_caches
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+
+
+def driver_of(alias: str) -> str:
+    """The module by which Django reaches a database; "" where that cannot be imported, of which Django itself tells.
+
+    Also where there is none, as in the dummy backend of a project without a database.
+    """
+    try:
+        driver: Any = getattr(connections[alias], "Database", None)
+    except ImproperlyConfigured:
+        return ""
+    return str(getattr(driver, "__name__", ""))
+
+
+def make_cooperative() -> None:
+    """Let greenlets run while psycopg2 waits for PostgreSQL, where gevent has taken the standard library's place.
+
+    It waits in C, and asks what else to do meanwhile; psycopg 3 notices gevent by itself.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return
+    if any(driver_of(alias) == "psycopg2" for alias in connections):
+        from psycopg2 import extensions
+
+        extensions.set_wait_callback(_wait)
+
+
+def _wait(connection: Any, timeout: float | None = None) -> None:
+    from gevent.socket import wait_read, wait_write
+    from psycopg2 import OperationalError, extensions
+
+    while (state := connection.poll()) != extensions.POLL_OK:
+        if state == extensions.POLL_READ:
+            wait_read(connection.fileno(), timeout=timeout)
+        elif state == extensions.POLL_WRITE:
+            wait_write(connection.fileno(), timeout=timeout)
+        else:
+            raise OperationalError(f"psycopg2 reports the unknown state {state}")
 
 
 def before_consumer() -> None:

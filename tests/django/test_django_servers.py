@@ -101,13 +101,27 @@ class Command:
             self._ended = True
             self._heard.notify_all()
 
-    def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
-        deadline = time.monotonic() + 2 * DEADLINE
+    def wait_for(self, pattern: str, times: int = 1, timeout: float = 2 * DEADLINE) -> re.Match[str]:
+        deadline = time.monotonic() + timeout
         with self._heard:
             while len(found := list(re.finditer(pattern, self.said))) < times:
                 assert not self._ended, f"it ended without {pattern!r}, and said:\n{self.said}"
                 assert self._heard.wait(deadline - time.monotonic()), f"no {pattern!r} in:\n{self.said}"
         return found[times - 1]
+
+    def wait_for_change(self, pattern: str, times: int, files: dict[Path, str]) -> None:
+        """Change files until it is noticed: Django's reloader looks for the first time some time after its start."""
+        deadline = time.monotonic() + 2 * DEADLINE
+        while True:
+            for path, text in files.items():
+                path.write_text(text)
+            try:
+                self.wait_for(pattern, times, 3.0)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def port(self, times: int = 1) -> int:
         return int(self.wait_for(r"at http://[^\s/]+:(\d+)", times)[1])
@@ -183,17 +197,15 @@ def test_runserver_reloads_and_survives_a_syntax_error(project: Project) -> None
     urls = project.directory / "site1" / "urls.py"
     late = project.directory / "site1" / "late.py"
     late.write_text('TEXT = "early"')
-    urls.write_text(URLS.replace('lambda request: HttpResponse("hello")', "page") + PAGE)
+    lazy = URLS.replace('lambda request: HttpResponse("hello")', "page").replace("urlpatterns", f"{PAGE}\nurlpatterns")
+    urls.write_text(lazy)
     with running(project, "runserver", "0") as server:
         assert get(server.port(), "/") == (200, "early")
         # A file that only the server has imported.
-        late.write_text('TEXT = "late" + "r"')
+        server.wait_for_change("Starting offload", 2, {late: 'TEXT = "late" + "r"'})
         assert get(server.port(2), "/") == (200, "later")
-        late.write_text("TEXT = (")
-        urls.write_text("urlpatterns = [")
-        server.wait_for("SyntaxError")
-        urls.write_text(URLS.replace("hello", "mended"))
-        late.write_text("")
+        server.wait_for_change("SyntaxError", 1, {urls: "urlpatterns = ["})
+        server.wait_for_change("Starting offload", 3, {urls: URLS.replace("hello", "mended")})
         assert get(server.port(3), "/") == (200, "mended")
 
 

@@ -44,6 +44,11 @@ class Command(_Base):  # type: ignore[misc]
 
     help = "Starts the project in offload for development: pages, WebSockets and named channels."
 
+    def run(self, **options: Any) -> None:
+        """Serve, with or without Django's autoreload."""
+        autoreload.autoreload_started.connect(_watch_apps, dispatch_uid="django_offload")
+        super().run(**options)
+
     def inner_run(self, *args: Any, **options: Any) -> None:
         """Check the project, and serve until the server ends."""
         # What Django found while it loaded the apps, kept until somebody watches files.
@@ -59,7 +64,6 @@ class Command(_Base):  # type: ignore[misc]
             self.stderr.write(f"Error: {_ERRORS.get(error.errno or 0, error)}")
             # As Django's: the thread that watches files would go on.
             os._exit(1)
-        autoreload.autoreload_started.connect(_watch_apps, dispatch_uid="django_offload")
         self._announce(listening.getsockname()[1])
         status = _serve(listening, self._application(options))
         if not options["use_reloader"]:
