@@ -11,7 +11,13 @@ from django.core.signals import setting_changed
 
 from django_offload import conf
 from django_offload.binding import Binding
-from django_offload.checks import check_channel_layers, check_databases, check_deployment, check_settings
+from django_offload.checks import (
+    check_acceptance,
+    check_channel_layers,
+    check_databases,
+    check_deployment,
+    check_settings,
+)
 from django_offload.connections import make_cooperative
 from django_offload.handshake import forget_middleware
 from django_offload.settings import PREFIX
@@ -30,6 +36,7 @@ class OffloadConfig(AppConfig):
         Binding.register_all()
         checks.register(check_settings, "offload")
         checks.register(check_channel_layers, "offload")
+        checks.register(check_acceptance, "offload")
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
         _take_runserver()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from types import CodeType
 from typing import Any
 
 from django.apps import AppConfig
@@ -11,8 +13,10 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from django_offload import conf
 from django_offload.connections import driver_of
-from django_offload.settings import problems
+from django_offload.settings import is_set, problems
 from offload.consumers.configuration import layer_for, router_for
+from offload.consumers.routing import CONNECT
+from offload.consumers.synchronous import name_of
 from offload.exceptions import ConfigurationError
 from offload.layers.memory import MemoryLayer
 
@@ -38,6 +42,48 @@ def check_channel_layers(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
         except (ConfigurationError, ImportError) as error:
             found.append(Error(str(error), id="offload.E003"))
     return found
+
+
+def check_acceptance(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Connect consumers that say when they accept, in a project that does not say what silence means."""
+    if is_set("ACCEPT"):
+        return []
+    try:
+        consumers = router_for().consumers(CONNECT)
+    except (ConfigurationError, ImportError):
+        return []  # reported by check_channel_layers
+    names = sorted({name_of(consumer) for consumer in consumers if _speaks_of_accepting(consumer)})
+    if not names:
+        return []
+    return [
+        Warning(
+            f"{', '.join(names)} accepts handshakes by hand; where it only returns, they are accepted, too, and were "
+            "refused by Channels 1.1",
+            hint='Write OFFLOAD_ACCEPT = "explicit" if silence is to refuse, or "implicit" if it is to accept.',
+            id="offload.W005",
+        )
+    ]
+
+
+def _speaks_of_accepting(consumer: Any) -> bool:
+    """Whether a consumer's own code has the key ``accept``; what offload's classes do by themselves does not count."""
+    consumer = inspect.unwrap(consumer)
+    functions = [consumer]
+    if isinstance(consumer, type):
+        functions = [
+            value
+            for base in consumer.__mro__
+            if not base.__module__.startswith("offload.")
+            for value in vars(base).values()
+        ]
+    codes = [code for function in functions if (code := getattr(function, "__code__", None)) is not None]
+    return any(_has_constant(code, "accept") for code in codes)
+
+
+def _has_constant(value: Any, wanted: str) -> bool:
+    if isinstance(value, CodeType):
+        value = value.co_consts
+    return value == wanted or (isinstance(value, tuple) and any(_has_constant(part, wanted) for part in value))
 
 
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

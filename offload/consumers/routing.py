@@ -176,6 +176,10 @@ class Router:
         """The channels that have a consumer."""
         return set(self._rules)
 
+    def consumers(self, channel: str) -> list[Consumer]:
+        """The consumers that are routed for a channel, first to last."""
+        return [rule.consumer for rule in self._rules.get(channel, ())]
+
     def check(self) -> None:
         """Find routes that cannot be of use, and log those that are doubtful.
 

@@ -23,9 +23,10 @@ from testsite.tools import Client
 
 from django_offload import conf
 from django_offload.connections import give_back
+from django_offload.decorators import login_required
 from django_offload.origins import origin_is_allowed
-from offload import route
-from offload.consumers import configuration
+from offload import route, route_class
+from offload.consumers import WebsocketConsumer, configuration
 from offload.consumers.configuration import layer_for, router_for
 from offload.exceptions import ConfigurationError
 from offload.layers.ipc import default_path
@@ -438,6 +439,39 @@ def test_check_tells_malformed_channel_layers(layers: Any, message: str) -> None
 def test_check_tells_wrong_settings(overrides: dict[str, Any], message: str) -> None:
     with override_settings(**overrides):
         assert f"?: (offload.E004) {message}\n" in check()
+
+
+def accepts_some(message: Any) -> None:
+    if message["path"] == "/open":
+        message.reply_channel.send({"accept": True})
+
+
+class AcceptsSome(WebsocketConsumer):
+    def connect(self, message: Any, **kwargs: Any) -> None:
+        self.message.reply_channel.send({"accept": True, "subprotocol": "v1"})
+
+
+class AcceptsAll(WebsocketConsumer):
+    http_user = True
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (route("websocket.connect", accepts_some), True),
+        (route("websocket.connect", login_required(accepts_some)), True),
+        (route_class(AcceptsSome), True),
+        (route_class(AcceptsAll), False),
+        (route("websocket.connect", lambda message: message.reply_channel.send({"text": "accepted"})), False),
+    ],
+)
+def test_check_tells_of_consumers_that_accept_by_hand(entry: Any, told: bool) -> None:
+    layers = {"default": {"BACKEND": MEMORY, "ROUTING": [entry]}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        assert ("offload.W005" in check()) == told
+        for mode in ("explicit", "implicit"):
+            with override_settings(OFFLOAD_ACCEPT=mode):
+                assert "offload.W005" not in check()
 
 
 @pytest.mark.parametrize(("layers", "message"), UNFIT)

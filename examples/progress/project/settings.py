@@ -1,9 +1,9 @@
 """Settings of the progress example. It has no database: visitors are known by a signed cookie, and how far their tasks
 are is in Django's cache, which the server processes and the workers share.
 
-From the environment: SECRET_KEY, ALLOWED_HOSTS (further hosts, by commas), DEBUG=1, OFFLOAD_LAYER (the address of the
-channel layer; without one it is the IPC layer, which serves one machine), CACHE_URL (redis://... in place of files
-here), CELERY_BROKER_URL (then Celery runs the tasks).
+From the environment: SECRET_KEY, ALLOWED_HOSTS (further hosts, by commas), DEBUG=1, HTTPS=1, OFFLOAD_LAYER (the address
+of the channel layer; without one it is the IPC layer, which serves one machine), CACHE_URL (redis://... in place of
+files here), CELERY_BROKER_URL (then Celery runs the tasks).
 """
 
 import os
@@ -41,6 +41,17 @@ SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_THOUSAND_SEPARATOR = True
+
+# Behind TLS, HTTPS=1 has browsers use nothing else. Without it this is a demonstration over plain HTTP, where these
+# checks would ask for what keeps it from being looked at.
+HTTPS = os.environ.get("HTTPS") == "1"
+if HTTPS:
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+else:
+    SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W011", "security.W016"]
 
 if url := os.environ.get("CACHE_URL"):
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}}
