@@ -45,8 +45,8 @@ settings.configure(
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
     DATABASES={"default": {
-        "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": os.environ["PGPORT"], "NAME": "postgres",
-        "USER": "postgres", "OPTIONS": json.loads(os.environ["OPTIONS"]),
+        "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": os.environ["PGPORT"],
+        "NAME": "postgres", "USER": "postgres", "OPTIONS": json.loads(os.environ["OPTIONS"]),
     }},
     CHANNEL_LAYERS={"default": {"BACKEND": "offload.layers.memory.MemoryLayer", "ROUTING": "site_of_many.routes"}},
 )
@@ -123,7 +123,9 @@ def postgres() -> Iterator[PostgresServer]:
         server.kill()
 
 
-def test_many_sockets_share_few_connections_and_nothing_else(postgres: PostgresServer, tmp_path: Path, driver: Driver) -> None:
+def test_many_sockets_share_few_connections_and_nothing_else(
+    postgres: PostgresServer, tmp_path: Path, driver: Driver
+) -> None:
     (tmp_path / "site_of_many.py").write_text(SITE)
     env = {
         "PYTHONPATH": f"{tmp_path}:{ROOT}",
