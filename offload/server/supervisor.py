@@ -332,7 +332,7 @@ class Supervisor:
         under_way = sum(child.replaces is not None for child in self._children.values())
         while self._to_replace and under_way < self.settings.replace.reload_parallel:
             old = self._to_replace.pop(0)
-            if old.pid in self._children and old.slot is not None:
+            if old.pid in self._children and old.slot is not None and not self._gives_way(old):
                 self._fork_server(old.slot, replaces=old)
                 under_way += 1
         if self._reloads and not self._to_replace and not under_way:
@@ -341,8 +341,12 @@ class Supervisor:
             self._tell_ready()
             self._fill_spares()
 
+    def _gives_way(self, old: Child) -> bool:
+        """Whether another takes its place already."""
+        return old.retired or any(child.replaces is old for child in self._children.values())
+
     def _outlived(self, child: Child, why: str) -> None:
-        if child.serves and child not in self._to_replace:
+        if child.serves and child not in self._to_replace and not self._gives_way(child):
             log.info("%s %d gives way to another: %s", self.what, child.pid, why)
             self._to_replace.append(child)
             self._replace_next()
@@ -381,6 +385,7 @@ class Supervisor:
         self._to_replace.clear()
         self.settings = self._settled
         self._hooks.renew(self.settings)
+        self._heartbeats = Heartbeats(self.settings.replace.timeout)
         if self.directory.go_back():
             self._pid_file.renew()
 
