@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -100,23 +100,30 @@ class Forwarders:
             these fields passes on what the client wrote there, so the others are never read.
         fields: names with underscores, upper case, that a trusted forwarder may set (``*`` for all). Others', and
             nobody but a forwarder's, are dropped; so is whatever has one of these names with dashes.
+        secure: the fields that tell of HTTPS, and their words for it; None for `X-Forwarded-Proto` and its like.
     """
 
     def __init__(
-        self, trusted: TrustedPeers, statements: Sequence[str] = ("for", "proto"), fields: Sequence[str] = ()
+        self,
+        trusted: TrustedPeers,
+        statements: Sequence[str] = ("for", "proto"),
+        fields: Sequence[str] = (),
+        secure: Mapping[str, str] | None = None,
     ) -> None:
         self._trusted = trusted
         self._reads_for = "for" in statements
         self._reads_proto = "proto" in statements
         self._reads_host = "host" in statements
         self._reads_forwarded = "forwarded" in statements
+        self._secure = _SECURE if secure is None else dict(_secure_words(*pair) for pair in secure.items())
+        self._secure_names = frozenset(name.lower().encode("latin-1") for name in secure or ())
         self._all_fields = "*" in fields
         self._fields = frozenset(name.lower().encode("latin-1") for name in fields)
         self._twins = frozenset(name.replace(b"_", b"-") for name in self._fields) - self._fields
 
     def decides(self, name: bytes) -> bool:
         """Whether a field is one that `apply` puts into the environ, or drops; the name lower case."""
-        return b"_" in name or name in FORWARDING_FIELDS or name in self._twins
+        return b"_" in name or name in FORWARDING_FIELDS or name in self._twins or name in self._secure_names
 
     def apply(self, environ: dict[str, Any], fields: Sequence[Field]) -> None:
         """Put forwarding fields, and fields with underscores, into an environ, and do as the trusted ones say.
@@ -169,7 +176,7 @@ class Forwarders:
         if self._reads_proto:
             secure = {
                 word.strip().lower() in words
-                for key, words in _SECURE.items()
+                for key, words in self._secure.items()
                 if key in environ
                 for word in environ[key].split(",")
             }
@@ -212,6 +219,13 @@ class Forwarders:
             if not hop[1]:
                 break
         return found, at
+
+
+def _secure_words(name: str, word: str) -> tuple[str, tuple[str, ...]]:
+    """What `_SECURE` has for a field, where it says the same; else the one word."""
+    key, word = _key(name.lower().encode("latin-1")), word.lower()
+    words = _SECURE.get(key, ())
+    return key, words if word in words else (word,)
 
 
 def _key(name: bytes) -> str:

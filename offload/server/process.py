@@ -118,7 +118,12 @@ class ServerProcess:
         observer = self._observer()
         proxies = TrustedPeers(settings.proxy.forwarded_allow_ips)
         environs = EnvironBuilder(
-            Forwarders(proxies, settings.proxy.forwarded_fields, settings.proxy.forwarder_headers)
+            Forwarders(
+                proxies,
+                settings.proxy.forwarded_fields,
+                settings.proxy.forwarder_headers,
+                settings.proxy.secure_scheme_headers,
+            )
         )
         channels: ChannelRequests | None = None
         self._websockets = WebSocketServer(

@@ -334,6 +334,10 @@ class ProxyOptions(Group):
         ("SCRIPT_NAME", "PATH_INFO"), "--forwarder-headers",
         "fields with underscores that such a proxy may set; * for all; others' are dropped", metavar="NAMES",
     )  # fmt: skip
+    secure_scheme_headers: dict[str, str] | None = table(
+        "secure_scheme_headers", "the fields by which such a proxy tells of HTTPS, and their words for it: "
+        "{'X-FORWARDED-PROTO': 'https'}; default: X-Forwarded-Proto, -Protocol and -Ssl",
+    )  # fmt: skip
     proxy_protocol: str = choice(
         "off", "--proxy-protocol", "take a PROXY header at a connection's beginning: off, v1, v2 or auto (either)",
         ("off", "v1", "v2", "auto"), synonyms={"true": "auto", "false": "off"}, alone="auto", metavar="MODE",

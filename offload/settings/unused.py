@@ -82,10 +82,6 @@ UNUSED: Mapping[str, Unused] = {
     ),
     "worker_tmp_dir": _unused("--worker-tmp-dir", "heartbeats are in memory", same=(None, "/dev/shm")),
     "tmp_upload_dir": _unused("", "bodies of requests are not kept in files", same=(None,)),
-    "secure_scheme_headers": _unused(
-        "", "X-Forwarded-Proto, -Protocol and -Ssl of a trusted proxy tell the scheme",
-        same=({"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"},),
-    ),
     "disable_redirect_access_to_syslog": _unused(
         "--disable-redirect-access-to-syslog", "the access log goes where --access-logfile says, never to syslog",
         is_switch=True, same=(False, True),

@@ -28,9 +28,10 @@ def build(
     path: str = "/shop/cart",
     host: str = "own.example",
     server: tuple[str, str] = ("own.example", "8000"),
+    secure: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("latin-1")
-    builder = EnvironBuilder(Forwarders(TrustedPeers(allowed), statements, names))
+    builder = EnvironBuilder(Forwarders(TrustedPeers(allowed), statements, names, secure))
     return builder.build(environ_base(server, False), parse_request(head, HttpOptions()), peer, None)
 
 
@@ -374,3 +375,20 @@ def test_script_name_of_the_environment_is_taken_off_the_path(monkeypatch: pytes
     monkeypatch.setenv("SCRIPT_NAME", "/shop")
     environ = build()
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/shop", "/cart")
+
+
+def test_fields_that_tell_of_https_may_be_named() -> None:
+    own = {"X-SCHEME": "secure"}
+
+    def scheme(*lines: str, **more: Any) -> str:
+        return str(build(*lines, **more)["wsgi.url_scheme"])
+
+    assert scheme("X-Scheme: Secure", secure=own) == "https"
+    assert scheme("X-Scheme: plain", secure=own) == "http"
+    # The proxy does not write this one, so a client may have.
+    assert scheme("X-Forwarded-Proto: https", secure=own) == "http"
+    assert scheme("X-Scheme: secure", secure=own, allowed=()) == "http"
+    gunicorns = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}
+    for line in ("X-Forwarded-Proto: wss", "X-Forwarded-Ssl: on", "X-Forwarded-Protocol: ssl"):
+        assert scheme(line, secure=gunicorns) == scheme(line) == "https"
+    assert scheme("X-Forwarded-Proto: https", secure={}) == "http"

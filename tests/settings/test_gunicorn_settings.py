@@ -66,7 +66,7 @@ def test_file_with_all_of_gunicorns_defaults_changes_nothing_and_is_silent(read:
     assert reading.remarks == ()
     changed = {name for name, option in OPTIONS.items() if reading.settings.value_of(name) != option.default}
     # Told by the table of defaults that differ, in the page on gunicorn.
-    assert changed <= {"worker_connections", "ws_max_size", "logconfig_dict"}
+    assert changed <= {"worker_connections", "ws_max_size", "logconfig_dict", "secure_scheme_headers"}
 
 
 def test_default_hooks_of_gunicorns_are_taken(read: Read) -> None:
