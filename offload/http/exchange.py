@@ -87,7 +87,8 @@ class Exchange:
             try:
                 response.send_result(result)
             finally:
-                close = getattr(result, "close", None)
+                # What most return has none.
+                close = None if type(result) is list else getattr(result, "close", None)
                 if close is not None:
                     close()
         except ClientGone:

@@ -15,7 +15,7 @@ from types import TracebackType
 from offload.http.file_wrapper import FileWrapper
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
-from offload.protocol.http.response_head import FieldNames, check_value
+from offload.protocol.http.response_head import FieldNames, Head, check_value
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = SafeLogger("offload.http")
@@ -24,6 +24,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None,
 Headers = list[tuple[str, str]]
 _SMALL_BODY_BYTES = 65536
 """Up to this size head and body are joined, and files are read rather than handed to the kernel."""
+_NOTHING = Head("", 0)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -67,14 +68,12 @@ class Response:
     __slots__ = (
         "_bodiless",
         "_chunked",
-        "_code",
         "_connection",
         "_date",
         "_left",
-        "_lines",
         "_may_keep",
         "_names",
-        "_own",
+        "_prepared",
         "_request",
         "_too_long",
         "body_bytes",
@@ -101,10 +100,8 @@ class Response:
         self.status = ""
         self.head_sent = self.ended = False
         self.body_bytes = 0
-        self._code = 0
-        self._lines: list[str] = []
-        # Which of Server and Date the application gave itself.
-        self._own: tuple[str, ...] = ()
+        # What `start_response` was given.
+        self._prepared = _NOTHING
         # Body bytes that Content-Length still allows; None when it was not given.
         self._left: int | None = None
         self._too_long = False
@@ -129,36 +126,20 @@ class Response:
                 exc_info = None
         elif self.status:
             raise AssertionError("start_response was called a second time without exc_info")
-        code = self._names.codes.get(status) or self._names.learn_status(status)
-        known = self._names.known
-        left: int | None = None
-        own: tuple[str, ...] = ()
-        closes = False
-        lines = []
-        for name, value in headers:
-            special = known.get(name)
-            if special is None:
-                special = self._names.learn(name)
-            # Most values pass by two quick looks.
-            if type(value) is not str or not value.isascii() or not value.isprintable():
-                check_value(name, value)
-            if special:
-                if special == "content-length":
-                    if not (value.isascii() and value.isdigit()) or left is not None:
-                        raise ValueError("Content-Length is repeated or not a number")
-                    left = int(value)
-                    if code < 200 or code == 204:
-                        continue
-                elif special in ("date", "server"):
-                    own = (*own, special)
-                else:
-                    closes = closes or (special == "connection" and "close" in value.lower())
-                    self._drop(special)
-                    continue
-            lines.append(f"{name}: {value}\r\n")
-        self.status, self._code, self._lines, self._left, self._own = status, code, lines, left, own
+        given = (status, *headers)
+        try:
+            head = self._names.heads.get(given)
+        except TypeError:
+            # Some of the fields are lists.
+            head = None
+        if head is None:
+            head = self._names.head(status, given[1:])
+            for name in head.dropped:
+                self._drop(name)
+        code = head.code
+        self._prepared, self.status, self._left = head, status, head.length
         self._bodiless = code < 200 or code == 204 or code == 304 or self._request.method == "HEAD"
-        if closes:
+        if head.closes:
             self.keep_alive = False
         return self.write
 
@@ -170,18 +151,9 @@ class Response:
 
     def _head(self, length: int | None) -> bytes:
         """The head; `length` is the body's size where it is known by now."""
-        request = self._request
-        status = self.status if len(self.status) > 3 else self.status + " "
-        if self._own:
-            start = f"HTTP/1.1 {status}\r\n"
-            if "server" not in self._own:
-                start += "Server: offload\r\n"
-            if "date" not in self._own:
-                start += f"Date: {self._date()}\r\n"
-        else:
-            start = f"HTTP/1.1 {status}\r\nServer: offload\r\nDate: {self._date()}\r\n"
-        framing = ""
-        if self._left is None and self._code >= 200 and self._code not in (204, 304):
+        request, prepared, date = self._request, self._prepared, self._date()
+        code, framing = prepared.code, ""
+        if self._left is None and code >= 200 and code not in (204, 304):
             if length is not None:
                 # An empty answer to HEAD says nothing about the size that GET would have.
                 if length or not self._bodiless:
@@ -192,7 +164,7 @@ class Response:
                 framing = "Transfer-Encoding: chunked\r\n"
             elif not self._bodiless:
                 self.keep_alive = False
-        if self._code < 200:
+        if code < 200:
             # Whatever the application means by it: the client waits for more, and nothing more can come.
             self.keep_alive = False
         if not self.keep_alive or not self._may_keep():
@@ -200,7 +172,18 @@ class Response:
             framing += "Connection: close\r\n"
         elif request.version == "1.0":
             framing += "Connection: keep-alive\r\n"
-        return f"{start}{''.join(self._lines)}{framing}\r\n".encode("latin-1")
+        elif not framing and prepared.date == date:
+            return prepared.encoded
+        status, own = prepared.status if len(prepared.status) > 3 else prepared.status + " ", prepared.own
+        start = f"HTTP/1.1 {status}\r\n"
+        if "server" not in own:
+            start += "Server: offload\r\n"
+        if "date" not in own:
+            start += f"Date: {date}\r\n"
+        encoded = f"{start}{''.join(prepared.lines)}{framing}\r\n".encode("latin-1")
+        if not framing:
+            prepared.date, prepared.encoded = date, encoded
+        return encoded
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; the first one takes the head with it.
@@ -350,12 +333,12 @@ class Response:
 
     def replaced(self, status: int) -> None:
         """The server answered in the application's place."""
-        self.status, self._lines = str(status), []
+        self.status, self._prepared = str(status), _NOTHING
 
     @property
     def headers(self) -> Headers:
         """The application's fields."""
-        return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._lines)]
+        return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._prepared.lines)]
 
     @property
     def whole(self) -> bool:

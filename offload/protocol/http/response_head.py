@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from typing import Any
 
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -28,22 +29,123 @@ _OURS = frozenset(("content-length", "date", "server"))
 _PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 """RFC 9110's names, which Python has from 3.13 on."""
 _MAX_CACHED_NAMES = 1024
+_MAX_STEADY = 512
+_STEADY = frozenset(
+    (
+        "accept-ranges",
+        "access-control-allow-credentials",
+        "access-control-allow-headers",
+        "access-control-allow-methods",
+        "allow",
+        "cache-control",
+        "content-language",
+        "content-length",
+        "content-type",
+        "cross-origin-opener-policy",
+        "referrer-policy",
+        "strict-transport-security",
+        "vary",
+        "x-content-type-options",
+        "x-frame-options",
+        "x-xss-protection",
+    )
+)
+"""Fields whose values are no client's own, so that they may be kept."""
+
+
+class Head:
+    """A status and header fields of an application, checked.
+
+    Attributes:
+        status, code: the status line's value, and its number.
+        lines: of the fields that are sent, each with its end.
+        length: Content-Length in bytes; None without one.
+        own: which of Server and Date the application gave itself.
+        dropped: names that are the server's to send, lower case.
+        closes: whether the application wants the connection closed.
+        date, encoded: the whole head of one second, kept by who sends it; at first they fit no second.
+    """
+
+    __slots__ = ("closes", "code", "date", "dropped", "encoded", "length", "lines", "own", "status")
+
+    def __init__(self, status: str, code: int) -> None:
+        self.status = status
+        self.code = code
+        self.lines: list[str] = []
+        self.length: int | None = None
+        self.own: tuple[str, ...] = ()
+        self.dropped: tuple[str, ...] = ()
+        self.closes = False
+        self.date = ""
+        self.encoded = b""
+
+    def _take(self, special: str, value: str) -> bool:
+        """Take a field that means something to the server. Returns whether its line is sent."""
+        if special == "content-length":
+            if not (value.isascii() and value.isdigit()) or self.length is not None:
+                raise ValueError("Content-Length is repeated or not a number")
+            self.length = int(value)
+            return self.code >= 200 and self.code != 204
+        if special in ("date", "server"):
+            self.own = (*self.own, special)
+            return True
+        self.closes = self.closes or (special == "connection" and "close" in value.lower())
+        self.dropped = (*self.dropped, special)
+        return False
 
 
 class FieldNames:
-    """Remembers which field names and statuses have been checked: applications use the same few.
+    """Remembers what has been checked: applications use the same few names, statuses and whole heads.
 
     Attributes:
         codes: statuses as applications write them; to their codes.
         known: names as applications write them; to "" for most, to the name in lower case where the server has
             something to do with it.
         dropped: hop-by-hop names that an application has used, kept so that each is complained of once.
+        heads: by status and fields, those whose values are no client's own.
     """
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
         self.known: dict[str, str] = {}
         self.dropped: set[str] = set()
+        self.heads: dict[tuple[object, ...], Head] = {}
+        # The same for single fields, where the head as a whole changes.
+        self._lines: dict[object, str] = {}
+
+    def head(self, status: str, fields: Sequence[tuple[str, str]]) -> Head:
+        """Check a status and header fields.
+
+        Raises:
+            ValueError, TypeError: they are not acceptable.
+        """
+        head = Head(status, self.codes.get(status) or self.learn_status(status))
+        kept, lines = self._lines, head.lines
+        is_steady = True
+        for field in fields:
+            line = kept.get(field) if type(field) is tuple else None
+            if line is not None:
+                lines.append(line)
+                continue
+            name, value = field
+            special = self.known.get(name)
+            if special is None:
+                special = self.learn(name)
+            # Most values pass by two quick looks.
+            if type(value) is not str or not value.isascii() or not value.isprintable():
+                check_value(name, value)
+            if special and not head._take(special, value):
+                is_steady = False
+                continue
+            line = f"{name}: {value}\r\n"
+            lines.append(line)
+            if name.lower() not in _STEADY:
+                is_steady = False
+            elif not special and type(field) is tuple:
+                _keep(kept, field, line)
+        if is_steady and all(type(field) is tuple for field in fields):
+            _keep(self.heads, (status, *fields), head)
+        return head
 
     def learn(self, name: str) -> str:
         """What `known` has of a name, after checking it.
@@ -67,6 +169,12 @@ class FieldNames:
         if len(self.codes) < _MAX_CACHED_NAMES:
             self.codes[status] = code
         return code
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    if len(kept) >= _MAX_STEADY:
+        kept.clear()
+    kept[key] = value
 
 
 def check_status(status: object) -> int:
