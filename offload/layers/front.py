@@ -42,7 +42,6 @@ from offload.layers.words.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")
 
-_SLICE = 0.1
 _LONGEST_DELAY = 1_000_000_000  # thirty years
 _WORD_SECONDS = 60.0
 _COUNTERS = ("sent", "received", "full", "expired", "lost", "unheard", "reconnects")
@@ -136,6 +135,8 @@ class LayerBase(abc.ABC):
             if local.kept.keep_if_fresh(channel):
                 local.subscriptions.deliver(channel, content)
                 self._counts["received"] += 1
+            else:
+                self._counts["lost"] += local.kept.loses(channel)
         else:
             payload = self.codec.encode(content, QUEUE if process is None else CHANNEL, channel)
             try:
@@ -189,31 +190,27 @@ class LayerBase(abc.ABC):
             remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not shared:
                 return local.kept.receive(own, remaining)
-            if own:
-                # Two places to wait at, and only one can be waited for: look at the other now and then.
-                kept = local.kept.receive(own, 0)
-                if kept is not None:
-                    return kept
-            wait = min(_SLICE, _SLICE if remaining is None else remaining) if own else remaining
-            found = local.backend.take(shared, wait)
-            if found is not None:
-                try:
-                    content = local.decode(found[1], QUEUE, found[0])
-                    if content is not None:
-                        self._counts["received"] += 1
-                        return found[0], content
-                except BaseException:
-                    # A signal's: the server has let go of it, and the caller does not get it.
-                    self._counts["lost"] += 1
-                    raise
-            elif not own:
+            found = local.both.take(own, shared, remaining) if own else local.backend.take(shared, remaining)
+            if found is None:
                 return None
+            channel, message = found
+            if isinstance(message, dict):
+                return channel, message
+            try:
+                content = local.decode(message, QUEUE, channel)
+                if content is not None:
+                    self._counts["received"] += 1
+                    return channel, content
+            except BaseException:
+                # A signal's: the server has let go of it, and the caller does not get it.
+                self._counts["lost"] += 1
+                raise
             if deadline is not None and time.monotonic() >= deadline:
-                return local.kept.receive(own, 0) if own else None
+                return None
 
     def new_channel(self, prefix: str) -> str:
         """As `Layer.new_channel`. What is sent to a process-specific name from now on is kept until it is attached or
-        received, also before; for the latest thousand names.
+        received, also before; for the latest ten thousand names.
 
         Raises:
             LayerUnavailable: this process's first such name, and the server cannot be reached.
@@ -349,7 +346,7 @@ class LayerBase(abc.ABC):
         now, number = time.monotonic(), self._counts["unheard"]
         if now >= self._next_word:
             self._next_word = now + _WORD_SECONDS
-            logger.warning(
+            logger.info(
                 "layer %r: nobody heard %d messages for channels of processes that have ended, or are away, the last"
                 " for %s",
                 self.name, number - self._told_of, channel,

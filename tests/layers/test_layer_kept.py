@@ -90,3 +90,48 @@ def test_channels_made_for_one_answer_do_not_pile_up(layer):
     layer.group_send("group", {"n": 3})
     assert layer.receive([member], 0) == (member, {"n": 3})
     assert layer.subscriptions.receiver(idle) is None
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_latest_ten_thousand_names_keep_messages_and_what_others_lose_is_counted(by_another, caplog):
+    server = MemoryServer()
+    layer = MemoryLayer(server)
+    sender = MemoryLayer(server) if by_another else layer
+    names = [layer.new_channel("answer") for _ in range(10_001)]
+    for name in (names[0], names[1], names[-1]):
+        sender.send(name, {"to": name})
+    assert [layer.receive([name], 0) for name in (names[1], names[-1])] == [
+        (name, {"to": name}) for name in (names[1], names[-1])
+    ]
+    assert layer.statistics()["lost"] == 1
+    assert caplog.messages == [f"lost a message: channel {names[0]} was not received from for 10000 newer ones"]
+    # One that has ended is no loss.
+    layer.detach(names[0])
+    sender.send(names[0], {})
+    assert layer.statistics()["lost"] == 1
+
+
+def test_receive_from_own_and_named_channels_together_asks_the_server_once_and_is_woken_at_once():
+    server = MemoryServer()
+    layer, sender = MemoryLayer(server), MemoryLayer(server)
+    own = layer.new_channel("own")
+    taken = []
+    take = layer.backend.take
+    layer.backend.take = lambda *arguments: (taken.append(arguments), take(*arguments))[1]
+    found = []
+    thread = threading.Thread(target=lambda: found.append(layer.receive([own, "named"], PATIENCE)))
+    thread.start()
+    until(lambda: layer.backend.broker.waiting, "the receive to wait")
+    # Long enough for one that looks now and then.
+    thread.join(0.3)
+    assert len(taken) == 1
+    sender.send(own, {"n": 1})
+    thread.join(PATIENCE)
+    assert found == [(own, {"n": 1})]
+    assert len(taken) == 2
+    sender.send("named", {"n": 2})
+    assert layer.receive([own, "named"], PATIENCE) == ("named", {"n": 2})
+    until(lambda: server.broker("").waiting == 0, "the end of all waits")
+    with server.broker("").exclusive() as (broker, _):
+        assert broker.statistics()["pending"] == 0
+    layer.close()

@@ -21,7 +21,7 @@ from offload.layers.words.codec import copy_content
 
 logger = logging.getLogger("offload.layer")
 
-_FRESH_NAMES = 1000
+_FRESH_NAMES = 10_000
 _IDLE_NAMES = 10_000
 _LOOKED_AT = 10  # channels in use that are passed over for each new one
 
@@ -54,6 +54,8 @@ class KeptChannels:
         self._waited_for: Counter[str] = Counter()
         self._put = self._received = 0
         self._fresh: OrderedDict[str, None] = OrderedDict()  # given out and not attached yet, oldest first
+        self._forgotten: OrderedDict[str, None] = OrderedDict()  # of those, as many more: their messages are lost
+        self._watches: dict[str, list[Callable[[], None]]] = {}
 
     @property
     def waiting(self) -> int:
@@ -65,12 +67,15 @@ class KeptChannels:
         with self._lock:
             self._fresh[name] = None
             if len(self._fresh) > _FRESH_NAMES:
-                self._fresh.popitem(last=False)
+                self._forgotten[self._fresh.popitem(last=False)[0]] = None
+            if len(self._forgotten) > _FRESH_NAMES:
+                self._forgotten.popitem(last=False)
 
     def forget(self, channel: str) -> bool:
         """Returns whether it was kept; then what is in its queue stays until `drop`."""
         with self._lock:
             self._fresh.pop(channel, None)
+            self._forgotten.pop(channel, None)
             kept = channel in self._channels
             self._channels.pop(channel, None)
         return kept
@@ -82,6 +87,26 @@ class KeptChannels:
 
     def holds(self, channel: str) -> bool:
         return channel in self._channels
+
+    def loses(self, channel: str) -> bool:
+        """Whether this was given out, and forgotten since there were so many: a message for it is lost."""
+        if channel not in self._forgotten:
+            return False
+        logger.warning("lost a message: channel %s was not received from for %d newer ones", channel, _FRESH_NAMES)
+        return True
+
+    def watch(self, channels: Sequence[str], wake: Callable[[], None]) -> None:
+        """Have it called when a message is put into one of these."""
+        with self._lock:
+            for channel in channels:
+                self._watches.setdefault(channel, []).append(wake)
+
+    def unwatch(self, channels: Sequence[str], wake: Callable[[], None]) -> None:
+        with self._lock:
+            for channel in channels:
+                self._watches[channel].remove(wake)
+                if not self._watches[channel]:
+                    del self._watches[channel]
 
     def keep_if_fresh(self, channel: str) -> bool:
         """Returns whether the channel is kept (now)."""
@@ -101,6 +126,8 @@ class KeptChannels:
                 self._queues.send(channel, copy_content(delivery.content), self._expiry, capacity)
             except ChannelFull:
                 logger.warning("lost a message: nobody receives channel %s, which holds %d", channel, capacity)
+            for wake in self._watches.get(channel, ()):
+                wake()
 
         with self._lock:
             self._fresh.pop(channel, None)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from offload.exceptions import LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend, Topics
+from offload.layers.local.both import BothWaits
 from offload.layers.local.delayed import DelayedMessages
 from offload.layers.local.inbox import INBOX_TOPIC, Inbox, message_frame, message_of
 from offload.layers.local.kept import KeptChannels
@@ -62,6 +63,7 @@ class LocalProcess:
         self._memberships = Memberships(self.subscriptions, self._topics)
         self.kept = KeptChannels(self.subscriptions, settings.capacity_of, settings.expiry, self.detach)
         self.delayed = DelayedMessages(layer, self.backend, settings, self.count)
+        self.both = BothWaits(process, self.backend, self.kept)
         self._inbox = Inbox(
             process, self.backend, codec, self._memberships, self.kept.keep_if_fresh, self._lost_from_inbox
         )
@@ -119,6 +121,7 @@ class LocalProcess:
         reason = f"layer {self._layer!r} was closed meanwhile"
         self.kept.close()
         self._inbox.close(reason)
+        self.both.close()
         self.end()
         self._topics.close(LayerUnavailable(reason))
 
@@ -185,6 +188,7 @@ class LocalProcess:
         receiver = self.subscriptions.receiver(channel)
         if receiver is None:
             if not self.kept.keep_if_fresh(channel):
+                self._counts["lost"] += self.kept.loses(channel)
                 return
             receiver = self.subscriptions.receiver(channel)
             if receiver is None:
