@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.layers.hubs import HubProcess
+from tests.layers.talkers import APP
+from tests.serving import DEADLINE, ROOT, serving
 
 
 @pytest.fixture
@@ -66,3 +69,17 @@ def test_hub_that_loses_nothing_says_nothing(hub: HubProcess) -> None:
         layer.send("job", {"n": 1})
         assert layer.receive(["job"], timeout=5) is not None
         assert "lost" not in end(hub)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGQUIT]], ids=str
+)
+def test_hub_of_a_server_that_is_stopped_at_once_leaves_no_socket(tmp_path: Path, numbers: list[int]) -> None:
+    (tmp_path / "talk.py").write_text(APP)
+    with serving("talk", "--layer", "ipc:", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}) as server:
+        runtime = Path(server.environ["OFFLOAD_RUNTIME_DIR"])
+        assert len(list(runtime.glob("*.sock"))) == 1
+        for number in numbers:
+            server.signal(number)
+        server.process.wait(DEADLINE)
+        assert list(runtime.glob("*.sock")) == []
