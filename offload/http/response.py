@@ -126,14 +126,14 @@ class Response:
                 exc_info = None
         elif self.status:
             raise AssertionError("start_response was called a second time without exc_info")
-        given = (status, *headers)
+        fields = tuple(headers)
         try:
-            head = self._names.heads.get(given)
+            head = self._names.heads.get((status, fields))
         except TypeError:
             # Some of the fields are lists.
             head = None
         if head is None:
-            head = self._names.head(status, given[1:])
+            head = self._names.head(status, fields)
             for name in head.dropped:
                 self._drop(name)
         code = head.code

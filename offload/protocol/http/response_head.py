@@ -144,7 +144,7 @@ class FieldNames:
             elif not special and type(field) is tuple:
                 _keep(kept, field, line)
         if is_steady and all(type(field) is tuple for field in fields):
-            _keep(self.heads, (status, *fields), head)
+            _keep(self.heads, (status, tuple(fields)), head)
         return head
 
     def learn(self, name: str) -> str:
