@@ -1,5 +1,5 @@
-"""Requests that consumers answer by messages: what a routed path's client asks is a message on ``http.request``, and
-its answer is what anybody sends to the message's reply channel, at any later time.
+"""Requests that consumers answer by messages: a routed path's request is a message on ``http.request``, and everybody
+may answer it on the message's reply channel, at any later time.
 
 A request takes a greenlet while its body arrives, while its consumer runs, and while a piece of its answer is sent;
 none while it waits. The forms are those of ASGI 1.
@@ -12,12 +12,11 @@ from _thread import get_native_id
 from collections import deque
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import gevent
 
 from offload.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, OffloadError
-from offload.http.environ import Environ
+from offload.http.environ import Environ, request_content
 from offload.http.exchange import ExchangeOwner, answer_failure
 from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
@@ -72,13 +71,7 @@ class ChannelRequests:
             "reply_channel": self.layer.new_channel(REPLY_PREFIX),
             "http_version": request.version,
             "method": request.method,
-            "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
-            "root_path": environ["SCRIPT_NAME"],
-            "scheme": environ["wsgi.url_scheme"],
-            "query_string": request.query,
-            "headers": server.environ.fields(request, environ, connection.peer),
-            "client": [environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)],
-            "server": [environ["SERVER_NAME"], int(environ["SERVER_PORT"] or 0)],
+            **request_content(request, environ, server.environ.fields(request, environ, connection.peer)),
             "body": b"",
         }
         consumers = self._routing.bind_request(content)
@@ -310,7 +303,7 @@ class ChannelExchange:
             self._shared.pool.submit(self._disconnect, None)
 
     def stop(self) -> None:
-        """The process stops: whoever waits may ask another one."""
+        """The process stops: a client that waits may ask another one."""
         self._is_stopping = True
         if self._ran:
             self._refuse_to_wait()

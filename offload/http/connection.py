@@ -223,7 +223,7 @@ class HttpConnection:
         if self._body is not None:
             self._body.fail(_GONE_EARLY.status, str(_GONE_EARLY))
         if self._waiting is not None:
-            # Whoever closes a page that waits for its answer ends his half first.
+            # A browser that closes a waiting page ends its half of the connection first.
             self._connection.close()
 
     def connection_lost(self) -> None:

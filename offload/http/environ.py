@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from offload.http.file_wrapper import FileWrapper
 from offload.http.forwarded import Field, Forwarders
 from offload.http.wsgi_input import Body
+from offload.interfaces import Content
 from offload.protocol.http.request import HttpError, Request
 
 Environ = dict[str, Any]
@@ -155,6 +156,22 @@ class EnvironBuilder:
         if len(self._keys) < _MAX_CACHED_NAMES:
             self._keys[name] = key
         return key
+
+
+def request_content(request: Request, environ: Environ, fields: list[list[bytes]]) -> Content:
+    """What every message of a request tells of it, in the words of ASGI; `fields` are the header fields it has."""
+    content: Content = {
+        "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
+        "scheme": environ["wsgi.url_scheme"],
+        "query_string": request.query,
+        "headers": fields,
+        "client": [environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)],
+        "server": [environ["SERVER_NAME"], int(environ["SERVER_PORT"] or 0)],
+    }
+    if environ["SCRIPT_NAME"]:
+        # Where in the path the application is mounted.
+        content["root_path"] = environ["SCRIPT_NAME"]
+    return content
 
 
 def _split_path(environ: Environ) -> None:

@@ -64,7 +64,7 @@ class WaitingRequest(Protocol):
         """Nobody is there to be answered."""
 
     def stop(self) -> None:
-        """The process stops: whoever waits may ask another one."""
+        """The process stops: a client that waits may ask another one."""
 
 
 class RoutedRequests(Protocol):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from urllib.parse import unquote_to_bytes
 
 from greenlet import getcurrent, greenlet
 
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
-from offload.http.environ import Environ
+from offload.http.environ import Environ, request_content
 from offload.interfaces import DECIDES_KEY, Content, Delivery
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
@@ -47,19 +46,8 @@ _MAX_EARLY_BYTES = 65536
 
 def connect_content(request: Request, environ: Environ, fields: list[list[bytes]]) -> Content:
     """The connect message of a handshake, without its reply channel; `fields` are the header fields it has."""
-    content: Content = {
-        "path": unquote_to_bytes(request.path).decode("utf-8", "replace"),
-        "scheme": "wss" if environ["wsgi.url_scheme"] == "https" else "ws",
-        "query_string": request.query,
-        "headers": fields,
-        "client": [environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)],
-        "server": [environ["SERVER_NAME"], int(environ["SERVER_PORT"] or 0)],
-        "order": 0,
-    }
-    if environ["SCRIPT_NAME"]:
-        # As ASGI calls it: where in the path the application is mounted.
-        content["root_path"] = environ["SCRIPT_NAME"]
-    return content
+    scheme = "wss" if environ["wsgi.url_scheme"] == "https" else "ws"
+    return {**request_content(request, environ, fields), "scheme": scheme, "order": 0}
 
 
 class PendingHandshake:

@@ -42,7 +42,6 @@ def test_message_has_what_the_client_asks(server: Server) -> None:
                 "path": "/describe it",
                 "query_string": b"a=1",
                 "reply_channel": "",
-                "root_path": "",
                 "scheme": "http",
             }.items()
         )

@@ -1,7 +1,7 @@
-"""Delayed messages: each process that stays with a layer sends on what is due, as if it had been sent then.
+"""Delayed messages: each process that stays with a layer sends due messages on, as if they had been sent then.
 
-The layer's server keeps them, in the order of their times; a message goes to one process only. Processes ask for what
-is due once a second, and sooner when they know of one, so that a message may be late by a second where its sender has
+The layer's server keeps them, in the order of their times; a message goes to one process only. Processes ask for due
+messages once a second, and sooner for their own, so that a message is late by up to a second where its sender has
 ended.
 """
 
@@ -22,11 +22,11 @@ from offload.layers.words.settings import LayerSettings
 logger = logging.getLogger("offload.layer")
 
 LOOK_SECONDS = 1.0
-"""Between two looks for what is due, and before a message is sent again to a channel that is full."""
+"""Between two looks for due messages, and before a message is sent again to a channel that is full."""
 
 
 class DelayedMessages:
-    """Sends on what is due, from `watch` on until `close`.
+    """Sends due messages on, from `watch` until `close`.
 
     Args:
         layer: the layer's name, for messages.
@@ -49,7 +49,7 @@ class DelayedMessages:
         self._is_closed = False
 
     def watch(self) -> None:
-        """Look for what is due from now on."""
+        """Look for due messages from now on."""
         # A real thread among greenlets cannot wait for this layer either.
         if not (self._duty.is_running or self._is_closed or is_real_thread()):
             if self._sooner is None:
