@@ -134,11 +134,6 @@ class ProcessOptions(Group):
         Mask(), 0, "-m --umask", "bits that a Unix socket of the server does not get in its mode", shown="0",
         commands=BOTH,
     )  # fmt: skip
-    preload: bool = switch(
-        "--preload", "taken for habit: processes are forked before they import the application",
-        gunicorn="preload_app", commands=BOTH,
-        differs="each process imports the application by itself, so that gevent has patched it, and shares no memory",
-    )  # fmt: skip
     worker_connections: int = whole(
         100_000, "--worker-connections", "connections that one server process holds", low=1,
         differs="it counts open sockets, idle ones and WebSockets too; --pool-size limits what runs at a time",

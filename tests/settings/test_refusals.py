@@ -88,7 +88,7 @@ def test_wrong_environment(refused: Refused, variables: dict[str, str], message:
         ("loglevel = 'warnin'", "loglevel in gunicorn.conf.py is 'warnin'; did you mean warning?"),
         ("accesslog = True", "accesslog in gunicorn.conf.py is True, which is not a text"),
         ("logconfig_dict = 'x'", "logconfig_dict in gunicorn.conf.py is 'x', which is not a dict"),
-        ("preload_app = 'maybe'", "preload_app in gunicorn.conf.py is 'maybe'; write true or false"),
+        ("initgroups = 'maybe'", "initgroups in gunicorn.conf.py is 'maybe'; write true or false"),
         (
             "def post_fork(server): pass",
             "post_fork in gunicorn.conf.py does not take the arguments (server, worker)",

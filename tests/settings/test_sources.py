@@ -134,7 +134,7 @@ def test_values_of_a_file_are_of_its_own_types(read: Read) -> None:
         "bind = ['127.0.0.1:1', 'unix:/run/x']\n"
         "forwarded_allow_ips = '10.0.0.1, 10.0.0.2'\n"
         "pidfile = pathlib.Path('/run/shop.pid')\n"
-        "umask = 0o027\nreload = True\npreload_app = False\nproxy_protocol = True\n"
+        "umask = 0o027\nreload = True\ninitgroups = False\nproxy_protocol = True\n"
         "raw_env = ['A=1', 'B=2=3']\nuser = None\nlogconfig_dict = {'version': 1}\nlimit_request_line = 0\n"
     )
     settings = read("shop").settings
@@ -142,7 +142,7 @@ def test_values_of_a_file_are_of_its_own_types(read: Read) -> None:
     assert settings.proxy.forwarded_allow_ips == ("10.0.0.1", "10.0.0.2")
     assert settings.process.pid == "/run/shop.pid"
     assert settings.process.umask == 0o027
-    assert (settings.replace.reload, settings.process.preload) == (True, False)
+    assert (settings.replace.reload, settings.process.initgroups) == (True, False)
     assert settings.proxy.proxy_protocol == "auto"
     assert settings.process.variables == {"A": "1", "B": "2=3"}
     assert settings.process.user is None
