@@ -14,6 +14,8 @@ from typing import Any
 
 log = logging.getLogger("offload.server")
 
+_SLACK_SECONDS = 1.0
+"""So much longer than the supervisor's patience, which begins earlier, but may end late on a busy machine."""
 _LONGEST_SECONDS = 86400.0
 """Times beyond this are none that somebody waits for, and may be more than the system counts."""
 
@@ -31,7 +33,7 @@ def run(seconds: float) -> None:
             earlier, but may itself be gone, and an orphan would keep its listening sockets.
     """
     sys.unraisablehook = _log_failure
-    faulthandler.dump_traceback_later(min(seconds, _LONGEST_SECONDS), exit=True, file=2)
+    faulthandler.dump_traceback_later(min(seconds + _SLACK_SECONDS, _LONGEST_SECONDS), exit=True, file=2)
     try:
         atexit._run_exitfuncs()
     finally:

@@ -435,7 +435,7 @@ class Supervisor:
             self._signal(servers, signal.SIGKILL)
         elif self._deadline is not None and self._deadline <= now:
             self._deadline = None
-            self._kill(servers or list(self._children.values()))
+            self._kill(servers if self._stage is _Stage.ENDING_SERVERS else list(self._children.values()))
         if not servers and self._stage is _Stage.ENDING_SERVERS:
             self._stage = _Stage.ENDING_HUBS
             self._deadline = now + self.settings.process.kill_timeout
