@@ -92,6 +92,12 @@ class Layer(Protocol):
     def detach(self, channel: str) -> None:
         """Forget the channel and its place in every group. Unknown names are no error. Does not wait."""
 
+    def renew(self, channel: str) -> None:
+        """An attached channel of this process lives on: begin the time of its memberships anew. Does not wait."""
+
+    def session_renew(self, key: str, expiry: float) -> None:
+        """Keep a session, as it is, for `expiry` seconds from now; unknown keys are no error."""
+
     def group_add(self, group: str, channel: str) -> None:
         """Make a channel a member; returns when the membership is in force everywhere."""
 
@@ -148,6 +154,13 @@ class WebSocketConsumers(Protocol):
 
     latency: float | None
     client: Client | None
+
+    @property
+    def has_session(self) -> bool:
+        """Whether there may be a session of the connection in the layer."""
+
+    def renew(self) -> None:
+        """The connection lives on: its session must not expire. What goes wrong is logged here."""
 
     def connect(self, content: Content) -> None:
         """Run the connect consumer. ``DenyConnection`` comes through and refuses the handshake; so does what else is

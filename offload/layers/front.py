@@ -233,6 +233,10 @@ class LayerBase(abc.ABC):
         check_channel(channel)
         self._local.detach(channel)
 
+    def renew(self, channel: str) -> None:
+        """As `Layer.renew`."""
+        self._local.subscriptions.renew(channel)
+
     def group_add(self, group: str, channel: str) -> None:
         """As `Layer.group_add`."""
         check_group(group)
@@ -279,6 +283,13 @@ class LayerBase(abc.ABC):
         if not expiry > 0:
             raise ValueError(f"session expiry {expiry!r} must be above 0")
         self._local.backend.session_save(key, self.codec.encode(data, SESSION, key), expiry)
+
+    def session_renew(self, key: str, expiry: float) -> None:
+        """As `Layer.session_renew`. What another process saves in the same moment may be lost."""
+        backend = self._local.backend
+        payload = backend.session_load(key)
+        if payload is not None:
+            backend.session_save(key, payload, expiry)
 
     def session_delete(self, key: str) -> None:
         """As `Layer.session_delete`."""

@@ -231,6 +231,16 @@ class ServerProcess:
             listener.start()
         for named in self._named:
             named.start()
+        self._renewing = gevent.spawn(self._renew)
+
+    def _renew(self) -> None:
+        """Keep what open connections have in the layer from expiring under them."""
+        while configuration.router_source() is not None:
+            gevent.sleep(configuration.layer_for().group_expiry / 3)
+            for number, websocket in enumerate(list(self._websockets.members)):
+                websocket.renew()
+                if number % 100 == 99:
+                    gevent.sleep(0)
 
     def _named_channels(self) -> list[NamedChannels]:
         """What consumes named channels here (``--workers-inside``), one for each layer that has some routed."""
@@ -291,6 +301,7 @@ class ServerProcess:
             # Where the supervisor was killed, the port is another's as soon as nobody accepts.
             sock.close()
         self.load.leave()
+        self._renewing.kill()
         for named in self._named:
             named.stop()
         self._acceptor.stop()

@@ -68,6 +68,9 @@ class Receiver(Protocol):
     def connection_lost(self) -> None:
         """The socket is gone."""
 
+    def renew(self) -> None:
+        """The connection lives: what it has in the layer must not expire."""
+
 
 class Undecided(Protocol):
     """A handshake whose connect consumer has not decided. All methods are called in the loop, or in a greenlet."""
@@ -185,6 +188,10 @@ class WebSocketConnection:
             protocol.abandon()
             self._receiver.ended()
         self._receiver.connection_lost()
+
+    def renew(self) -> None:
+        """Called now and then while the connection lives."""
+        self._receiver.renew()
 
     # What its receiver asks for.
 

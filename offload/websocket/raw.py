@@ -315,6 +315,9 @@ class RawReceiver:
         """See `Receiver`."""
         self.closing()
 
+    def renew(self) -> None:
+        """See `Receiver`. The application keeps what it has in no layer."""
+
     def connection_lost(self) -> None:
         """See `Receiver`."""
         self._server.members.discard(self._websocket)

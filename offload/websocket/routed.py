@@ -137,6 +137,19 @@ class RoutedReceiver:
     def connection_lost(self) -> None:
         """See `Receiver`."""
 
+    def renew(self) -> None:
+        """See `Receiver`. While a consumer runs, the session is its own; there is another chance before it expires."""
+        self.layer.renew(self.reply_channel)
+        if self.consumers.has_session and not self._running:
+            self._running = True
+            self.server.pool.submit(self._renew_session, None)
+
+    def _renew_session(self, _: None) -> None:
+        try:
+            self.consumers.renew()
+        finally:
+            self.consume_next()
+
     # Messages.
 
     def _wait(self, item: Any) -> None:

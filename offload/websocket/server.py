@@ -46,6 +46,9 @@ class ServedWebSocket(Member, Protocol):
     def abort(self) -> None:
         """End without waiting for the client."""
 
+    def renew(self) -> None:
+        """The connection lives: what it has in the layer must not expire."""
+
 
 class ConnectionLimit:
     """Counts the WebSockets of a process.

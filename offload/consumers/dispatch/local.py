@@ -214,6 +214,10 @@ class BoundConsumers:
             except OffloadError as error:
                 log.warning("the session of %s stays until it expires: %s", self.reply_channel, error)
 
+    def renew(self) -> None:
+        """See `WebSocketConsumers`."""
+        renew_session(self._dispatch.layer, self.reply_channel.name)
+
     def message(self, content: Content, channel: str) -> Message:
         """A message of this connection, as its consumers get it."""
         message = Message(content, channel, self._dispatch.layer, self.reply_channel)
@@ -239,6 +243,14 @@ class BoundConsumers:
         """Close a connection whose consumer took too long: what it did not do will be missed."""
         if isinstance(error, TaskTimeout):
             self.reply_channel.send({"close": _INTERNAL_ERROR})
+
+
+def renew_session(layer: Layer, reply_channel: str) -> None:
+    """Keep a connection's session; without the layer it stays as long as it would have."""
+    try:
+        layer.session_renew(reply_channel, layer.group_expiry)
+    except OffloadError as error:
+        log.warning("the session of %s was not renewed: %s", reply_channel, error)
 
 
 class RequestConsumers:

@@ -363,6 +363,18 @@ class RemoteConsumers:
         elif self.saved:
             self._dispatch.drop_session(self.reply_channel)
 
+    @property
+    def has_session(self) -> bool:
+        """See `WebSocketConsumers`."""
+        return self.saved
+
+    def renew(self) -> None:
+        """See `WebSocketConsumers`."""
+        try:
+            self._dispatch.layer.session_renew(self.reply_channel, self._dispatch.layer.group_expiry)
+        except LayerUnavailable as error:
+            log.warning("the session of %s was not renewed: %s", self.reply_channel, error)
+
     def hand_over(self, channel: str, order: int) -> None:
         """The process ends while this connection's message is with the workers: nobody will be there to send its
         disconnect message when that one has ended.

@@ -63,6 +63,15 @@ class Subscriptions:
             groups = _names(self._groups_of.pop(channel, None))
             return [group for group in groups if self._drop_member(group, channel)]
 
+    def renew(self, channel: str) -> None:
+        """Begin the time of all of a channel's memberships anew."""
+        with self._lock:
+            for group in _names(self._groups_of.get(channel)):
+                members = self._members[group]
+                # At the end, since the first ones are looked at to find what has expired.
+                del members[channel]
+                members[channel] = self._clock() + self._group_expiry
+
     def receiver(self, channel: str) -> Deliver | None:
         return self._receivers.get(channel)
 
