@@ -267,8 +267,8 @@ class Link(Generic[W]):
             self._fail_queued(self._closing)
 
     def drop(self) -> None:
-        """In a forked child: give back the descriptors and say nothing. What greenlets of the parent were about to send
-        is the parent's to send."""
+        """In a forked child, which has copies of the parent's greenlets: give back the descriptors, and say nothing to
+        the server or to those who wait. What they were about to send is the parent's to send."""
         self._forked = self._closed = True
         for wire in self._open_wires:
             wire.abandon()
@@ -377,7 +377,8 @@ class Link(Generic[W]):
         self._back_off()
         # All that came meanwhile fails at once: one bounded wait for all, not one after the other.
         self._fail_queued(outage)
-        self._user.unreachable(outage)
+        if not self._forked:
+            self._user.unreachable(outage)
 
     def _back_off(self) -> None:
         """Not all processes at the same moment."""
@@ -409,6 +410,8 @@ class Link(Generic[W]):
 
     def _lose(self, connection: Connection[W], outage: Outage) -> None:
         self._connection = None
+        if self._forked:
+            return
         unanswered = [call for call in list(connection.expected) if call is not None]
         is_late = outage.is_silence and any(call.is_claimable for call in unanswered)
         for call in unanswered:
@@ -428,14 +431,12 @@ class Link(Generic[W]):
                 call.lose()
 
     def _end(self, outage: Outage) -> None:
-        if self._forked:
-            return
         if (connection := self._connection) is not None:
             self._lose(connection, outage)
         self._fail_queued(outage)
 
     def _fail_queued(self, outage: Outage) -> None:
-        while True:
+        while not self._forked:
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -444,7 +445,7 @@ class Link(Generic[W]):
                 item.abort(outage, sent=False)
 
     def _abort(self, calls: Iterable[Call], outage: Outage) -> None:
-        for call in calls:
+        for call in () if self._forked else calls:
             call.abort(outage, sent=False)
 
     def _discard(self, wire: W) -> None:

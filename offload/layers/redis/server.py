@@ -118,7 +118,7 @@ class Server:
                 the server does.
         """
         greeting = Greeting(self._name(duty), to_master=True, resp3=duty == SUBSCRIBER)
-        pool = self._kind()(
+        pool = self._kind(greeting)(
             socket_connect_timeout=self._connect_timeout,
             socket_timeout=self.timeout,
             health_check_interval=0,
@@ -129,7 +129,7 @@ class Server:
         )
         return Wire(pool.make_connection(), greeting, self)
 
-    def _kind(self) -> Callable[..., ConnectionPool]:
+    def _kind(self, greeting: Greeting) -> Callable[..., ConnectionPool]:
         if not self._address.service:
             return ConnectionPool
         arguments = {
@@ -138,7 +138,7 @@ class Server:
             "socket_timeout": self.timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            "redis_connect_func": Greeting(self._name("sentinel")),
+            "redis_connect_func": Greeting(self._name("sentinel"), before=greeting),
         }
         return partial(SentinelConnectionPool, self._address.service, _Watchers(self._address.sentinels, arguments))
 
@@ -260,21 +260,29 @@ class Greeting:
         name: of the connection, as ``CLIENT LIST`` shows it.
         to_master: whether a replica is of no use.
         resp3: see `Server.wire`.
+        before: the one that this connection serves, when it only asks where the server is.
 
     Attributes:
         began: whether the connection got so far.
+        cancelled: whether nothing may be said any more: in a forked child, whose copy of the parent's greenlet may go
+            on connecting what is the parent's.
         speaks_resp3: whether the third version is spoken now.
     """
 
-    def __init__(self, name: str, *, to_master: bool = False, resp3: bool = False) -> None:
+    def __init__(
+        self, name: str, *, to_master: bool = False, resp3: bool = False, before: Greeting | None = None
+    ) -> None:
         self._name = name
         self._to_master = to_master
         self._resp3 = resp3
-        self.began = False
+        self._before = before
+        self.began = self.cancelled = False
         self.speaks_resp3 = False
 
     def __call__(self, connection: Any) -> None:
         self.began = True
+        if self.cancelled or (self._before is not None and self._before.cancelled):
+            raise RedisConnectionError("connection closed")
         connection.on_connect()
         _tolerated(connection, "CLIENT", "SETNAME", self._name)  # a user may be forbidden to name connections
         if self._to_master:

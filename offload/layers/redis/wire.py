@@ -121,6 +121,7 @@ class Wire:
             self._connection.disconnect()
 
     def abandon(self) -> None:
+        self._greeting.cancelled = True
         # redis-py tells that it was forked. The turn may be a thread's that is not there.
         self._connection.disconnect()
 
