@@ -6,6 +6,7 @@ which are patched before anything of theirs is imported.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
 import importlib.util
@@ -13,8 +14,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -152,59 +152,31 @@ def _importable(directory: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unpatched() -> Iterator[None]:
-    """Have gevent patch nothing meanwhile."""
-    finder = _PatchesLater()
-    sys.meta_path.insert(0, finder)
-    if _PATCHES in sys.modules:
-        finder.hold(sys.modules[_PATCHES])
+    """Have gevent patch nothing meanwhile: as soon as its patches are imported, functions that do nothing stand in."""
+    held: dict[str, Any] = {}
+    real_import = builtins.__import__
+
+    def hold() -> None:
+        # Again and again: while it is being imported, it gets its names one after the other.
+        for name, value in list(vars(sys.modules.get(_PATCHES, builtins)).items()):
+            if name.startswith("patch_") and value is not _patch_nothing:
+                held[name] = value
+                setattr(sys.modules[_PATCHES], name, _patch_nothing)
+
+    def importing(*arguments: Any, **keywords: Any) -> ModuleType:
+        module: ModuleType = real_import(*arguments, **keywords)
+        hold()
+        return module
+
+    # Not a finder of modules, which others wrap in finders of their own.
+    builtins.__import__ = importing
+    hold()
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
-        finder.let_go()
-
-
-class _PatchesLater(MetaPathFinder, Loader):
-    """Imports gevent's patches with functions that do nothing in their place."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Any] = {}
-        self._module: ModuleType | None = None
-        self._loader: Loader | None = None
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """See `MetaPathFinder`."""
-        if name != _PATCHES or self._loader is not None:
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None and spec.loader is not None:
-                self._loader, spec.loader = spec.loader, self
-                return spec
-        return None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """See `Loader`."""
-        assert self._loader is not None
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """See `Loader`."""
-        assert self._loader is not None
-        self._loader.exec_module(module)
-        self.hold(module)
-
-    def hold(self, module: ModuleType) -> None:
-        """Put functions that do nothing in the place of those that patch."""
-        self._module = module
-        self._held = {name: value for name, value in vars(module).items() if name.startswith("patch_")}
-        for name in self._held:
-            setattr(module, name, _patch_nothing)
-
-    def let_go(self) -> None:
-        """Put them back."""
-        for name, value in self._held.items():
-            setattr(self._module, name, value)
+        builtins.__import__ = real_import
+        for name, value in held.items():
+            setattr(sys.modules[_PATCHES], name, value)
 
 
 def _patch_nothing(*arguments: Any, **keywords: Any) -> bool:

@@ -126,7 +126,7 @@ class Reader:
                 text = f"{name} = {value!r}" if isinstance(value, (str, int, float)) else name
                 said.leave(name, value, Source(text, file.name))
             elif name not in SPECIAL and not name.startswith("_"):
-                unknown += _unknown_name(name, value)
+                unknown += _unknown_name(name, value, self._command)
         if unknown:
             said.remarks.append(f"{file.name}: not settings, and ignored: {', '.join(unknown)}")
 
@@ -197,9 +197,10 @@ class _Said:
                 yield f"{source}: {option.differs}"
 
 
-def _unknown_name(name: str, value: Any) -> Iterator[str]:
-    """A name of a configuration file that may have been meant as a setting."""
-    near = difflib.get_close_matches(name.lower(), [*_FILE_NAMES, *UNUSED], 1, 0.8)
+def _unknown_name(name: str, value: Any, command: str) -> Iterator[str]:
+    """A name of a configuration file that may have been meant as a setting of the command."""
+    known = [known for known, option in _FILE_NAMES.items() if command in option.commands]
+    near = difflib.get_close_matches(name.lower(), [*known, *UNUSED], 1, 0.8)
     if near:
         yield f"{name} (did you mean {near[0]}?)"
     elif not isinstance(value, ModuleType) and not callable(value):
