@@ -32,7 +32,7 @@ class Upgradable(Protocol):
 class RoutedUpgrades(Protocol):
     """Takes the upgrade requests of routed paths out of the HTTP cycle."""
 
-    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
+    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, early: bytes) -> bool:
         """Take over the connection, or leave the request to the application by returning False."""
 
 

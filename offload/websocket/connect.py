@@ -38,7 +38,7 @@ _SILENT = "no connect consumer accepted it (--accept explicit)"
 class _Outcome(Enum):
     ACCEPTED = "answered with 101"
     REFUSED = "answered with another status, or nobody is there to be answered"
-    LOST = "the client left while the consumer ran, or was not let wait any longer"
+    LOST = "the client left while the consumer ran, or the server did not let it wait any longer"
 
 
 _MAX_EARLY_BYTES = 65536

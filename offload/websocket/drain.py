@@ -31,10 +31,10 @@ class Drain:
     """
 
     def __init__(self, members: Iterable[Closing], code: int, seconds: float) -> None:
-        self._left = list(members)
-        random.shuffle(self._left)
+        self._remaining = list(members)
+        random.shuffle(self._remaining)
         self._code = code
-        self._count = len(self._left)
+        self._count = len(self._remaining)
         self._loop = gevent.get_hub().loop
         self._began = time.monotonic()
         self._seconds = min(seconds, _LONGEST_STEP * (self._count - 1))
@@ -47,10 +47,10 @@ class Drain:
         due = self._count
         if passed < self._seconds:
             due = 1 + int((self._count - 1) * passed / self._seconds)
-        for _ in range(due - (self._count - len(self._left))):
-            self._left.pop().close(self._code)
+        for _ in range(due - (self._count - len(self._remaining))):
+            self._remaining.pop().close(self._code)
         self._timer.close()
-        if self._left:
+        if self._remaining:
             step = self._seconds / (self._count - 1)
             self._timer = self._loop.timer(max(_SHORTEST_TICK, step), ref=False)
             self._timer.start(self._tick)

@@ -44,7 +44,7 @@ class RoutedWebSockets:
         self._routing = routing
         self._layer = layer
 
-    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, rest: bytes) -> bool:
+    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, early: bytes) -> bool:
         """See `offload.http.upgrade.RoutedUpgrades`."""
         server = self._server
         content = connect_content(request, environ, self._fields(request, environ, connection.peer))
@@ -65,7 +65,7 @@ class RoutedWebSockets:
             return True
         receiver = RoutedReceiver(server, self._layer, connection, consumers, content)
         answered = partial(server.observer.handshake, environ, connection.peer)
-        pending = PendingHandshake(receiver, handshake, address_text(content["client"]), rest, answered)
+        pending = PendingHandshake(receiver, handshake, address_text(content["client"]), early, answered)
         server.connection_limit.enter(receiver.websocket, environ["REMOTE_ADDR"])
         server.members.add(receiver.websocket)
         server.pool.submit(pending.run, content)

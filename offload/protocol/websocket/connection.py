@@ -118,7 +118,7 @@ class Extension(Protocol):
 class _Message:
     """A data message that is not whole yet, and its frame of which more is to come."""
 
-    __slots__ = ("buffer", "checked", "compressed", "final", "frames", "left", "mask", "opcode")
+    __slots__ = ("buffer", "checked", "compressed", "final", "frames", "mask", "opcode", "remaining")
 
     def __init__(self, opcode: int, compressed: bool) -> None:
         self.opcode = opcode
@@ -128,7 +128,7 @@ class _Message:
         self.checked = 0
         self.frames = 0
         # The frame that is being read: bytes to come, and how those are masked.
-        self.left = 0
+        self.remaining = 0
         self.mask = b""
         self.final = False
 
@@ -149,7 +149,7 @@ class WebSocketProtocol:
             code that we failed it with, or else 1006.
     """
 
-    __slots__ = ("_farewell", "_is_lazy", "_message", "_rest", "code", "extension", "held", "max_size", "state")
+    __slots__ = ("_buffered", "_farewell", "_is_lazy", "_message", "code", "extension", "held", "max_size", "state")
 
     def __init__(
         self, max_size: int, extension: Extension | None = None, is_lazy: bool = False, state: State = _OPEN
@@ -161,7 +161,7 @@ class WebSocketProtocol:
         self.held = False
         self._is_lazy = is_lazy
         # A header or a control frame that is not whole yet. The payload of a data frame never waits here.
-        self._rest = b""
+        self._buffered = b""
         self._message: _Message | None = None
         # Our close frame while the last messages are answered.
         self._farewell = b""
@@ -209,7 +209,7 @@ class WebSocketProtocol:
         """The connection is lost, or the handshake refused."""
         self.state = _CLOSED
         self._message = None
-        self._rest = b""
+        self._buffered = b""
         self.held = False
 
     # What the client sends.
@@ -225,13 +225,13 @@ class WebSocketProtocol:
         events: list[Event] = []
         at, inflated = 0, 0
         message = self._message
-        if message is not None and message.left:
-            at = message.left
+        if message is not None and message.remaining:
+            at = message.remaining
             if not self._take(message, memoryview(data)[:at], events):
                 return events if state is _OPEN else _without_messages(events)
-        elif self._rest:
-            data = self._rest + data
-            self._rest = b""
+        elif self._buffered:
+            data = self._buffered + data
+            self._buffered = b""
         self.held = False
         size = len(data)
         while at < size:
@@ -239,7 +239,7 @@ class WebSocketProtocol:
             if body > size:
                 # The two bytes that can be wrong by themselves are looked at as soon as they are there.
                 if size - at < 2 or not self._refuses(data[at], data[at + 1], events):
-                    self._rest = data[at:]
+                    self._buffered = data[at:]
                 break
             first, second = data[at], data[at + 1]
             length = second & 0x7F
@@ -251,7 +251,7 @@ class WebSocketProtocol:
                 wide = 2 if length == 126 else 8
                 body += wide
                 if body > size:
-                    self._rest = data[at:]
+                    self._buffered = data[at:]
                     break
                 length = int.from_bytes(data[at + 2 : at + 2 + wide], "big")
                 if length < (126 if wide == 2 else 65536) or length >> 63:
@@ -271,7 +271,7 @@ class WebSocketProtocol:
                     break
             elif first & 0x8:
                 if end > size:
-                    self._rest = data[at:]
+                    self._buffered = data[at:]
                     break
                 if self._ends(first & 0xF, apply_mask(data[body:end], data[body - 4 : body]), events):
                     break
@@ -284,7 +284,7 @@ class WebSocketProtocol:
                 if message.compressed and self._message is None and self._is_lazy:
                     inflated += len(events[-1]) if state is _OPEN else 0  # type: ignore[arg-type]
                     if inflated >= _INFLATED_AT_ONCE and at < size:
-                        self._rest = data[at:]
+                        self._buffered = data[at:]
                         self.held = True
                         break
         return events if state is _OPEN else _without_messages(events)
@@ -344,7 +344,7 @@ class WebSocketProtocol:
         if message.frames > max(_FEWEST_FRAMES, max_size // _BYTES_PER_FRAME):
             self._fail(events, POLICY_VIOLATION, f"a message has over {message.frames - 1} frames")
             return None
-        message.left = length
+        message.remaining = length
         message.mask = mask
         message.final = first >= _FIN
         return message
@@ -356,11 +356,11 @@ class WebSocketProtocol:
         if size:
             mask = message.mask
             buffer += apply_mask(masked, mask)
-            message.left -= size
-            turn = size & 3
-            if message.left and turn:
-                message.mask = mask[turn:] + mask[:turn]
-        whole = not message.left and message.final
+            message.remaining -= size
+            shift = size & 3
+            if message.remaining and shift:
+                message.mask = mask[shift:] + mask[:shift]
+        whole = not message.remaining and message.final
         if message.opcode == TEXT and not message.compressed:
             # Wrong bytes are refused as soon as they are here, in the middle of a frame as well.
             try:
@@ -374,7 +374,7 @@ class WebSocketProtocol:
                 self._fail(events, INVALID_DATA, "a text message is not UTF-8")
                 return False
         if not whole:
-            return not message.left
+            return not message.remaining
         self._message = None
         return self._finish(message, events)
 
