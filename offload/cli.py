@@ -49,7 +49,7 @@ def supervise(arguments: Sequence[str], command: str) -> int:
         return check(source, "print_config" in source.asked)
     reading = source.read()
     settings = reading.settings
-    directory = _enter(settings)
+    directory, statsd = _enter(settings)
     tell(reading)
     entry, what = ("offload.server.worker", "worker") if command == WORKER else (Supervisor.entry, Supervisor.what)
 
@@ -62,26 +62,28 @@ def supervise(arguments: Sequence[str], command: str) -> int:
             log.warning("%s is changed by a restart, not by a reload", changed)
         return anew.settings
 
-    return Supervisor(settings, directory, entry, what, reread).run()
+    return Supervisor(settings, directory, entry, what, reread, statsd).run()
 
 
-def _enter(settings: Settings) -> Directory:
+def _enter(settings: Settings) -> tuple[Directory, StatsD | None]:
     """What comes before any code of the project's: its environment, directory and log."""
     if not settings.app:
         raise ConfigurationError("APP is missing; write MODULE[:CALLABLE], for instance project.wsgi")
     os.environ.update(settings.process.variables)
     directory = Directory(settings.process.chdir, settings.process.pythonpath)
     directory.enter()
-    _set_up_logs(settings)
-    return directory
+    return directory, _set_up_logs(settings)
 
 
-def _set_up_logs(settings: Settings) -> None:
+def _set_up_logs(settings: Settings) -> StatsD | None:
+    """The log, and figures of it for StatsD."""
     logs.set_up(settings.log)
     metrics = settings.metrics
-    if metrics.statsd_host is not None:
-        statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
-        logging.getLogger("offload").addHandler(StatsDHandler(statsd))
+    if metrics.statsd_host is None:
+        return None
+    statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
+    logging.getLogger("offload").addHandler(StatsDHandler(statsd))
+    return statsd
 
 
 def tell(reading: Reading) -> None:

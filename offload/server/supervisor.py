@@ -16,6 +16,7 @@ from functools import partial
 
 from offload import __version__
 from offload.exceptions import ConfigurationError
+from offload.observe.statsd import StatsD
 from offload.server import code_watcher, logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
@@ -61,6 +62,7 @@ class Supervisor:
         entry: the module whose ``main`` a child runs, after gevent has patched the standard library.
         what: what such a child is called in the log.
         reread: reads the settings anew for a reload, or raises ConfigurationError; None keeps them.
+        statsd: told how many processes serve.
     """
 
     settings: Settings
@@ -68,6 +70,7 @@ class Supervisor:
     entry: str = "offload.server.process"
     what: str = "server process"
     reread: Callable[[], Settings] | None = None
+    statsd: StatsD | None = None
     _children: dict[int, Child] = field(default_factory=dict)
     _restarts: Restarts = field(default_factory=Restarts)
     _stage: _Stage = field(default_factory=lambda: _Stage.RUNNING)
@@ -75,6 +78,7 @@ class Supervisor:
     _to_replace: list[Child] = field(default_factory=list)
     _deadline: float | None = None
     _served: bool = False
+    _told_count: int = 0
     _complete: bool = False
     # Whether processes are replaced because of SIGHUP; and whether none is to run, until the next.
     _reloads: bool = False
@@ -191,6 +195,7 @@ class Supervisor:
             self._kill_stuck()
             self._look_at_boots()
             self._service.keep_alive()
+            self._tell_count()
             stops = self._signals.stop is not None or self._error is not None
             while self._signals.others:
                 number = self._signals.others.pop(0)
@@ -203,6 +208,13 @@ class Supervisor:
                 self._stop()
             else:
                 self._restarts.run_due()
+
+    def _tell_count(self) -> None:
+        if self.statsd is not None:
+            serving = sum(child.serves for child in self._children.values())
+            if serving != self._told_count:
+                self._told_count = serving
+                self.statsd.gauge("gunicorn.workers", serving)
 
     def _act_on(self, number: int) -> None:
         if number == signal.SIGHUP:

@@ -34,6 +34,7 @@ def test_answers_and_lines_of_the_log_are_counted(tmp_path: Path) -> None:
         try:
             # The supervisor's warning on --threads comes first.
             assert statsd.recv(1000) == b"shop.gunicorn.log.warning:1|c|@1.0|#a:b"
+            assert statsd.recv(1000) == b"shop.gunicorn.workers:1|g|#a:b"
             server.ask(b"GET / HTTP/1.0\r\n\r\n")
             duration, *counts = statsd.recv(1000).decode().split("\n")
             assert duration.startswith("shop.gunicorn.request.duration:")
