@@ -5,7 +5,7 @@ come from outside. A request is answered once, at once or later.
 
 No message is lost between the hub and a receiver: one that was handed out stays in hand until the client says TAKEN,
 and goes back to the front of its queue when the client cancels or dies before. Who is interrupted while it says so may
-still cancel: the last one that a client has taken is kept until it takes another.
+still cancel: the last ones that a client has taken are kept until it takes others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SLOWEST = 1.0
 MOST_COUNTED = 100_000
 """For how many topics publications are counted, the latest: a process that is back learns what it has missed."""
 
+MOST_TAKEN = 64
+"""How many messages that a client has taken are kept for it, should it cancel after all."""
 MOST_LEFT = 100
 """Of how many processes that left it is known what they had got by then, the latest."""
 
@@ -54,7 +56,7 @@ class Peer(abc.ABC):
         self.topics: set[str] = set()
         self.parked: dict[int, _Parked] = {}
         self.in_hand: dict[int, tuple[str, Parcel]] = {}
-        self.just_taken: tuple[int, tuple[str, Parcel]] | None = None
+        self.just_taken: dict[int, tuple[str, Parcel]] = {}  # the latest
         self.slowed: dict[tuple[Peer, int], Timer] = {}  # senders that wait until this client has read more
 
     @abc.abstractmethod
@@ -205,15 +207,17 @@ class Exchange:
 
     def _taken(self, peer: Peer, _: int, request: int) -> None:
         if (taken := peer.in_hand.pop(request, None)) is not None:
-            peer.just_taken = request, taken
+            peer.just_taken[request] = taken
+            if len(peer.just_taken) > MOST_TAKEN:
+                del peer.just_taken[next(iter(peer.just_taken))]
 
     def _cancel(self, peer: Peer, _: int, request: int) -> None:
         parked = peer.parked.get(request)
         if parked is not None:
             self._unpark(parked)
         returned = peer.in_hand.pop(request, None)
-        if returned is None and peer.just_taken is not None and peer.just_taken[0] == request:
-            returned, peer.just_taken = peer.just_taken[1], None
+        if returned is None:
+            returned = peer.just_taken.pop(request, None)
         if returned is not None:
             self._put_back(*returned)
             self._serve(returned[0])

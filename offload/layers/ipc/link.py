@@ -38,9 +38,10 @@ _READ_BYTES = 256 * 1024
 class _Waiter:
     """A caller's wait for an answer, or for the connection. A bare lock: many are made, and an event costs several."""
 
-    __slots__ = ("_gate", "error", "frame")
+    __slots__ = ("_gate", "error", "frame", "takes")
 
-    def __init__(self) -> None:
+    def __init__(self, takes: bool = False) -> None:
+        self.takes = takes  # a message, which the hub is told of before the caller has it
         self.frame: list[Any] | None = None
         self.error: Exception | None = None
         self._gate = threading.Lock()
@@ -221,10 +222,6 @@ class Link:
                 value = wire.value_of(waiter.frame)
                 if value is None:
                     return None
-                # Before the caller has it, so that no other can get it as well if this process dies now.
-                written = _Waiter()
-                if self._post(wire.TAKEN, 0, request, written=written):
-                    written.wait(self._timeout)
                 return value[0], value[1]
             except BaseException:
                 self._pending.pop(request, None)
@@ -281,7 +278,7 @@ class Link:
     def _ask(self, kind: int, request: int, arguments: tuple[Any, ...]) -> _Waiter | None:
         """Returns None without a connection. On an exception the caller takes it out of `_pending`, as it does when
         one interrupts the wait for the answer."""
-        waiter = _Waiter()
+        waiter = _Waiter(takes=kind == wire.TAKE)
         frame = wire.pack(kind, request, *arguments)
         with self._lock:
             writer = self._writer
@@ -496,7 +493,11 @@ class Link:
             elif kind == wire.ANSWER:
                 if (waiter := self._pending.pop(frame[1], None)) is not None:
                     waiter.frame = frame
-                    waiter.wake()
+                    # Whoever takes a message goes on when the hub has been told, so that no other can get it as well
+                    # if this process dies then.
+                    taken = waiter.takes and frame[3] is not None
+                    if not (taken and self._post(wire.TAKEN, 0, frame[1], written=waiter)):
+                        waiter.wake()
                 elif (topics := self._subscribing.pop(frame[1], None)) is not None:
                     self._deliver(batch)
                     batch = []
