@@ -27,6 +27,7 @@ from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreac
 from offload.layers.backend import Owner, Topics
 from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
+from offload.layers.link.thread import Duty, start
 
 logger = logging.getLogger("offload.layer")
 
@@ -161,8 +162,7 @@ class Link:
         self._ended = False
         self._was_up = False
         self._reason = "not connected yet"
-        self._thread: threading.Thread | None = None
-        self._runs = False  # the thread, and not only that it was started
+        self._reader = Duty(self._keep_up, "offload-ipc-reader")
         self._pause = threading.Event()
         self._socket: socket.socket | None = None
         self._writer: _Writer | None = None  # while there is a connection
@@ -241,7 +241,7 @@ class Link:
         if ended:
             self._owner.failed({topic: number}, self._unreachable("was closed"))
         else:
-            self._ensure_thread()
+            self._reader.ensure()
 
     def unsubscribe(self, topic: str) -> None:
         """As `Backend.unsubscribe`."""
@@ -321,7 +321,7 @@ class Link:
                     if self._writer is not None:
                         return
                     self._arrivals.append(waiter)
-                self._ensure_thread()
+                self._reader.ensure()
                 waiter.wait(deadline - time.monotonic())
             finally:
                 with self._lock:
@@ -333,23 +333,6 @@ class Link:
             if self._writer is None and time.monotonic() >= deadline:
                 raise self._unreachable(self._reason)
 
-    def _ensure_thread(self) -> None:
-        thread = None
-        try:
-            with self._lock:
-                if self._thread is not None or self._ended:
-                    return
-                self._runs = False
-                thread = self._thread = threading.Thread(target=self._run, name="offload-ipc-reader", daemon=True)
-            # Not under the lock: starting waits for the thread.
-            thread.start()
-        except BaseException:
-            with self._lock:
-                # It may run all the same, now or some time.
-                if self._thread is thread and not self._runs:
-                    self._thread = None
-            raise
-
     def _unavailable(self, reason: str) -> LayerUnavailable:
         return LayerUnavailable(f"layer 'ipc' {reason}")
 
@@ -358,35 +341,24 @@ class Link:
 
     # The reader
 
-    def _run(self) -> None:
-        with self._lock:
-            if self._thread is not threading.current_thread():
-                return  # who started it was interrupted, and has not seen it run
-            self._runs = True
-        try:
-            self._keep_up()
-        finally:
-            with self._lock:
-                # Otherwise it has ended by itself, and the socket is the next reader's.
-                if self._thread is threading.current_thread():
-                    self._disconnect()
-                    self._thread = None
-
     def _keep_up(self) -> None:
         failures = 0
-        while True:
-            frames = self._try_to_connect()
-            if frames is not None:
-                failures = 0
-                self._read(frames)
-                self._lose()
-            with self._lock:
-                if self._ended or not (self._arrivals or self._topics):
-                    self._disconnect()
-                    self._thread = None
+        try:
+            while True:
+                frames = self._try_to_connect()
+                if frames is not None:
+                    failures = 0
+                    self._read(frames)
+                    self._lose()
+                if self._reader.may_end(lambda: not self._ended and bool(self._arrivals or self._topics)):
                     return
-            self._pause.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
-            failures += 1
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
+                self._pause.wait(pause * random.uniform(0.5, 1.0))
+                failures += 1
+        except BaseException:
+            with self._lock:
+                self._disconnect()
+            raise
 
     def _try_to_connect(self) -> wire.FrameReader | None:
         hopeless: Exception | None = None
@@ -429,7 +401,7 @@ class Link:
         frames = self._greet(connected)
         connected.settimeout(None)
         writer = _Writer(connected, self._lock)
-        threading.Thread(target=writer.run, name="offload-ipc-writer", daemon=True).start()
+        start(writer.run, "offload-ipc-writer")
         with self._lock:
             if self._ended:
                 writer.close()
