@@ -220,8 +220,9 @@ class RoutedReceiver:
         """
         if get_native_id() != self.server.thread:
             return False
+        # What is no dict is the layer's to refuse; nothing is counted that is refused.
+        prepared = prepare(content) if isinstance(content, dict) else b""
         self.layer.check_own(content)
-        prepared = prepare(content)
         websocket = self.websocket
         if websocket.handshake is not None:
             delivery = Delivery(content)

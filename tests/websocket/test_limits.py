@@ -281,3 +281,32 @@ def test_wrong_limit_is_one_clear_line(flag: str, value: str, says: str, capsys:
 
     assert main([ROUTED, flag, value]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        ({"text": "short"}, "sent"),
+        ({"text": "x" * 300}, "sent"),
+        ({"bytes": b"", "text": ""}, "sent"),
+        ({"text": "x" * 2000}, "MessageTooLarge"),
+        ({"text": ("a",)}, "TypeError"),
+        ({"txt": "a"}, "ValueError"),
+        ({}, "ValueError"),
+        ("text", "TypeError"),
+        ({"close": 1005}, "ValueError"),
+    ],
+)
+def test_own_reply_is_checked_and_counted_as_by_the_layer(content: object, outcome: str) -> None:
+    with serving(ROUTED, "--layer", "memory://?max_size=1000", "--ws-ping-interval", "0") as server:
+        client = RawClient(server, "/act")
+        client.send(b"".join(message(f"try {content!r}")))
+        told = []
+        while len(told) < 2:
+            received = client.receive()
+            if isinstance(received, str) and received.startswith("["):
+                told.append(json.loads(received))
+        assert told[0] == told[1]
+        assert told[0][0].startswith(outcome)
+        assert told[0][1] == ([1, 1] if outcome == "sent" else [0, 0])
+        client.close()

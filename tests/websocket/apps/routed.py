@@ -12,7 +12,7 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from offload import Channel, Group, route, statistics
-from offload.exceptions import DenyConnection
+from offload.exceptions import DenyConnection, OffloadError
 
 GATES: dict[str, Event] = {}
 
@@ -166,6 +166,19 @@ def act(message):
         for number in range(count):
             message.reply_channel.send({"text": f"{number:06} ".ljust(size, "x")})
         tell("flooded")
+    elif kind == "try":
+        # The connection's own channel, and any other object of its name: the short way and the one of the layer.
+        layer = message.channel_layer
+        for channel in (message.reply_channel, Channel(message.reply_channel.name, channel_layer=layer)):
+            before = layer.statistics()
+            try:
+                channel.send(eval(rest))
+                found = "sent"
+            except (OffloadError, TypeError, ValueError) as error:
+                found = f"{type(error).__name__}: {error}"
+            after = layer.statistics()
+            grown = [after[name] - before[name] for name in ("sent", "received")]
+            layer.send(message.reply_channel, {"text": json.dumps([found, grown])})
     elif kind == "exit":
         raise SystemExit(4)
     elif kind == "timeout":
