@@ -30,7 +30,7 @@ def raise_limit(connections: int, is_asked_for: bool) -> None:
             log.warning("the limit of open files stays at %d: %s", soft, error)
     if soft != resource.RLIM_INFINITY and soft < connections + _OTHERS:
         log.log(
-            logging.WARNING if is_asked_for else logging.INFO,
+            logging.WARNING if is_asked_for else logging.DEBUG,
             "a process may open %d files, so it holds fewer connections than --worker-connections %d; raise the hard "
             "limit (ulimit -Hn, LimitNOFILE= of systemd), or lower the option",
             soft, connections,

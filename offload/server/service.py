@@ -73,7 +73,12 @@ class ServiceManager:
             self._sock.close()
 
     def _begin(self, place: str) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            # There are no descriptors left; the server itself may go on.
+            self._give_up(error.strerror or str(error))
+            return
         sock.setblocking(False)
         try:
             # The kernel tells when there is room only to who is connected.

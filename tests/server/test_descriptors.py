@@ -27,7 +27,8 @@ def test_the_soft_limit_is_raised_to_the_hard_one_and_said_where_that_is_too_low
     try:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         assert server.ask(b"GET / HTTP/1.0\r\n\r\n").endswith(repr((hard, hard)).encode())
-        assert ("may open" in server.log) == (hard < 100_064)
+        # Nobody has asked for as many as the default.
+        assert "may open" not in server.log
     finally:
         assert server.stop() == 0
     run = subprocess.run(
