@@ -5,7 +5,7 @@ hub serves a socket; a second one for the same path stands by, and takes over wh
 when the hub ends, queues, memberships of queues and sessions are gone; the clients come back by themselves, with their
 subscriptions.
 
-What it does with a request is in ``offload.hub.exchange``; here are the process, the socket and its clients.
+What it does with a request is in ``offload.hub.relay``; here are the process, the socket and its clients.
 
     python -m offload.hub.server PATH
 """
@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from offload.exceptions import ConfigurationError
 from offload.hub import place as hub_place
-from offload.hub.exchange import Exchange, Peer
+from offload.hub.relay import Exchange, Peer
 from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings

@@ -1,6 +1,6 @@
 """What callers see of every layer: settings, checks of names and contents, encoding, counters, forks.
 
-What this process is subscribed to, and what arrives here, is ``offload.layers.local.process``; the server is reached by
+What this process is subscribed to, and what arrives here, is ``offload.layers.local.owner``; the server is reached by
 a ``offload.layers.backend.Backend``. A layer is a subclass of `LayerBase` with a name, its own settings, and
 `make_backend`. Knows no server.
 
@@ -26,7 +26,7 @@ from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend, Owner
 from offload.layers.local.inbox import ADD, DISCARD
 from offload.layers.local.kept import KeptChannels
-from offload.layers.local.process import LocalProcess
+from offload.layers.local.owner import LocalProcess
 from offload.layers.local.subscriptions import Subscriptions
 from offload.layers.words.codec import Codec, check_content, checked_copy
 from offload.layers.words.names import (

@@ -9,7 +9,7 @@ from offload.exceptions import ChannelFull, LayerUnreachable
 from offload.layers.front import LayerBase
 from offload.layers.local.broker import Broker
 from offload.layers.local.memberships import Memberships
-from offload.layers.local.process import LocalProcess
+from offload.layers.local.owner import LocalProcess
 from offload.layers.local.subscriptions import Subscriptions
 from offload.layers.memory import MemoryBackend, MemoryLayer, MemoryServer
 from offload.layers.words import names

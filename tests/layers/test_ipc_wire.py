@@ -2,7 +2,7 @@
 
 import pytest
 
-from offload.hub.exchange import Exchange, Peer
+from offload.hub.relay import Exchange, Peer
 from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings
 

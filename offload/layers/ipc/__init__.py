@@ -18,7 +18,7 @@ from offload.exceptions import ConfigurationError
 from offload.layers.backend import Backend, Owner
 from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
-from offload.layers.ipc.link import Link
+from offload.layers.ipc.hub_link import Link
 from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
