@@ -161,12 +161,7 @@ class RedisBackend(Backend):
     """One process's part of it."""
 
     def __init__(
-        self,
-        addresses: Sequence[RedisAddress],
-        connect_timeout: float,
-        timeout: float,
-        access: Access,
-        owner: Process,
+        self, addresses: Sequence[RedisAddress], connect_timeout: float, timeout: float, access: Access, owner: Process
     ) -> None:
         self.timeout = timeout
         self._owner = owner
@@ -277,8 +272,7 @@ class RedisBackend(Backend):
                 self._ring.unsubscribe(self._prefix + topic)
 
     def publish(self, topic: str, payload: bytes) -> int:
-        name = self._prefix + topic
-        return self._ring.publish(name, payload) or int(self._ring.is_heard_elsewhere(name))
+        return self._ring.publish(self._prefix + topic, payload)
 
     def set_member(self, group: str, channel: str, is_member: bool) -> None:
         members = self._members(group)

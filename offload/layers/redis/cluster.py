@@ -14,7 +14,7 @@ import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
@@ -37,8 +37,6 @@ logger = logging.getLogger("offload.layer")
 
 _REDIRECTIONS = 5
 _PAUSE = 0.2  # seconds between questions for the slots while a node is gone
-
-T = TypeVar("T")
 
 
 class Cluster(Ring):
@@ -75,10 +73,11 @@ class Cluster(Ring):
         self._look()
         return "SPUBLISH" if self._sharded else "PUBLISH"
 
-    def is_heard_elsewhere(self, name: str) -> bool:
+    def publish(self, name: str, payload: bytes) -> int:
+        return super().publish(name, payload) or int(not self._sharded and self._is_heard_elsewhere(name))
+
+    def _is_heard_elsewhere(self, name: str) -> bool:
         """Plain messages reach all nodes, and so who subscribed before the slot moved, or whose node is gone."""
-        if self._sharded:
-            return False
         for shard in self.shards():
             try:
                 if int(shard.commands.run("PUBSUB", "NUMSUB", name)[1]):
@@ -173,7 +172,7 @@ class Cluster(Ring):
         if self._client is not None:
             self._client.close()
 
-    def _at_owner(self, key: str, call: Callable[[Commands, bool], T]) -> T:
+    def _at_owner(self, key: str, call: Callable[[Commands, bool], Any]) -> Any:
         shard, asking = self._find(key), False
         for _ in range(_REDIRECTIONS):
             try:
@@ -273,13 +272,11 @@ class Cluster(Ring):
             except (RedisError, RedisClusterException):
                 continue  # gone, or not allowed to tell
             if known is None:
-                logger.warning(
+                text = (
                     "layer 'redis': %s:%s has no sharded pub/sub, which Redis 7 brought; every message to a group"
-                    " goes to all nodes of %s",
-                    node.host,
-                    node.port,
-                    self._address.shown,
+                    " goes to all nodes of %s"
                 )
+                logger.warning(text, node.host, node.port, self._address.shown)
                 return False
         return True
 

@@ -46,8 +46,7 @@ from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
 from offload.layers.redis.wire import Wire, pack
 
-COMMANDS, SUBSCRIBER = "commands", "subscriber"
-"""What connections are for."""
+COMMANDS, SUBSCRIBER = "commands", "subscriber"  # what connections are for
 
 _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownError)
 

@@ -30,11 +30,7 @@ class Shard:
     """
 
     def __init__(
-        self,
-        server: Server,
-        owner: weakref.ref[Owner],
-        router: Router | None = None,
-        sharded: bool = False,
+        self, server: Server, owner: weakref.ref[Owner], router: Router | None = None, sharded: bool = False
     ) -> None:
         self.shown = server.shown
         self.commands = Commands(server, lambda: self.subscriber.renew())
@@ -94,13 +90,9 @@ class Ring:
         return "PUBLISH"
 
     def publish(self, name: str, payload: bytes) -> int:
-        """Returns how many are subscribed where the name belongs; see also `is_heard_elsewhere`."""
+        """Returns how many are subscribed, as far as is known; 0 only where nobody is."""
         listening: int = self.run(name, self.publish_command, name, payload)
         return listening
-
-    def is_heard_elsewhere(self, name: str) -> bool:
-        """Whether what is published reaches somebody, or may, who is subscribed where the name does not belong."""
-        return False
 
     def push(self, capacities: Mapping[str, int], payload: bytes, lifetime: int) -> Pushed:
         """Put a message into several queues, with one command to each server that has some of them.
@@ -180,8 +172,5 @@ class Ring:
         if self._only is not None:
             return self._only
         name = key.partition("{")[2].partition("}")[0] or key
-        return self._shards[max(self._shards, key=lambda shown: _weight(shown, name))]
-
-
-def _weight(shard: str, key: str) -> int:
-    return int.from_bytes(blake2b(f"{shard}\n{key}".encode(), digest_size=8).digest(), "big")
+        weights = {blake2b(f"{shown}\n{name}".encode(), digest_size=8).digest(): shown for shown in self._shards}
+        return self._shards[weights[max(weights)]]  # of bytes, the first counts the most

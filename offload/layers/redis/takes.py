@@ -79,7 +79,7 @@ class Takes:
         """For something that may be a message. Returns False when the time is over."""
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         is_blind = any(shard.subscriber.is_blind for shard, _ in parts)
-        pause = remaining if not is_blind else min(_BLIND_PAUSE, _BLIND_PAUSE if remaining is None else remaining)
+        pause = min(_BLIND_PAUSE, _BLIND_PAUSE if remaining is None else remaining) if is_blind else remaining
         is_woken = waiter.wait(pause)
         error, waiter.error = waiter.error, None
         if error is not None:

@@ -28,12 +28,7 @@ _SLOWEST_TICK = 1.0  # seconds
 Argument = str | bytes | int
 T = TypeVar("T")
 
-
-class _Nothing:
-    """What hiredis says when no whole reply has come."""
-
-
-_NOTHING = _Nothing()
+_NOTHING = object()  # hiredis says it when no whole reply has come
 
 
 class Wire:
