@@ -1,7 +1,6 @@
 """Commands to one Redis server: callers queue them, and all that is queued goes out together.
 
-It is not redis-py's ``Pipeline``, which first looks at the pool, which takes longer under gevent than the round trip,
-and tells nobody anything before the last reply.
+It is not redis-py's ``Pipeline``, which looks at the pool first: under gevent that takes longer than the round trip.
 """
 
 from __future__ import annotations
