@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"offload.websocket"},
     {"offload.server", "offload.testing"},
     {"django_offload"},
-    {"offload.cli"},
+    {"offload.cli", "offload.integrations"},
     {"offload.__main__"},
 ]
 # The package's own names are those of its consumers floor; whoever writes `from offload import` means that one.

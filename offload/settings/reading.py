@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from offload.exceptions import ConfigurationError
 from offload.settings.command_line import parse
@@ -28,6 +28,15 @@ _DEFAULT_VARIABLES = {"WEB_CONCURRENCY": "workers", "FORWARDED_ALLOW_IPS": "forw
 _FILE_NAMES: Mapping[str, Option] = {
     **OPTIONS, **{option.gunicorn: option for option in OPTIONS.values() if option.gunicorn is not None}
 }  # fmt: skip
+
+
+class File(Protocol):
+    """Where settings are read by their names; messages call it by `name`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Reader:
         command: "serve" or "worker".
         own_variables: variables of offload's that are no settings.
         version: what ``--version`` prints.
+        file: read in place of a configuration file that is named or lies there.
 
     Attributes:
         asked: what the command line asks for instead of serving: "check_config", "print_config".
@@ -71,6 +81,7 @@ class Reader:
         command: str = SERVE,
         own_variables: Sequence[str] = (),
         version: str = "",
+        file: File | None = None,
     ) -> None:
         self._environ = dict(environ)
         self._command = command
@@ -80,7 +91,7 @@ class Reader:
         self._more_flags = self._further_flags() if command == SERVE else {}
         self.asked = frozenset(name for name in _ASKED if self._flags.get(name) or self._more_flags.get(name))
         place = self._flags["config"] or environ.get(CONFIG_VARIABLE) or self._more_flags.get("config")
-        self._file = find(place) if place or command == SERVE else None
+        self._file: File | None = file or (find(place) if place or command == SERVE else None)
 
     def _further_flags(self) -> dict[str, Any]:
         try:

@@ -1,0 +1,1 @@
+"""offload inside other servers' process models."""
