@@ -81,9 +81,9 @@ bench-quick:  ## one short round of every benchmark; its figures say little
 	$(PYTHON) -m benchmarks --quick $(BENCH)
 
 docs: $(INSTALLED)  ## write the generated pages, and build the documentation into build/docs
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/python -m docs.settings_page
 	$(BIN)/python -m docs.gunicorn_page
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/python -m sphinx -q -W -b html docs build/docs
 
 clean:  ## remove what was made here

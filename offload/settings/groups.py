@@ -117,7 +117,7 @@ class ProcessOptions(Group):
         at_start=True, commands=BOTH,
     )  # fmt: skip
     name: str | None = words(
-        None, "-n --name", "what ps and top call the processes", metavar="NAME", gunicorn="proc_name", commands=BOTH
+        None, "-n --name", "name of the processes in ps and top", metavar="NAME", gunicorn="proc_name", commands=BOTH
     )
     env: tuple[str, ...] = items(
         (), "-e --env", "set a variable of the environment; repeatable", metavar="NAME=VALUE", commas=False,
@@ -207,8 +207,8 @@ class ReplaceOptions(Group):
         "task's stack; 0 for never", zero=None, commands=BOTH,
     )  # fmt: skip
     boot_timeout: float | None = seconds(
-        60.0, "--boot-timeout", "seconds after which a process that is not ready is told of, and given up at a reload; "
-        "0 for no limit", zero=None, commands=BOTH,
+        60.0, "--boot-timeout", "seconds after which the log names a process that is not ready, and a reload gives it "
+        "up; 0 for no limit", zero=None, commands=BOTH,
     )  # fmt: skip
     reload_parallel: int = whole(
         1, "--reload-parallel", "processes that a reload replaces at a time", low=1, commands=BOTH
@@ -365,9 +365,9 @@ class TlsOptions(Group):
         None, "--ciphers", "ciphers for TLS 1.2, as OpenSSL writes them; default: Python's", metavar="LIST"
     )
     strict_sni: str = choice(
-        "auto", "--strict-sni", "answer requests for hosts that their connection's certificate is not for with 421: "
-        "off, auto (where the client named a host to choose among several certificates) or on (always); clients "
-        "that --forwarded-allow-ips trusts, and those of Unix sockets, may ask for any host",
+        "auto", "--strict-sni", "answer 421 to requests for hosts that the connection's certificate is not for: off; "
+        "auto, where the client named a host to choose among several certificates; on, always. Clients that "
+        "--forwarded-allow-ips trusts, and those of Unix sockets, may ask for any host",
         ("off", "auto", "on"), synonyms={"true": "on", "false": "off"}, alone="on", metavar="MODE",
     )  # fmt: skip
     handshake_timeout: float | None = seconds(
@@ -399,8 +399,8 @@ class LayerOptions(Group):
         "layer, in `offload worker` processes, on any machine", ("local", "layer"), metavar="WHERE",
     )  # fmt: skip
     dispatch_timeout: float = seconds(
-        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, or with no "
-        "way to the layer, after which a handshake is answered 503 and a WebSocket closed", low=2,
+        10.0, "--dispatch-timeout", "with --dispatch layer: seconds without a sign of life of a worker, or without "
+        "the layer, after which a handshake is answered 503 and a WebSocket closed", low=2,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -432,7 +432,7 @@ class WebSocketOptions(Group):
     queue: int = whole(32, "--ws-queue", "messages waiting for one connection's consumers before reading stops", low=1)
     send_buffer: int = size(1 << 20, "--ws-send-buffer", "unsent bytes one slow client may hold", low=1)
     overflow: str = choice(
-        "close", "--ws-overflow", "what happens past that: close (1013), drop-oldest or drop-newest messages",
+        "close", "--ws-overflow", "policy for clients past that: close (1013), drop-oldest or drop-newest messages",
         ("close", "drop-oldest", "drop-newest"), metavar="POLICY",
     )  # fmt: skip
     compression: str = choice(
@@ -448,16 +448,16 @@ class WebSocketOptions(Group):
         "messages a second that one WebSocket may send, or close 1008; 0 for no limit", shown="0.0",
     )  # fmt: skip
     accept: str = choice(
-        "implicit", "--accept", "implicit: a connect consumer that returns accepts; explicit: it has to say so, and "
-        "returning without refuses with 403", ("implicit", "explicit"), metavar="MODE",
+        "implicit", "--accept", "implicit: a connect consumer that returns accepts; explicit: it has to send accept, "
+        "and returning without it refuses with 403", ("implicit", "explicit"), metavar="MODE",
     )  # fmt: skip
     handshakes: int | None = whole(
         5000, "--ws-handshakes", "WebSocket handshakes that may be undecided in one server process; 0 for no limit",
         zero=None,
     )  # fmt: skip
     origins: tuple[str, ...] = items(
-        (), "--ws-origins", "pages that may open WebSockets: HOST, .HOST for all below it too, HOST:PORT, "
-        "SCHEME://HOST, null or file://, separated by commas; * for all; default: those of the host that is asked",
+        (), "--ws-origins", "pages that may open WebSockets, separated by commas: HOST, .HOST with all below it, "
+        "HOST:PORT, SCHEME://HOST, null, file://, or * for all; default: pages of the requested host",
         check=_check_origin, metavar="ORIGINS",
     )  # fmt: skip
 
@@ -544,7 +544,7 @@ class LogOptions(Group):
     )  # fmt: skip
     access_format: str = words(
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"', "--access-logformat",
-        "what such a line says, in gunicorn's words; json for JSON", metavar="FORMAT", gunicorn="access_log_format",
+        "content of such a line, in gunicorn's atoms; json for JSON", metavar="FORMAT", gunicorn="access_log_format",
     )  # fmt: skip
 
 
