@@ -340,7 +340,7 @@ def test_loss_and_return_are_logged(hubs, layers, caplog):
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            f"layer 'ipc' lost its hub at {layer.path}; what waited there in queues, and sessions, are gone",
+            f"layer 'ipc' lost its hub at {layer.path}; its queued messages and sessions are gone",
         ),
         ("INFO", f"layer 'ipc' has its hub at {layer.path} again; groups restored: 0"),
     ]

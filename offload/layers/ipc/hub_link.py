@@ -498,9 +498,7 @@ class Link:
             waiter.wake()
         if not ended:
             self._owner.lost(topics, f"layer 'ipc' {self._reason}")
-            logger.warning(
-                "layer 'ipc' lost its hub at %s; what waited there in queues, and sessions, are gone", self._path
-            )
+            logger.warning("layer 'ipc' lost its hub at %s; its queued messages and sessions are gone", self._path)
 
     def _fail_arrivals(self, error: Exception) -> None:
         with self._lock:

@@ -63,7 +63,7 @@ class Lanes(Generic[Item]):
         try:
             lane.duty.ensure()
         except RuntimeError as error:
-            logger.warning("what another process waits for is held up: %s", error)
+            logger.warning("requests of another process are held up: %s", error)
 
     def close(self) -> None:
         """What has begun is finished, unless it ends with its connections; the rest is dropped."""
@@ -84,7 +84,7 @@ class Lanes(Generic[Item]):
                 try:
                     self._work(name, items)
                 except Exception:
-                    logger.exception("what another process waits for failed")
+                    logger.exception("requests of another process failed")
                 del items  # what it holds must not stay for as long as there is no other
             elif not lane.gate.acquire(timeout=self._idle):
                 with self._lock:

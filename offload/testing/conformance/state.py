@@ -66,7 +66,7 @@ class State(Suite):
         for sender in (owner, other):
             for _ in range(3):
                 sender.send(own, {})
-        self._until(lambda: owner.statistics()["lost"] == 4, "what was lost to be counted")
+        self._until(lambda: owner.statistics()["lost"] == 4, "the lost messages to be counted")
         for _ in range(2):
             assert self._take(owner, own) == {}
         assert owner.receive([own], 0) is None
