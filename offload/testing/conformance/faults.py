@@ -112,9 +112,10 @@ class Faults(Suite):
         receiver, sender = self.layer(), self.layer()
         sender.check()
         found: list[object] = []
+        over = threading.Event()
 
         def receive() -> None:
-            while not found:
+            while not (found or over.is_set()):
                 try:
                     if (message := receiver.receive(["queue"], self.bound)) is not None:
                         found.append(message)
@@ -124,9 +125,12 @@ class Faults(Suite):
         assert receiver.receive(["queue"], 0) is None
         thread = threading.Thread(target=receive, daemon=True)
         thread.start()
-        self._restart()
-        self._until(lambda: self._works(lambda: sender.send("queue", {"n": 1})), "a send")
-        thread.join(2 * self.bound)
+        try:
+            self._restart()
+            self._until(lambda: self._works(lambda: sender.send("queue", {"n": 1})), "a send")
+            thread.join(2 * self.bound)
+        finally:
+            over.set()
         assert found == [("queue", {"n": 1})]
 
     def test_what_could_not_be_sent_is_counted_as_lost(self) -> None:
