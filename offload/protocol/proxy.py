@@ -13,7 +13,6 @@ import struct
 from dataclasses import dataclass
 
 from offload.exceptions import ProtocolError
-from offload.protocol.crc32c import crc32c
 
 V1, V2, AUTO = "v1", "v2", "auto"
 
@@ -174,3 +173,28 @@ def _is_right(header: bytes, begin: int, end: int) -> bool:
     return end - begin == 4 and int.from_bytes(header[begin:end], "big") == crc32c(
         header[:begin] + bytes(4) + header[end:]
     )
+
+
+_CRC32C_POLYNOMIAL = 0x82F63B78
+"""Castagnoli's, reversed. The standard library's CRC-32 has another, and the few hundred bytes that are summed once for
+a connection do not earn a compiled dependency."""
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ _CRC32C_POLYNOMIAL if byte & 1 else byte >> 1
+        table.append(byte)
+    return tuple(table)
+
+
+_CRC32C_TABLE = _crc32c_table()
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of `data`, as an unsigned number; follows RFC 3720, appendix B.4."""
+    table, crc = _CRC32C_TABLE, 0xFFFFFFFF
+    for byte in data:
+        crc = table[crc & 0xFF ^ byte] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF

@@ -7,12 +7,11 @@ import random
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offload.exceptions import ProtocolError
-from offload.protocol.crc32c import crc32c
-from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, begins_with_proxy_header, read_proxy_header
+from offload.protocol.proxy import AUTO, V1, V2, ProxyHeader, begins_with_proxy_header, crc32c, read_proxy_header
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -194,6 +193,7 @@ def test_modes_look_for_their_own_version_only() -> None:
     assert read_proxy_header(binary, V1) == (None, binary)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11"]))
 def test_any_bytes_are_read_refused_or_asked_to_go_on(data: bytes, prefix: bytes) -> None:
     try:
@@ -207,6 +207,7 @@ def test_any_bytes_are_read_refused_or_asked_to_go_on(data: bytes, prefix: bytes
         assert len(prefix + data) < 16 + 65535
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_splits_do_not_change_what_is_read(randomness: random.Random) -> None:
     data, header = VALID[randomness.choice(list(VALID))]
