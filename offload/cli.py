@@ -15,7 +15,7 @@ from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
 from offload.observe.statsd import StatsD, StatsDHandler
-from offload.server import late, logs, streams
+from offload.server import late, logs, system
 from offload.server.control import BootError
 from offload.server.directory import Directory
 from offload.server.handover import VARIABLE as HANDOVER_VARIABLE
@@ -43,7 +43,7 @@ def reader(arguments: Sequence[str], command: str = SERVE) -> Reader:
 
 def supervise(arguments: Sequence[str], command: str) -> int:
     """``offload APP`` and ``offload worker APP``."""
-    streams.ensure()
+    system.ensure_streams()
     source = reader(arguments, command)
     if source.asked:
         return check(source, "print_config" in source.asked)

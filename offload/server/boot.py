@@ -26,7 +26,7 @@ from offload.layers.front import LayerBase
 from offload.layers.ipc import IPCLayer
 from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
-from offload.server import exit_handlers, logs, parent, streams
+from offload.server import exit_handlers, logs, system
 from offload.server.application import check_routing_name
 from offload.server.control import Control
 from offload.server.hooks import Config, Hooks, Worker
@@ -74,7 +74,7 @@ def run(process: Process, settings: Settings, control: Control, hooks: Hooks, wo
     finally:
         hooks.call("worker_exit", hooks.server, worker)
         exit_handlers.run(settings.process.stop_seconds + settings.process.kill_timeout)
-        streams.flush()
+        system.flush_streams()
 
 
 def _boot_and_serve(
@@ -103,7 +103,7 @@ def _boot_and_serve(
     logs.enable()
     if spare and not _stand_by(control):
         return 0
-    parent.let_go()
+    system.outlive_parent()
     return process.serve()
 
 

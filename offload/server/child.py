@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from offload.server import exit_handlers, parent, streams
+from offload.server import exit_handlers, system
 from offload.server.control import Control, pair
 from offload.server.hooks import Worker
 from offload.server.signals import HANDLED
@@ -80,7 +80,7 @@ def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
     """
     mine, theirs = pair()
     supervisor = os.getpid()
-    streams.flush()
+    system.flush_streams()
     # A signal between the fork and the child's own dispositions would be recorded there as the parent's.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
@@ -97,7 +97,7 @@ def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
             exit_handlers.forget()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             mine.sock.close()
-            parent.end_with(supervisor)
+            system.end_with_parent(supervisor)
             status = work(theirs)
         except BaseException as error:
             log.critical("a process failed: %r", error, exc_info=error)

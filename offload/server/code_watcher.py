@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 
 from offload.exceptions import ConfigurationError
-from offload.server import exit_handlers, parent
+from offload.server import exit_handlers, system
 
 log = logging.getLogger("offload.server")
 
@@ -52,7 +52,7 @@ def start(directories: Iterable[str], extra_files: Sequence[str], leave: Callabl
         try:
             leave()
             exit_handlers.forget()
-            parent.end_with(supervisor)
+            system.end_with_parent(supervisor)
             _watch(watched, extras, supervisor)
             status = 0
         except BaseException as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import gevent
 from greenlet import getcurrent, greenlet
 
-from offload.server import streams
+from offload.server import system
 
 log = logging.getLogger("offload.server")
 
@@ -75,5 +75,5 @@ def _end_when_idle(back: greenlet) -> None:
 def _end(*_: object) -> None:
     """End a child whose own task is over: what comes next in its code is its parent's to do."""
     log.warning("a child that the application forked came to the end of its task, and not to that of its process")
-    streams.flush()
+    system.flush_streams()
     os._exit(0)

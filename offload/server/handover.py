@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-from offload.server import exit_handlers, streams
+from offload.server import exit_handlers, system
 
 VARIABLE = "OFFLOAD_HANDOVER"
 
@@ -75,7 +75,7 @@ def start_another(listening: Mapping[str, socket.socket], directory: str, handle
     Raises:
         OSError: it cannot be started.
     """
-    streams.flush()
+    system.flush_streams()
     pid = os.fork()
     if pid:
         return pid

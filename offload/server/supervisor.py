@@ -20,18 +20,17 @@ from offload.observe.statsd import StatsD
 from offload.server import code_watcher, logs, sockets
 from offload.server.child import Child, fork
 from offload.server.control import BootError, Control
-from offload.server.descriptors import raise_limit
 from offload.server.directory import Directory
 from offload.server.handover import Handover, start_another
 from offload.server.heartbeat import Heartbeats
 from offload.server.hooks import Hooks
-from offload.server.identity import become, give_title
 from offload.server.load import SharedLoad
 from offload.server.patch import patch
 from offload.server.pid_file import PidFile
 from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
 from offload.server.signals import HANDLED, Signals
+from offload.server.system import become, give_title, raise_limit
 from offload.settings import Settings
 
 log = logging.getLogger("offload.server")
