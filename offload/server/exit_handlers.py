@@ -14,8 +14,8 @@ from typing import Any
 
 log = logging.getLogger("offload.server")
 
-_SLACK_SECONDS = 1.0
-"""So much longer than the supervisor's patience, which begins earlier, but may end late on a busy machine."""
+_SLACK_SECONDS = 5.0
+"""So much longer than the supervisor's patience, which begins earlier, but may end seconds late on a busy machine."""
 _LONGEST_SECONDS = 86400.0
 """Times beyond this are none that somebody waits for, and may be more than the system counts."""
 

@@ -141,4 +141,4 @@ def test_an_orphan_whose_handler_hangs_ends_by_itself(project: Path) -> None:
         wait_gone(pid)
         server.wait()
         # It says where it was.
-        assert re.search(r'Timeout \(0:00:03\)!\n(.*\n)+  File ".*/shop.py", line \d+ in <lambda>', server.log)
+        assert re.search(r'Timeout \(0:00:07\)!\n(.*\n)+  File ".*/shop.py", line \d+ in <lambda>', server.log)
