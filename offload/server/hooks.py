@@ -162,10 +162,16 @@ class Hooks:
     def of_signals(self, worker: Worker) -> None:
         """In a process: have the hooks of signals called that gunicorn has for it."""
         if self["worker_int"] is not None:
-            for number in (signal.SIGINT, signal.SIGQUIT):
-                signal.signal(number, lambda *_: self.call("worker_int", worker))
+            signal.signal(signal.SIGINT, lambda *_: self.call("worker_int", worker))
+            signal.signal(signal.SIGQUIT, lambda *_: self._quit(worker))
+        else:
+            signal.signal(signal.SIGQUIT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         if self["worker_abort"] is not None:
             signal.signal(signal.SIGABRT, lambda *_: self._abort(worker))
+
+    def _quit(self, worker: Worker) -> None:
+        self.call("worker_int", worker)
+        os._exit(0)
 
     def _abort(self, worker: Worker) -> None:
         worker.aborted = True

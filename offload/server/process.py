@@ -206,9 +206,8 @@ class ServerProcess:
 
     def serve(self) -> int:
         """Accept and serve until SIGTERM, or until the supervisor is gone."""
-        signals = [self._loop.signal(number, ref=False) for number in (signal.SIGTERM, signal.SIGQUIT)]
-        for watcher in signals:
-            watcher.start(self._stopped.set)
+        terminated = self._loop.signal(signal.SIGTERM, ref=False)
+        terminated.start(self._stopped.set)
         supervisor = self._loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)
         self.start()

@@ -440,10 +440,10 @@ class Supervisor:
             self._deadline = now + self._seconds_to_leave
             self._signal(servers, signal.SIGTERM)
             self._service.tell(STOPPING="1")
-        if self._signals.stop == signal.SIGQUIT and servers:
+        if self._signals.stop == signal.SIGQUIT and self._stage is _Stage.ENDING_SERVERS and self._deadline is not None:
             # Hubs end at once when they are told, and take their sockets along.
             self._deadline = None
-            self._signal(servers, signal.SIGKILL)
+            self._end_at_once(servers, signal.SIGQUIT, "worker_int")
         elif self._deadline is not None and self._deadline <= now:
             self._deadline = None
             self._kill(servers if self._stage is _Stage.ENDING_SERVERS else list(self._children.values()))
@@ -474,12 +474,16 @@ class Supervisor:
                 "%s %d: a task has held its loop for %g s (--timeout); it is killed",
                 self.what, pid, self.settings.replace.timeout,
             )  # fmt: skip
-            child = self._children[pid]
-            if self._hooks["worker_abort"] is None:
-                self._signal([child], signal.SIGKILL)
-            else:
-                self._signal([child], signal.SIGABRT)
-                child.kill_at = time.monotonic() + self.settings.process.kill_timeout
+            self._end_at_once([self._children[pid]], signal.SIGABRT, "worker_abort")
+
+    def _end_at_once(self, children: list[Child], number: int, hook: str) -> None:
+        """Kill, or where there is a hook send the signal that has it called before the process ends."""
+        if self._hooks[hook] is None:
+            self._signal(children, signal.SIGKILL)
+            return
+        self._signal(children, number)
+        for child in children:
+            child.kill_at = time.monotonic() + self.settings.process.kill_timeout
 
     def _kill(self, overdue: list[Child]) -> None:
         for child in overdue:

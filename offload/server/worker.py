@@ -119,8 +119,7 @@ class WorkerProcess:
     def serve(self) -> int:
         """Take and run until SIGTERM, or until the supervisor is gone."""
         loop = gevent.get_hub().loop
-        for number in (signal.SIGTERM, signal.SIGQUIT):
-            loop.signal(number, ref=False).start(self._stopped.set)
+        loop.signal(signal.SIGTERM, ref=False).start(self._stopped.set)
         loop.signal(signal.SIGUSR1, ref=False).start(_usr1_received)
         supervisor = loop.io(self.control.sock.fileno(), 1)
         supervisor.start(self._supervisor_spoke)

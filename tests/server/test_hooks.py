@@ -7,8 +7,10 @@ import signal
 import urllib.request
 from pathlib import Path
 
-from tests.server.children import start, wait_gone
-from tests.serving import DEADLINE, Server
+import pytest
+
+from tests.server.children import begin_waiting, start, wait_gone
+from tests.serving import DEADLINE, Server, read_all
 
 APP = """
 import os
@@ -139,5 +141,58 @@ def test_hooks_of_interrupts_and_of_timeouts_are_called_in_the_process(tmp_path:
             wait_gone(pid)
         assert (tmp_path / "abort").read_text() == str(pid)
         assert (tmp_path / "int").read_text() == str(pid)
+    finally:
+        assert server.stop() == 0
+
+
+QUITTING_APP = """
+import time
+
+def application(environ, start_response):
+    print("begun", file=environ["wsgi.errors"], flush=True)
+    time.sleep(3600)
+"""
+READING_APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "1")])
+    return [environ["wsgi.input"].read(1)]
+"""
+QUIT_HOOK = "def worker_int(worker):\n    open('int', 'w').write(str(worker.pid))\n"
+
+
+@pytest.mark.parametrize("of_supervisor", [True, False])
+def test_the_hook_of_interrupts_is_called_at_quit_before_the_process_ends_at_once(
+    tmp_path: Path, of_supervisor: bool
+) -> None:
+    (tmp_path / "shop.py").write_text(QUITTING_APP)
+    (tmp_path / "gunicorn.conf.py").write_text(QUIT_HOOK)
+    server = start(tmp_path)
+    try:
+        (pid,) = server.pids
+        with server.connect() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_for("begun")
+            os.kill(server.process.pid if of_supervisor else pid, signal.SIGQUIT)
+            wait_gone(pid)
+        assert (tmp_path / "int").read_text() == str(pid)
+        if of_supervisor:
+            assert server.wait() == 0
+        else:
+            server.wait_for(f"server process {pid} ended with status 0; starting another")
+    finally:
+        server.stop()
+
+
+def test_quit_of_a_process_without_the_hook_lets_its_requests_finish(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(READING_APP)
+    server = start(tmp_path)
+    try:
+        (pid,) = server.pids
+        with server.connect() as sock:
+            begin_waiting(sock)
+            os.kill(pid, signal.SIGQUIT)
+            sock.sendall(b"x")
+            assert read_all(sock).endswith(b"\r\n\r\nx")
+        server.wait_for(f"server process {pid} ended with status 0; starting another")
     finally:
         assert server.stop() == 0
