@@ -1,0 +1,135 @@
+"""The container's and the process manager's files of ``conf/``, run as these run them.
+
+That is as process 1 of a machine of its own, as a user whom nobody knows, with a file system that is read-only but for
+``/tmp``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.programs import CONF, program, until
+from tests.namespaces import connect_inside, machines
+from tests.serving import DEADLINE, ROOT, read_all
+
+SITE = """
+import json, os, subprocess
+from offload import route
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/orphan":
+        # Its parent ends before it, and leaves it to process 1.
+        told = int(subprocess.run(["sh", "-c", "sleep 0 >&2 & echo $!"], capture_output=True).stdout)
+    elif environ["PATH_INFO"] == "/there":
+        told = os.path.exists("/proc/" + environ["QUERY_STRING"])
+    else:
+        try:
+            open("new", "w").close()
+            told = "writable"
+        except OSError:
+            told = [os.getuid(), os.getppid(), os.environ["WEB_CONCURRENCY"]]
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+def done(message): ...
+
+channel_routing = [route("job", done)]
+"""
+USER = 12345
+CONTAINER = (
+    "mount --bind /tmp /tmp && mount -o remount,bind,ro / && "
+    # Python may be in a directory of root's: it may read there, and write nowhere that others may not.
+    f"exec setpriv --reuid {USER} --regid {USER} --clear-groups"
+    ' --inh-caps +dac_read_search --ambient-caps +dac_read_search -- "$@"'
+)
+
+
+@pytest.fixture
+def project() -> Iterator[Path]:
+    shutil.rmtree(f"/tmp/offload-{USER}", ignore_errors=True)
+    # Where another user may read, as he may not in pytest's directories, and not write.
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        (Path(directory) / "project").mkdir()
+        (Path(directory) / "project/wsgi.py").write_text(SITE)
+        yield Path(directory)
+    # Of its hub.
+    shutil.rmtree(f"/tmp/offload-{USER}", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def started(command: list[str], project: Path, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    found = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    found = {name: value for name, value in found.items() if not name.startswith("OFFLOAD_")}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=project, env={**found, **env}, stdout=stream, stderr=stream)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def is_in(log: Path, pattern: str, times: int = 1) -> bool:
+    return len(re.findall(pattern, log.read_text())) >= times
+
+
+def ask(machine: str, port: int, path: str) -> object:
+    with connect_inside(machine, ("127.0.0.1", port), DEADLINE) as sock:
+        sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        return json.loads(read_all(sock).partition(b"\r\n\r\n")[2])
+
+
+def test_the_image_serves_as_process_1_of_any_user_on_a_read_only_file_system(project: Path, tmp_path: Path) -> None:
+    text = (CONF / "docker/Dockerfile").read_text()
+    command = json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0])
+    env = dict(pair.split("=") for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split())
+    log = tmp_path / "log"
+    separated = [program("unshare", "util-linux"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with machines(0) as (machine, _):
+        run = ["ip", "netns", "exec", machine, *separated, "sh", "-c", CONTAINER, "sh", *command]
+        with started(run, project, env, log) as outside:
+            until(lambda: is_in(log, r"server process \d+ is ready", int(env["WEB_CONCURRENCY"])), outside)
+            port = int(env["PORT"])
+            assert ask(machine, port, "/") == [USER, 1, env["WEB_CONCURRENCY"]]
+            # Its layer is the hub in /tmp.
+            assert any(path.is_socket() for path in Path(f"/tmp/offload-{USER}").iterdir())
+            orphan = ask(machine, port, "/orphan")
+            until(lambda: not ask(machine, port, f"/there?{orphan}"))
+            (inside,) = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split()
+            os.kill(int(inside), signal.SIGTERM)
+            assert outside.wait(DEADLINE) == 0
+    assert "stopping: SIGTERM" in log.read_text()
+    assert not re.search(r"Traceback|ERROR|WARNING", log.read_text()), log.read_text()
+
+
+def test_the_processes_of_the_procfile_run_with_the_variables_of_its_platforms(project: Path, tmp_path: Path) -> None:
+    lines = (CONF / "Procfile").read_text().splitlines()
+    commands = {kind: shlex.split(line) for kind, line in (line.split(": ") for line in lines)}
+    env = {"PORT": "5000", "WEB_CONCURRENCY": "1", "OFFLOAD_RUNTIME_DIR": str(tmp_path / "run")}
+    web_log, worker_log = tmp_path / "web", tmp_path / "worker"
+    with machines(0) as (machine, _):
+        inside = ["ip", "netns", "exec", machine]
+        with started([*inside, *commands["web"]], project, env, web_log) as web:
+            until(lambda: is_in(web_log, r"server process \d+ is ready"), web)
+            assert ask(machine, 5000, "/there?1") is True
+            with started([*inside, *commands["worker"]], project, env, worker_log) as worker:
+                until(lambda: is_in(worker_log, r"worker \d+ is ready"), worker)
+                for process in (worker, web):
+                    process.terminate()
+                    assert process.wait(DEADLINE) == 0
