@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,9 @@ def test_the_supervisor_and_scripts_never_import_gevent_or_a_layers_backend() ->
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+def test_a_file_has_a_name_of_its_own() -> None:
+    completed_by_their_packages = {"__init__.py", "connection.py", "server.py", "settings.py"}
+    names = Counter(path.name for path in (ROOT / "offload").rglob("*.py"))
+    assert {name for name, number in names.items() if number > 1} <= completed_by_their_packages

@@ -10,8 +10,8 @@ import pytest
 
 from offload import Message
 from offload.consumers import configuration
-from offload.consumers.dispatch import outage as outage
-from offload.consumers.dispatch.outage import Outage
+from offload.consumers.dispatch import last_outage as outage
+from offload.consumers.dispatch.last_outage import Outage
 from offload.consumers.routing import CONNECT, DISCONNECT, RECEIVE
 from offload.exceptions import LayerUnreachable, WorkersUnavailable
 from tests.consumers.pair import PATIENCE, AwayLayer, Pair, connect

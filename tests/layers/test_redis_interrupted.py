@@ -236,7 +236,7 @@ def test_signal_ends_a_send_that_a_frozen_server_holds_up(
 def test_signal_while_a_number_is_written_down_does_not_end_the_process():
     # In a process of its own, since what this is about is one that the kernel ends.
     program = """if True:
-        from offload.layers.redis.wire import pack
+        from offload.layers.redis.resp import pack
 
         class Interrupted(int):
             def __str__(self):

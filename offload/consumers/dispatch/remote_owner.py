@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, fields
 
-from offload.consumers.dispatch.outage import Outage
+from offload.consumers.dispatch.last_outage import Outage
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
 from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Router

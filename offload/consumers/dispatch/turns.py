@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from offload.consumers.dispatch.outage import ASK_SECONDS, Outage
+from offload.consumers.dispatch.last_outage import ASK_SECONDS, Outage
 from offload.interfaces import Content
 
 REPORTS_PREFIX = "websocket.reports"

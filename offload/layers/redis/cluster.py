@@ -27,11 +27,11 @@ from offload.layers.link.thread import Duty, refuse_real_thread
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
 from offload.layers.redis.commands import Commands
+from offload.layers.redis.resp import Argument
 from offload.layers.redis.scripts import PUSH, TAKE, Script
 from offload.layers.redis.server import Refused, SlotMoved
 from offload.layers.redis.shards import Pushed, Ring, Shard
 from offload.layers.redis.subscriber import Subscriber
-from offload.layers.redis.wire import Argument
 
 logger = logging.getLogger("offload.layer")
 

@@ -16,9 +16,9 @@ from offload.exceptions import LayerUnreachable
 from offload.layers.link.future import Future, Unclaimed
 from offload.layers.link.link import Call, Connection, Link, Note, User
 from offload.layers.link.outage import Outage
+from offload.layers.redis.resp import Argument, Wire, pack
 from offload.layers.redis.scripts import Script
 from offload.layers.redis.server import COMMANDS, Server, is_a_replicas
-from offload.layers.redis.wire import Argument, Wire, pack
 
 logger = logging.getLogger("offload.layer")
 

@@ -44,7 +44,7 @@ from offload.layers.link.outage import Outage
 from offload.layers.link.thread import HomeThread
 from offload.layers.redis.access import Access
 from offload.layers.redis.address import RedisAddress
-from offload.layers.redis.wire import Wire, pack
+from offload.layers.redis.resp import Wire, pack
 
 COMMANDS, SUBSCRIBER = "commands", "subscriber"  # what connections are for
 

@@ -16,10 +16,10 @@ from typing import Any
 from offload.exceptions import LayerUnavailable
 from offload.layers.link.future import Unclaimed
 from offload.layers.redis.commands import Commands
+from offload.layers.redis.resp import Argument
 from offload.layers.redis.scripts import PUSH, TAKE, Script
 from offload.layers.redis.server import Refused, Server
 from offload.layers.redis.subscriber import Owner, Router, Subscriber
-from offload.layers.redis.wire import Argument
 
 
 class Shard:

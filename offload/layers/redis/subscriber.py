@@ -24,8 +24,8 @@ from offload.exceptions import LayerUnavailable
 from offload.layers.link.link import Call, Connection, Link, Note, User
 from offload.layers.link.outage import Outage, closed
 from offload.layers.link.thread import give_way, threads_are_greenlets
+from offload.layers.redis.resp import Wire, pack
 from offload.layers.redis.server import SUBSCRIBER, Server, SlotMoved
-from offload.layers.redis.wire import Wire, pack
 
 logger = logging.getLogger("offload.layer")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from offload.testing.conformance.delays import Delays
 from offload.testing.conformance.faults import Faults
-from offload.testing.conformance.groups import Groups
+from offload.testing.conformance.members import Groups
 from offload.testing.conformance.queues import Queues
 from offload.testing.conformance.replies import Replies
 from offload.testing.conformance.state import State
