@@ -64,7 +64,7 @@ class AwayBackend(MemoryBackend):
     """Of such a layer."""
 
     def __init__(self, layer: AwayLayer, server: MemoryServer, owner: Owner) -> None:
-        super().__init__(server, owner)
+        super().__init__(server, owner, is_private=False)
         self._layer = layer
 
     def check(self) -> None:
