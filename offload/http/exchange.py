@@ -77,6 +77,7 @@ class Exchange:
             body.ask_first(response.send_continue)
         began = time.perf_counter()
         environ: Environ | None = None
+        refused: int | None = None
         try:
             environ = server.environ.build(self._base, request, connection.peer, body)
             environ["wsgi.early_hints"] = response.early_hints
@@ -96,6 +97,8 @@ class Exchange:
             connection.reset()
         except (BodyError, HttpError) as error:
             server.log_refusal(connection, error)
+            if not response.head_sent:
+                refused = error.status
             self._fail(error.status, str(error))
         except BaseException as error:
             # SystemExit and its like, too: an application that exits may not take others' requests with it.
@@ -113,7 +116,10 @@ class Exchange:
                 server.end_request()
         if upgrade is None or not upgrade.taken:
             known = bare_environ(request, connection.peer) if environ is None else environ
-            server.observer.request(known, connection.peer, response, time.perf_counter() - began)
+            if refused is None:
+                server.observer.request(known, connection.peer, response, time.perf_counter() - began)
+            else:
+                server.observer.refusal(known, connection.peer, refused)
         if upgrade is None or not upgrade.finish():
             self._owner.answered(response, request)
 

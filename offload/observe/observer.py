@@ -64,7 +64,7 @@ class Observer:
         """
 
     def refusal(self, environ: Environ | None, peer: object, status: int) -> None:
-        """The server itself has answered a request, which the application did not get.
+        """The server itself has answered a request that it could not read, as a whole or while the application read it.
 
         Args:
             environ: the request's; None where it could not be read.

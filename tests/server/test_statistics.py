@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 from dataclasses import fields
+from pathlib import Path
 
 from offload.consumers.dispatch.remote_owner import DispatchCounters
 from tests.protocol.frames import close, message
@@ -14,6 +16,11 @@ from tests.websocket.raw import RawClient, wait_state
 from tests.websocket.sockets import upgrade
 
 APP = "tests.websocket.apps.routed"
+READING_APP = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+"""
 PAGE = ROOT / "docs" / "reference" / "statistics.md"
 
 
@@ -51,6 +58,20 @@ def test_requests_and_refusals_and_websockets_are_counted() -> None:
         client.send(close(1000))
         assert client.rest() == []
         wait_state(server, members=0)
+
+
+def test_a_request_that_fails_while_its_application_reads_it_is_counted_as_refused(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(READING_APP)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with serving("shop", "--layer", "memory://", cwd=tmp_path, env=env) as server:
+        head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        with server.connect() as sock:
+            sock.sendall(head)
+            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock).startswith(b"HTTP/1.1 400")
+        counts = logged(server)
+        assert (counts["http.requests"], counts["http.refused"], counts["http.refused.400"]) == (0, 1, 1)
 
 
 def test_every_number_is_documented_and_nothing_else() -> None:
