@@ -11,3 +11,9 @@ exclude_patterns = ["*.py"]
 html_theme = "alabaster"
 html_show_sourcelink = False
 myst_heading_anchors = 3
+html_static_path = ["_static"]
+html_theme_options = {
+    "description": "WebSockets for plain synchronous Python",
+    "fixed_sidebar": False,
+    "page_width": "1120px",
+}
