@@ -15,5 +15,5 @@ html_static_path = ["_static"]
 html_theme_options = {
     "description": "WebSockets for plain synchronous Python",
     "fixed_sidebar": False,
-    "page_width": "1120px",
+    "page_width": "1200px",
 }
