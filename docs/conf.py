@@ -16,4 +16,5 @@ html_theme_options = {
     "description": "WebSockets for plain synchronous Python",
     "fixed_sidebar": False,
     "page_width": "1200px",
+    "body_max_width": "none",
 }

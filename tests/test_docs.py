@@ -86,3 +86,18 @@ def test_every_option_that_the_documentation_names_exists() -> None:
     for page in PAGES:
         for flag in re.findall(r"`offload [^`]*?(--[a-z-]+)", page.read_text()):
             assert flag in known, f"{page.name} names {flag}"
+
+
+def test_files_that_contributors_are_sent_to_exist() -> None:
+    names = re.findall(r"`((?:offload|django_offload|docs|tests|examples)/[\w./-]+)`", PAGES[1].read_text())
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_reading_path_has_twelve_files_and_the_classes_that_it_names() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(.*?)` \| (.*) \|$", PAGES[1].read_text(), re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 13))
+    for _, name, reason in rows:
+        source = (ROOT / name).read_text()
+        for word in re.findall(r"`([A-Z]\w+|prepare)`", reason.partition(":")[0]):
+            assert re.search(rf"^(class|def) {word}\b", source, re.MULTILINE), f"{name} has no {word}"
