@@ -31,9 +31,9 @@ def test_a_script_needs_an_address_and_nothing_else(meeting: Place) -> None:
 
 TO_ONE = """
 configure(url)
-Channel(sys.argv[1]).send({"number": 7})
-Channel(sys.argv[1] + "gone").send({"number": 8})
-Channel("websocket.send.nobody!nobody").send({"number": 9})
+Channel(sys.argv[1]).send({"text": "7"})
+Channel(sys.argv[1] + "gone").send({"text": "8"})
+Channel("websocket.send.nobody!nobody").send({"text": "9"})
 tell()
 """
 
@@ -41,11 +41,11 @@ tell()
 def test_a_script_reaches_one_reply_channel_and_nobody_else(meeting: Place) -> None:
     with meeting.listener() as other, meeting.listener() as listener:
         run_program(TO_ONE, meeting.url, listener.channel)
-        assert numbers(listener.wait_for(1)) == [7]
+        assert listener.wait_for(1) == [{"text": "7"}]
         with meeting.layer() as layer:
-            layer.group_send(GROUP, {"number": 10})
-        assert numbers(listener.wait_for(2)) == [7, 10]
-        assert numbers(other.wait_for(1)) == [10]
+            layer.group_send(GROUP, {"text": "10"})
+        assert listener.wait_for(2) == [{"text": "7"}, {"text": "10"}]
+        assert other.wait_for(1) == [{"text": "10"}]
 
 
 THREADS = """
@@ -290,7 +290,8 @@ def test_ten_thousand_greenlets_share_one_connection(meeting: Place) -> None:
         before = most[0]
         told = run_program(GEVENT, meeting.url, strict=False)
         assert numbers(listener.wait_for(SENDS)) == list(range(SENDS))
-    assert most[0] <= before + 1
+    # One of the program's, and the listener's second, which may have come since.
+    assert most[0] <= before + 2
     assert {key: told[key] for key in told["before"]} == told["before"]
 
 
