@@ -36,7 +36,7 @@ from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
 from offload.observe.statsd import StatsD, StatsDObserver
 from offload.origins import Origins
-from offload.protocol.websocket.connection import GOING_AWAY, SERVICE_RESTART
+from offload.protocol.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
 from offload.server.boot import about, add_process_statistics, configure_layers, log_statistics, run, tls_context

@@ -147,3 +147,13 @@ def test_redis_url_without_the_redis_package_names_the_remedy():
         "offload.exceptions.ConfigurationError: layer 'redis' needs the redis package;"
         " run: pip install 'django-offload[redis]'"
     )
+
+
+def test_addresses_of_our_own_schemes_look_for_no_installed_layer():
+    program = (
+        "import sys, offload.cli\n"
+        "from offload.layers.addresses.urls import layer_from_url\n"
+        "layer_from_url('memory://')\n"
+        "assert 'importlib.metadata' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from offload.protocol.websocket.close_codes import may_be_sent
 from offload.protocol.websocket.connection import (
     BINARY,
     TEXT,
@@ -16,7 +17,6 @@ from offload.protocol.websocket.connection import (
     binary_frame,
     close_frame,
     data_frame,
-    may_be_sent,
     ping_frame,
     pong_frame,
     text_frame,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 from offload.exceptions import ConfigurationError
@@ -27,6 +26,9 @@ from offload.layers.addresses.schemes import (
 )
 from offload.layers.front import LayerBase
 from offload.layers.words.settings import PREFIX, PREFIX_RULE, SETTING_NAMES, nearest_setting
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _BACKENDS = {
     "memory": ("offload.layers.memory", "MemoryLayer"),

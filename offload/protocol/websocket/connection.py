@@ -21,28 +21,25 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 from websockets.speedups import apply_mask
 
+from offload.protocol.websocket.close_codes import (
+    ABNORMAL,
+    INVALID_DATA,
+    NO_CODE,
+    NORMAL,
+    POLICY_VIOLATION,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    may_be_received,
+)
 from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1 = 0x80, 0x40
 _WHOLE_TEXT, _WHOLE_BINARY = _FIN | TEXT, _FIN | BINARY
-
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_CODE, ABNORMAL, INVALID_DATA, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = (
-    1000,
-    1001,
-    1002,
-    1005,
-    1006,
-    1007,
-    1008,
-    1009,
-    1011,
-)
-SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
 
 _FEWEST_FRAMES = 1024
 _BYTES_PER_FRAME = 16
@@ -426,16 +423,6 @@ class WebSocketProtocol:
 
 def _without_messages(events: list[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, (str, bytes))]
-
-
-def may_be_received(code: int) -> bool:
-    """Whether a close frame may carry this code (RFC 6455, 7.4, and the registry)."""
-    return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, NO_CODE, ABNORMAL))
-
-
-def may_be_sent(code: object) -> TypeGuard[int]:
-    """Whether an application may close with this code."""
-    return isinstance(code, int) and may_be_received(code)
 
 
 _TEXT_HEADERS = [bytes((_WHOLE_TEXT, length)) for length in range(126)]
