@@ -97,8 +97,10 @@ def _bound(address: str, reuse_port: bool, umask: int) -> socket.socket:
     match = _TCP.fullmatch(address)
     port = int(match["port"] or DEFAULT_PORT) if match is not None else 0
     # A bare word is more likely a slip than a host; gunicorn's users write addresses without a port.
-    if match is None or port > 65535 or (match["port"] is None and "." not in address and match["v6"] is None):
+    if match is None or (match["port"] is None and "." not in address and match["v6"] is None):
         raise ConfigurationError(f"the address {address!r} is not HOST:PORT, unix:PATH or fd://N")
+    if port > 65535:
+        raise ConfigurationError(f"the port of the address {address!r} must be from 0 to 65535")
     host = match["v6"] or match["host"] or "0.0.0.0"
     try:
         family, kind, proto, _, where = socket.getaddrinfo(

@@ -189,6 +189,7 @@ def test_layer_that_is_none(here: Path) -> None:
         ("unix:", "the address 'unix:' has no path; write unix:/run/offload.sock"),
         ("a..b:80", "cannot listen at a..b:80: the host 'a..b' is not known"),
         ("nowhere", "the address 'nowhere' is not HOST:PORT, unix:PATH or fd://N"),
+        ("127.0.0.1:65536", "the port of the address '127.0.0.1:65536' must be from 0 to 65535"),
         (f"fd://{LARGE}", f"cannot listen at fd://{LARGE}: Bad file descriptor"),
         ("fd://\u00b2", "the address 'fd://\u00b2' is not fd://N with a number"),
     ],
