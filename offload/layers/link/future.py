@@ -6,10 +6,11 @@ wait, and an exception ends its wait and nothing else. Knows no link.
 
 from __future__ import annotations
 
-import threading
 from _thread import RLock
 from collections.abc import Callable
 from typing import Any
+
+from offload.layers.link.thread import closed_gate, wait_at
 
 Unclaimed = Callable[[Any], None]
 
@@ -34,9 +35,7 @@ class Future:
     __slots__ = ("_error", "_gate", "_unclaimed", "_value", "done", "left")
 
     def __init__(self, unclaimed: Unclaimed | None = None) -> None:
-        # A bare lock: many are made, and a condition or an event costs several.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._gate = closed_gate()
         # Taken out by whoever calls it, which only one can do.
         self._unclaimed = None if unclaimed is None else [unclaimed]
         self._value: Any = None
@@ -55,7 +54,7 @@ class Future:
             What it failed with.
         """
         try:
-            if not self._gate.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)):
+            if not wait_at(self._gate, timeout):
                 raise TimeoutError
             if self._error is not None:
                 raise self._error

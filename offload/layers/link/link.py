@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import queue
 import random
 import time
 from _thread import RLock
@@ -22,7 +21,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from offload.layers.link.outage import Outage, closed, silence
-from offload.layers.link.thread import Duty, start
+from offload.layers.link.thread import Duty, closed_gate, start, wait_at
 
 logger = logging.getLogger("offload.layer")
 
@@ -202,6 +201,31 @@ class _Loss:
 _Item = Call | _Loss | None
 
 
+class _Queue:
+    """What its one taker is to do. A deque, and a lock that is open when there may be something new: gevent's queues
+    switch greenlets for each item. Putting neither waits nor raises."""
+
+    def __init__(self) -> None:
+        self.items: deque[_Item] = deque()
+        self._gate = closed_gate()
+
+    def put(self, item: _Item) -> None:
+        self.items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._gate.locked():
+            try:
+                self._gate.release()
+            except RuntimeError:
+                pass  # another thread has just done so
+
+    def wait(self, timeout: float | None) -> None:
+        """Until something was put, or for so many seconds. May return although nothing was."""
+        if not self.items:
+            wait_at(self._gate, timeout)
+
+
 class Link(Generic[W]):
     """
     Args:
@@ -216,7 +240,7 @@ class Link(Generic[W]):
         self._user = user
         self._lock = RLock()
         # Made when first needed, which is after gevent has patched.
-        self._made: queue.SimpleQueue[Call | _Loss | None] | None = None
+        self._made: _Queue | None = None
         self._duty = Duty(self._write_all, self._name)
         self._connection: Connection[W] | None = None
         self._open_wires: list[W] = []  # also those that are being opened, or of which only late replies are read
@@ -231,7 +255,7 @@ class Link(Generic[W]):
     def is_busy(self) -> bool:
         """Whether calls are queued, or wait for their answers."""
         connection = self._connection
-        return (connection is not None and bool(connection.expected)) or not self._queue.empty()
+        return (connection is not None and bool(connection.expected)) or bool(self._queue.items)
 
     @property
     def is_open(self) -> bool:
@@ -276,11 +300,11 @@ class Link(Generic[W]):
     # Writing
 
     @property
-    def _queue(self) -> queue.SimpleQueue[_Item]:
+    def _queue(self) -> _Queue:
         if self._made is None:
             with self._lock:
                 if self._made is None:
-                    self._made = queue.SimpleQueue()
+                    self._made = _Queue()
         return self._made
 
     def _wake(self) -> None:
@@ -303,32 +327,32 @@ class Link(Generic[W]):
     def _has_work(self) -> bool:
         if self._closed:
             return False
-        return self._connection is not None or self._user.keeps_up or not self._queue.empty()
+        return self._connection is not None or self._user.keeps_up or bool(self._queue.items)
 
-    def _next(self) -> list[_Item]:
-        """Waits for something to do."""
+    def _next(self) -> list[Call]:
+        """Waits for something to do, and sees to what is no call."""
         timeout = None
         if self._connection is None and self._user.keeps_up:
             timeout = max(0.0, self._retry_at - time.monotonic())
-        try:
-            found = [self._queue.get(timeout=timeout)]
-        except queue.Empty:
-            return []
-        size = 0
-        while not self._queue.empty() and len(found) < _BATCH_CALLS and size < _BATCH_BYTES:
-            item = self._queue.get()
-            found.append(item)
-            size += 0 if item is None or isinstance(item, _Loss) else len(item.packed)
-        return found
-
-    def _write_some(self, items: list[_Item]) -> None:
+        queue = self._queue
+        queue.wait(timeout)
+        items = queue.items
         calls: list[Call] = []
-        for item in items:
+        size = 0
+        while len(calls) < _BATCH_CALLS and size < _BATCH_BYTES:
+            try:
+                item = items.popleft()
+            except IndexError:
+                break  # not asked before: callers of a closed link take items, too
             if isinstance(item, _Loss):
                 if item.connection is self._connection:
                     self._lose(item.connection, item.outage)
             elif item is not None:
                 calls.append(item)
+                size += len(item.packed)
+        return calls
+
+    def _write_some(self, calls: list[Call]) -> None:
         if self._closed:
             self._abort(calls, self._closing)
             return
@@ -438,8 +462,8 @@ class Link(Generic[W]):
     def _fail_queued(self, outage: Outage) -> None:
         while not self._forked:
             try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
+                item = self._queue.items.popleft()
+            except IndexError:
                 return
             if not (item is None or isinstance(item, _Loss)):
                 item.abort(outage, sent=False)
@@ -498,6 +522,9 @@ class Link(Generic[W]):
     def _is_silent(self, connection: Connection[W]) -> bool:
         """Whether answers are overdue. Asks for one where nothing is heard for a while."""
         now = time.monotonic()
+        if self._queue.items:
+            # A signal may have interrupted a caller that was about to wake the writer.
+            self._queue.wake()
         if connection.expected:
             return now - max(connection.heard, connection.asked) >= self._server.timeout
         if self._user.keeps_up and now - connection.heard >= self._server.timeout / 2:

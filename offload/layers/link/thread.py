@@ -11,6 +11,7 @@ import threading
 import time
 from _thread import RLock
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from offload.exceptions import LayerUnreachable
 
@@ -78,6 +79,34 @@ def start(run: Callable[[], None], name: str) -> None:
         _thread.start_new_thread(run, ())
     else:
         threading.Thread(target=run, name=name, daemon=True).start()
+
+
+class Gate(Protocol):
+    """Whoever waits at it goes on when it is released; one for each release."""
+
+    def acquire(self, blocking: bool = True, timeout: Any = ...) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def locked(self) -> bool: ...
+
+
+def closed_gate() -> Gate:
+    """A gate to wait at, see `wait_at`. Many are made: a condition or an event costs several locks, and gevent's lock
+    twice as much as its semaphore."""
+    if threads_are_greenlets():
+        semaphore: Gate = sys.modules["gevent.lock"].Semaphore(0)
+        return semaphore
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def wait_at(gate: Gate, timeout: float | None) -> bool:
+    """Returns False when nobody has released it in so many seconds; None is no limit."""
+    if timeout is None:
+        return gate.acquire()
+    return gate.acquire(True, min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
 
 class Duty:
