@@ -146,6 +146,30 @@ def test_killed_and_restarted_server_is_found_again_with_every_subscription(redi
     assert len(logs) == 2
 
 
+def test_senders_reach_a_server_as_soon_as_the_subscriber_is_back(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url)
+    receiver = joined(layer, "all")
+    for rounds in range(1, 5):
+        redis_server.kill()
+        done = threading.Event()
+
+        def send_on(done: threading.Event = done) -> None:
+            while not done.wait(0.002):
+                works(layer.check)
+
+        sender = threading.Thread(target=send_on)
+        sender.start()
+        until(lambda: not works(layer.check), "the server to be away")
+        paused = time.monotonic() + 0.7
+        until(lambda paused=paused: time.monotonic() > paused, "the longest pause between attempts")
+        redis_server.start()
+        done.set()
+        sender.join()
+        until(lambda rounds=rounds: layer.statistics()["reconnects"] == rounds, "the subscriber to be back")
+        layer.group_send("all", {"round": rounds})
+        assert receiver.next() == {"round": rounds}
+
+
 def test_sender_without_subscriptions_notices_a_restart_before_it_sends(redis_server, redis_layers):  # noqa: F811
     layer = redis_layers(redis_server.url)
     layer.send("queue", {"n": 1})

@@ -67,12 +67,14 @@ class Server(Protocol[W_co]):
         layer: the layer's name.
         timeout: seconds after which a server that does not answer counts as unreachable.
         keepalive: a command whose answer says no more than that the server is there.
+        seen: when one of its links last opened a connection.
     """
 
     shown: str
     layer: str
     timeout: float
     keepalive: bytes
+    seen: float
 
     def wire(self, duty: str) -> W_co:
         """One that is not open yet.
@@ -248,7 +250,7 @@ class Link(Generic[W]):
         self._closed = False
         self._forked = False
         self._outage: Outage | None = None  # of the last attempt to connect
-        self._retry_at = 0.0
+        self._failed = self._retry_at = 0.0
         self._delay = _FIRST_DELAY
 
     @property
@@ -360,8 +362,8 @@ class Link(Generic[W]):
             calls = [call for call in calls if not call.optional]
             if not (calls or self._user.keeps_up):
                 return
-            if self._outage is not None and time.monotonic() < self._retry_at:
-                # A server that lets nobody in is not to be asked by every call.
+            if self._outage is not None and self._server.seen <= self._failed and time.monotonic() < self._retry_at:
+                # A server that lets nobody in is not to be asked by every call. What let another link in is back.
                 self._abort(calls, self._outage)
                 return
             self._user.opening()
@@ -393,11 +395,13 @@ class Link(Generic[W]):
             self._discard(wire)
             raise
         self._outage = None
+        self._server.seen = time.monotonic()
         self._connection = connection
         self._send(self._user.opened(wire))
 
     def _note_unreachable(self, outage: Outage) -> None:
         self._outage = outage
+        self._failed = time.monotonic()
         self._back_off()
         # All that came meanwhile fails at once: one bounded wait for all, not one after the other.
         self._fail_queued(outage)

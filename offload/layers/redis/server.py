@@ -94,6 +94,7 @@ class Server:
         self.timeout = timeout
         self._connect_timeout = connect_timeout
         self.home = HomeThread(self.layer)
+        self.seen = 0.0
         self._arguments = dict(address.arguments)
         self._address = address
         self._access = access
