@@ -509,3 +509,28 @@ def test_fork_while_the_server_is_frozen_leaves_the_child_usable(redis_server, r
         thread.join(PATIENCE)
     assert layer.receive(["queue"], 0) == ("queue", {"from": "child"})
     assert layer.statistics()["sent"] == 5
+
+
+def test_whoever_sends_while_the_layer_is_closed_hears_just_that(redis_server, redis_layers):  # noqa: F811
+    texts: set[str] = set()
+
+    def send_until_closed(layer, closed):
+        while not closed.is_set():
+            try:
+                layer.group_send("all", {"n": 1})
+            except LayerUnavailable as error:
+                texts.add(str(error).partition(";")[0])
+
+    for _ in range(20):
+        layer, closed = redis_layers(redis_server.url), threading.Event()
+        layer.check()
+        senders = [threading.Thread(target=send_until_closed, args=(layer, closed)) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        until(lambda layer=layer: layer.statistics()["sent"] > 20, "the senders to be busy")
+        layer.close()
+        closed.set()
+        for sender in senders:
+            sender.join(PATIENCE)
+            assert not sender.is_alive()
+    assert texts <= {"layer 'redis' was closed meanwhile"}

@@ -440,6 +440,8 @@ class Link(Generic[W]):
         self._connection = None
         if self._forked:
             return
+        if self._closed:
+            outage = self._closing  # not what its end looked like to whoever was reading or writing
         unanswered = [call for call in list(connection.expected) if call is not None]
         is_late = outage.is_silence and any(call.is_claimable for call in unanswered)
         for call in unanswered:
