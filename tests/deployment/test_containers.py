@@ -49,7 +49,8 @@ def done(message): ...
 
 channel_routing = [route("job", done)]
 """
-USER = 12345
+# Each run its own: the hub's directory goes by it.
+USER = 1_000_000 + os.getpid()
 CONTAINER = (
     "mount --bind /tmp /tmp && mount -o remount,bind,ro / && "
     # Python may be in a directory of root's: it may read there, and write nowhere that others may not.
@@ -60,7 +61,6 @@ CONTAINER = (
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    shutil.rmtree(f"/tmp/offload-{USER}", ignore_errors=True)
     # Where another user may read, as he may not in pytest's directories, and not write.
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
