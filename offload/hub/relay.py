@@ -266,8 +266,13 @@ class Exchange:
         for topic in topics:
             peer.topics.add(topic)
             self._subscribers.setdefault(topic, {})[peer] = None
-        seen = self._left.pop(peer.process, {})
-        missed = sum(self._published.get(topic, 0) - seen.get(topic, 0) for topic in topics) if were_lost else 0
+        seen = self._left.pop(peer.process, None)
+        if seen is None:  # it had left a hub before this one
+            seen = dict.fromkeys(topics, 0)
+        # What it joined while it was away it has not missed.
+        missed = (
+            sum(self._published.get(topic, 0) - seen[topic] for topic in topics if topic in seen) if were_lost else 0
+        )
         peer.answer(request, missed)
         if self._absent:
             self._absent.discard(peer.process)
