@@ -125,7 +125,7 @@ def test_ten_thousand_sends_from_forked_children_take_one_connection_each(meetin
     assert told["connects"] == 1
     assert {key: told[key] for key in told["before"]} == told["before"]
     # A child that has ended may be counted until its end is read.
-    assert most[0] <= before + 1 + 2 * AT_A_TIME
+    assert most[0] <= before + 2 + 2 * AT_A_TIME
 
 
 BUSY_FORKS = """
@@ -243,7 +243,8 @@ def test_ten_thousand_sends_share_one_connection(meeting: Place, program: str) -
         assert numbers(listener.wait_for(SENDS)) == list(range(SENDS))
     assert told["connects"] == 1
     assert {key: told[key] for key in told["before"]} == told["before"]
-    assert most[0] <= before + 1
+    # One of the program's, and the listener's second, which may have come since.
+    assert most[0] <= before + 2
 
 
 ASYNCIO_DIRECT = """
@@ -349,7 +350,7 @@ def test_configuring_again_gives_the_earlier_connection_back(meeting: Place) -> 
         told = run_program(AGAIN, meeting.url)
         assert numbers(listener.wait_for(300)) == list(range(300))
     assert {key: told[key] for key in told["before"]} == told["before"]
-    assert most[0] <= before + 4
+    assert most[0] <= before + 5
 
 
 DROPPED = """

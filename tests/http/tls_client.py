@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
 import ctypes
 import json
@@ -75,8 +76,8 @@ def ask(server: Server, context: ssl.SSLContext, path: bytes = b"/", name: str =
 
 def ask_for_key_updates(wire: Wire, count: int) -> None:
     """Have the server answer this many updates of TLS 1.3's keys, which Python's module cannot ask for."""
-    with open("/proc/self/maps") as maps:
-        library = ctypes.CDLL(next(line.split()[-1] for line in maps if "libssl" in line))
+    # The one that Python's module is bound to: packages bring copies of their own.
+    library = ctypes.CDLL(_ssl.__file__)
     library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
     # The first field behind the object's header.
     session = ctypes.c_void_p.from_address(id(wire.tls._sslobj) + object.__basicsize__ + 8).value  # type: ignore[attr-defined]
