@@ -23,7 +23,7 @@ GROUP = "news"
 
 # Put before a program: counts the connections that the process makes, and tells at the end what it has open.
 PRELUDE = """
-import json, os, sys, threading
+import json, os, sys, threading, time
 from offload import Channel, Group, configure
 
 url = os.environ["URL"]
