@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
@@ -129,12 +130,11 @@ def _line_of(error: BaseException, name: str) -> str:
     """Where in the file it failed, as far as that is known."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{name}, line {error.lineno}"
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if os.path.basename(trace.tb_frame.f_code.co_filename) == os.path.basename(name):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return name if line is None else f"{name}, line {line}"
+    own = os.path.basename(name)
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if os.path.basename(frame.filename) == own
+    ]
+    return f"{name}, line {lines[-1]}" if lines else name
 
 
 @contextlib.contextmanager
