@@ -13,10 +13,13 @@ from django_offload import conf
 from django_offload.binding import Binding
 from django_offload.checks import (
     check_acceptance,
+    check_async_views,
     check_channel_layers,
     check_databases,
     check_deployment,
+    check_routing,
     check_settings,
+    check_users,
 )
 from django_offload.connections import make_cooperative
 from django_offload.handshake import forget_middleware
@@ -36,7 +39,10 @@ class OffloadConfig(AppConfig):
         Binding.register_all()
         checks.register(check_settings, "offload")
         checks.register(check_channel_layers, "offload")
+        checks.register(check_routing, "offload")
         checks.register(check_acceptance, "offload")
+        checks.register(check_users, "offload")
+        checks.register(check_async_views, "offload", deploy=True)
         checks.register(check_deployment, "offload", deploy=True)
         checks.register(check_databases, "offload", deploy=True)
         _take_runserver()

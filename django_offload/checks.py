@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Error, Info, Warning
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils.module_loading import import_string
 
 from django_offload import conf
 from django_offload.connections import driver_of
-from django_offload.settings import is_set, problems
-from offload.consumers.configuration import layer_for, router_for
+from django_offload.settings import is_set, problems, value_of
+from django_offload.views import serves_websockets
+from offload.consumers.configuration import layer_for, router_for, router_source
 from offload.consumers.routing import CONNECT
 from offload.consumers.synchronous import name_of
 from offload.exceptions import ConfigurationError
@@ -42,6 +46,88 @@ def check_channel_layers(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
         except (ConfigurationError, ImportError) as error:
             found.append(Error(str(error), id="offload.E003"))
     return found
+
+
+def check_routing(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Something takes the project's messages: a routing, or views with raw WebSockets."""
+    if any(router_source(alias) is not None for alias in conf.entries()) or _has_middleware(_RAW):
+        return []
+    if any(serves_websockets(view) for _, view in _views()):
+        return []
+    place = conf.routing_module()
+    beside = f", and there is no module {place!r} beside the root urls.py" if place else ""
+    return [
+        Warning(
+            f"no consumer is routed: CHANNEL_LAYERS names no ROUTING{beside}",
+            hint=f"Write channel_routing in {place or 'project.routing'}. A project that only sends silences this.",
+            id="offload.W006",
+        )
+    ]
+
+
+def check_users(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """What the settings about users need is there."""
+    if not value_of("USERS"):
+        return []  # what needs it says so in check_settings
+    needed = [_AUTHENTICATION]
+    if not {"logout", "session_expiry"}.isdisjoint(value_of("DISCONNECT_AT")):
+        needed.append(_SESSION)
+    return [
+        Warning(
+            f"{why}, and MIDDLEWARE has no {path!r}",
+            hint="Add it, or silence this where a middleware of your own does the same.",
+            id="offload.W007",
+        )
+        for path, why in needed
+        if not _has_middleware(path)
+    ]
+
+
+_RAW = "django_offload.middleware.WebSocketMiddleware"
+_AUTHENTICATION = (
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "OFFLOAD_USERS = True joins the connections of request.user",
+)
+_SESSION = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "OFFLOAD_DISCONNECT_AT closes the connections of request.session",
+)
+
+
+def _has_middleware(path: str) -> bool:
+    """Whether the project has this middleware, or one that is derived from it."""
+    # By name: these modules import models, which not each project has.
+    bases = {base for found in map(import_string, settings.MIDDLEWARE) for base in getattr(found, "__mro__", ())}
+    return any(f"{base.__module__}.{base.__qualname__}" == path for base in bases)
+
+
+def _views() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The views of the root URLconf, with their names."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        yield from _views_of(get_resolver())
+
+
+def _views_of(resolver: URLResolver) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for entry in resolver.url_patterns:
+        if isinstance(entry, URLPattern):
+            yield entry.lookup_str, entry.callback
+        else:
+            yield from _views_of(entry)
+
+
+def check_async_views(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Views that are coroutine functions: they run, and in a loop of their own."""
+    names = sorted({name for name, view in _views() if iscoroutinefunction(view)})
+    if not names:
+        return []
+    return [
+        Info(
+            f"{', '.join(names)}: a coroutine function runs in an event loop of its own for each request, which "
+            "cancels the tasks that it leaves behind",
+            hint="Write plain def where nothing needs asyncio: a greenlet waits without it.",
+            id="offload.I001",
+        )
+    ]
 
 
 def check_acceptance(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

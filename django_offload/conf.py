@@ -299,13 +299,20 @@ def routing_of(alias: str, entry: Mapping[str, Any]) -> str | Sequence[Any] | No
     return routing
 
 
-def beside_root_urls() -> str | None:
-    """``<package>.routing.channel_routing`` for the ``routing.py`` beside the root ``urls.py``; None without one."""
+def routing_module() -> str | None:
+    """The module beside the root ``urls.py`` that may have the routing; None without a root URLconf of a name."""
     urlconf = getattr(settings, "ROOT_URLCONF", None)
     if not isinstance(urlconf, str):
         return None
     package = urlconf.rpartition(".")[0]
-    name = f"{package}.routing" if package else "routing"
+    return f"{package}.routing" if package else "routing"
+
+
+def beside_root_urls() -> str | None:
+    """``<package>.routing.channel_routing`` for the ``routing.py`` beside the root ``urls.py``; None without one."""
+    name = routing_module()
+    if name is None:
+        return None
     try:
         # Looked for, not imported: its consumers import models, which are not ready yet.
         found = importlib.util.find_spec(name)

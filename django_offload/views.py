@@ -42,6 +42,15 @@ def websocket_of(request: HttpRequest) -> Any:
     return request.META.get("wsgi.websocket")
 
 
+def serves_websockets(view: Callable[..., Any]) -> bool:
+    """Whether a view was decorated here, itself or by its class's ``dispatch``."""
+    return hasattr(view, _MARK)
+
+
+_MARK = "_offload_serves_websockets"
+"""Django copies a view's attributes to what wraps it, by ``method_decorator`` and ``as_view``."""
+
+
 def has_left(request: HttpRequest, error: Exception) -> bool:
     """Whether a view's error says no more than that its client is gone."""
     websocket = websocket_of(request)
@@ -78,6 +87,7 @@ def _websocket_view(view: V, required: bool) -> V:
             response = HttpResponse()
         return response
 
+    setattr(with_websocket, _MARK, True)
     return cast("V", with_websocket)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,19 +14,26 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection, connections, transaction
+from django.http import HttpResponse
+from django.test import Client as RequestClient
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.urls import include, path
+from django.utils.decorators import method_decorator
+from django.views import View
 from testsite.tools import Client
 
-from django_offload import conf
+from django_offload import checks, conf
 from django_offload.connections import give_back
 from django_offload.decorators import login_required
 from django_offload.origins import origin_is_allowed
+from django_offload.views import accept_websocket, require_websocket
 from offload import route, route_class
 from offload.consumers import WebsocketConsumer, configuration
 from offload.consumers.configuration import layer_for, router_for
@@ -405,6 +414,30 @@ def test_caches_are_given_back_after_a_consumer(monkeypatch: pytest.MonkeyPatch)
 
 # System checks
 
+CHECKS_PAGE = ROOT / "docs" / "reference" / "django-checks.md"
+
+
+def test_reference_has_a_row_for_each_check() -> None:
+    documented = re.findall(r"^\| `(offload\.\w+)` \|", CHECKS_PAGE.read_text(), re.MULTILINE)
+    assert documented == sorted(documented, key=lambda name: ("EWI".index(name[8]), name))
+    assert set(documented) == set(re.findall(r'"(offload\.[EWI]\d+)"', Path(checks.__file__).read_text()))
+
+
+async def asynchronous(request: Any) -> HttpResponse:
+    async def left_behind() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            left.append("cancelled")
+            raise
+
+    task = asyncio.create_task(left_behind())
+    await asyncio.sleep(0)
+    return HttpResponse("here" if not task.done() else "gone")
+
+
+left: list[str] = []
+
 
 def check(*, deploy: bool = False) -> str:
     """What ``manage.py check`` has to say."""
@@ -493,6 +526,11 @@ def test_check_tells_layers_that_cannot_be_built(layers: Any, message: str) -> N
             "channel_routing[0] is 'websocket.connect', not a routing entry; "
             "write route(channel, consumer, path=...), route_class(...) or include(...)",
         ),
+        (
+            [route("websocket.connect", asynchronous)],
+            "the consumer of channel_routing[0] is a coroutine function, which does nothing when it is called; "
+            "write it with plain def",
+        ),
     ],
 )
 def test_check_tells_routing_that_does_not_work(routing: Any, message: str) -> None:
@@ -505,6 +543,109 @@ def test_check_misses_the_default_alias() -> None:
         assert (
             "?: (offload.E001) CHANNEL_LAYERS has 'images', but no 'default', the one that serves WebSockets; add it\n"
         ) in check()
+
+
+UNROUTED = {"default": {"BACKEND": MEMORY}}
+
+
+def test_check_tells_that_nothing_is_routed() -> None:
+    with override_settings(CHANNEL_LAYERS=UNROUTED, ROOT_URLCONF="testsite.inner.urls"):
+        assert (
+            "?: (offload.W006) no consumer is routed: CHANNEL_LAYERS names no ROUTING, and there is no module "
+            "'testsite.inner.routing' beside the root urls.py\n"
+            "\tHINT: Write channel_routing in testsite.inner.routing. A project that only sends silences this.\n"
+        ) in check()
+    for layers in (UNROUTED, {**UNROUTED, "images": {"BACKEND": MEMORY, "ROUTING": []}}):
+        with override_settings(CHANNEL_LAYERS=layers):
+            # testsite.routing is beside testsite.urls.
+            assert "offload.W006" not in check()
+
+
+def raw(request: Any) -> None: ...
+
+
+@method_decorator(require_websocket, "dispatch")
+class Raw(View): ...
+
+
+@pytest.mark.parametrize("view", [accept_websocket(raw), require_websocket(raw), Raw.as_view()])
+def test_check_is_content_with_views_of_raw_websockets(view: Any) -> None:
+    class Urls:
+        urlpatterns = (path("inner/", include([path("raw", view)])),)
+
+    with override_settings(CHANNEL_LAYERS=UNROUTED, ROOT_URLCONF=Urls):
+        assert "offload.W006" not in check()
+
+
+def test_check_is_content_with_the_middleware_of_raw_websockets() -> None:
+    middleware = ["django_offload.middleware.WebSocketMiddleware"]
+    with override_settings(CHANNEL_LAYERS=UNROUTED, ROOT_URLCONF="testsite.inner.urls", MIDDLEWARE=middleware):
+        assert "offload.W006" not in check()
+
+
+class OwnAuthentication(AuthenticationMiddleware): ...
+
+
+def test_check_tells_of_users_without_the_middleware_that_finds_them() -> None:
+    no_user = (
+        "?: (offload.W007) OFFLOAD_USERS = True joins the connections of request.user, and MIDDLEWARE has no "
+        "'django.contrib.auth.middleware.AuthenticationMiddleware'\n"
+        "\tHINT: Add it, or silence this where a middleware of your own does the same.\n"
+    )
+    no_session = (
+        "?: (offload.W007) OFFLOAD_DISCONNECT_AT closes the connections of request.session, and MIDDLEWARE has no "
+        "'django.contrib.sessions.middleware.SessionMiddleware'\n"
+    )
+    assert "offload.W007" not in check()
+    with override_settings(OFFLOAD_USERS=True):
+        assert no_user in check()
+        assert no_session not in check()
+        with override_settings(MIDDLEWARE=[f"{__name__}.OwnAuthentication"]):
+            assert "offload.W007" not in check()
+            with override_settings(OFFLOAD_DISCONNECT_AT=["password_change"]):
+                assert "offload.W007" not in check()
+            with override_settings(OFFLOAD_DISCONNECT_AT=["logout"]):
+                assert no_session in check()
+
+
+class Asynchronous(View):
+    async def get(self, request: Any) -> None: ...
+
+
+def test_check_for_deployment_tells_of_views_that_are_coroutine_functions() -> None:
+    class Urls:
+        urlpatterns = (
+            path("a", asynchronous),
+            path("in/", include([path("b", Asynchronous.as_view())])),
+            path("c", raw),
+        )
+
+    with override_settings(ROOT_URLCONF=Urls):
+        assert "offload.I001" not in check()
+        assert (
+            f"?: (offload.I001) {__name__}.Asynchronous, {__name__}.asynchronous: a coroutine function runs in an "
+            "event loop of its own for each request, which cancels the tasks that it leaves behind\n"
+            "\tHINT: Write plain def where nothing needs asyncio: a greenlet waits without it.\n"
+        ) in check(deploy=True)
+    assert "offload.I001" not in check(deploy=True)
+
+
+def test_event_loop_of_a_view_cancels_what_it_leaves_behind() -> None:
+    class Urls:
+        urlpatterns = (path("a", asynchronous),)
+
+    with override_settings(ROOT_URLCONF=Urls):
+        assert RequestClient().get("/a").content == b"here"
+    assert left == ["cancelled"]
+
+
+def test_check_for_deployment_has_djangos_warning_of_debug() -> None:
+    import io
+
+    out = io.StringIO()
+    with override_settings(DEBUG=True):
+        call_command("check", deploy=True, stderr=out, stdout=out)
+    assert "?: (security.W018) You should not have DEBUG set to True in deployment." in out.getvalue()
 
 
 def test_check_for_deployment_warns_of_the_memory_layer_and_of_any_host() -> None:
@@ -534,6 +675,7 @@ def test_check_for_deployment_warns_of_drivers_that_block(monkeypatch: pytest.Mo
 def test_check_for_deployment_is_content_without_a_database(databases: str, tmp_path: Path) -> None:
     (tmp_path / "settings.py").write_text(
         f"SECRET_KEY = 'x'; ALLOWED_HOSTS = ['example.com']; INSTALLED_APPS = ['django_offload']\n{databases}\n"
+        "CHANNEL_LAYERS = {'default': {'URL': 'ipc:', 'ROUTING': []}}\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "django", "check", "--deploy", "--tag", "offload", "--settings", "settings"],
