@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -140,3 +141,41 @@ def test_a_file_has_a_name_of_its_own() -> None:
     completed_by_their_packages = {"__init__.py", "connection.py", "server.py", "settings.py"}
     names = Counter(path.name for path in (ROOT / "offload").rglob("*.py"))
     assert {name for name, number in names.items() if number > 1} <= completed_by_their_packages
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# Of another object than the one whose method it is, also in programs that tests run.
+REACHED = re.compile(r"""(?<!\bself)(?<!\bcls)\.(_[a-z]\w*)|setattr\([^,()]+, ["'](_[a-z]\w*)["']""")
+OTHERS = {"_exit", "_current_frames", "_get_content", "_ids"}
+"""Of ``os`` and ``sys``; of Channels 1, whose users call it; of what a hook of a gunicorn user keeps."""
+
+
+def private_names() -> set[str]:
+    """All of ours that begin with an underscore."""
+    found: set[str] = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+    return {name for name in found if name.startswith("_") and not name.startswith("__")} - OTHERS
+
+
+def test_no_test_uses_a_private_name() -> None:
+    private = private_names()
+    used = []
+    for path in TESTS:
+        text = path.read_text()
+        names = {name for match in REACHED.finditer(text) for name in match.groups() if name}
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.startswith(("offload", "django_offload"))
+            ):
+                names.update(alias.name for alias in node.names)
+        used += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(names & private)]
+    assert not used

@@ -35,16 +35,16 @@ logger = logging.getLogger("offload.layer")
 ENDED, FAILED, MISUSED = 0, 1, 2
 
 BUFFER_BYTES = 32 * 1024 * 1024
+TICK = 10.0
 GRACE = 2.0
 """Seconds within which a living process is back after the hub's return; its clients try at least twice a second."""
 
 _BACKLOG = 1024
-_TICK = 10.0
 _PAUSE_READING_BYTES = 1024 * 1024
 _FAREWELL = 0.5
 
 
-def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> int:
+def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES, tick: float = TICK) -> int:
     """Be the hub of this socket, in a process of its own, until `life` ends, or without one until SIGTERM.
 
     Stands by while another hub has the path. SIGINT and SIGHUP are ignored: they come from a terminal and are for the
@@ -54,6 +54,7 @@ def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = B
         path: the socket; its directory is made, with mode 0700.
         life: a connected socket (or its pair's half) whose end of file means that the parent is gone.
         buffer_bytes: what is kept for one client that does not read; past it messages for it are dropped and counted.
+        tick: seconds between two looks whether its socket is still there.
 
     Returns:
         The exit code: 0 as told; 1 when the socket was taken away.
@@ -68,13 +69,13 @@ def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = B
     signal.signal(signal.SIGTERM, signal.SIG_DFL if life is None else signal.SIG_IGN)
     ipc_path.check_length(path)
     ipc_path.make_directory(path)
-    return asyncio.run(Hub(path, life, buffer_bytes).run())
+    return asyncio.run(Hub(path, life, buffer_bytes, tick).run())
 
 
-def serve_alone(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> int:
+def serve_alone(path: str, life: socket.socket | None = None, **options: Any) -> int:
     """`serve` for a process whose parent is not told why it cannot be: the log is, and the exit code is 2."""
     try:
-        return serve(path, life, buffer_bytes=buffer_bytes)
+        return serve(path, life, **options)
     except ConfigurationError as error:
         logger.error("hub: %s", error)
         return MISUSED
@@ -88,10 +89,11 @@ class Hub:
         buffer_bytes: see `serve`.
     """
 
-    def __init__(self, path: str, life: socket.socket | None, buffer_bytes: int) -> None:
+    def __init__(self, path: str, life: socket.socket | None, buffer_bytes: int, tick: float) -> None:
         self.connections: set[Connection] = set()
         self.buffer_bytes = buffer_bytes
         self._path = path
+        self._tick_seconds = tick
         self._life = life
         self._exchanges: dict[str, Exchange] = {}
         self._absent: dict[str, set[str]] = {}  # whom the hub before this one had, by prefix
@@ -223,7 +225,7 @@ class Hub:
         try:
             while not self._ending.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), _TICK)
+                    await asyncio.wait_for(self._ending.wait(), self._tick_seconds)
                 if not self._ending.is_set():
                     self._tick(lock, identity)
         finally:

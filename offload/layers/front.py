@@ -341,7 +341,8 @@ class LayerBase(abc.ABC):
                     self._made = made
         return made
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """In a forked child: be another process from now on."""
         made, self._made = self._made, None
         self._making = RLock()  # a thread that is not here may have had it
         self.process = new_process_token()
@@ -397,7 +398,7 @@ _layers: weakref.WeakSet[LayerBase] = weakref.WeakSet()
 def _after_fork() -> None:
     for layer in list(_layers):
         try:
-            layer._after_fork()
+            layer.after_fork()
         except Exception:
             logger.exception("layer %r is of no use in this forked child", layer.name)
 

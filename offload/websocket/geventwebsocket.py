@@ -158,13 +158,16 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
     The handshake is sent when it is first used: by any method, by iteration, by asking whether it is `closed`, or for
     its `handler`.
     What the handshake said (``path``, ``origin``, ``protocol``, ``version``, ``environ``) may be read before.
+
+    Attributes:
+        engine: the WebSocket itself.
     """
 
     def __init__(self, environ: dict[str, Any], engine: Engine, server: ApplicationServer, peer: object) -> None:
         # The base's own opens a stream, for an engine that is not used here.
         self.environ: dict[str, Any] | None = environ
         self.stream = self.raw_read = self.raw_write = None
-        self._engine = engine
+        self.engine = engine
         self._end_is_known = False
         self._handler = Handler(self, environ, engine, server, peer)
 
@@ -175,7 +178,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
     def __iter__(self) -> Iterator[str | bytearray]:
         """The messages until the end."""
         self._open()
-        while not self._end_is_known and not self._engine.over:
+        while not self._end_is_known and not self.engine.over:
             message = self.receive()
             if message is None:
                 return
@@ -186,12 +189,12 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         """Whether the closing handshake is over or has timed out, or the connection is lost. What came before can be
         received all the same."""
         self._open()
-        return self._end_is_known or self._engine.closed
+        return self._end_is_known or self.engine.closed
 
     @property
     def latency(self) -> float | None:
         """Seconds from the server's last answered ping to its pong; None before the first. offload's own."""
-        return self._engine.latency
+        return self.engine.latency
 
     @property
     def client(self) -> Client:
@@ -206,7 +209,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
 
     def _open(self) -> None:
         try:
-            self._engine.accept()
+            self.engine.accept()
         except WebSocketError as error:
             log.debug("a WebSocket did not open: %s", error)
 
@@ -217,7 +220,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             WebSocketError: the handshake is not acceptable, or the client is gone.
             ValueError: the client does not offer this subprotocol.
         """
-        self._engine.accept(subprotocol)
+        self.engine.accept(subprotocol)
 
     def receive(self) -> str | bytearray | None:
         """Wait for the next message.
@@ -231,8 +234,8 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         if self._end_is_known:
             self._tell(MSG_ALREADY_CLOSED)
             raise WebSocketError(MSG_ALREADY_CLOSED)
-        self._engine.accept()
-        message = self._engine.receive()
+        self.engine.accept()
+        message = self.engine.receive()
         if message is None:
             self._end_is_known = True
             return None
@@ -261,12 +264,12 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             WebSocketError: the socket is closed.
             ValueError: another opcode, or more than a control frame holds.
         """
-        self._engine.accept()
-        if self._end_is_known or self._engine.closed:
+        self.engine.accept()
+        if self._end_is_known or self.engine.closed:
             raise WebSocketError(MSG_ALREADY_CLOSED)
         payload = _text(message).encode() if opcode == TEXT else _payload(message)
         if opcode in (TEXT, BINARY):
-            self._engine.send_message(opcode, payload)
+            self.engine.send_message(opcode, payload)
         elif opcode == CLOSE:
             self.close(int.from_bytes(payload[:2], "big") if payload else NORMAL, payload[2:])
         elif opcode not in (PING, PONG):
@@ -274,7 +277,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
         elif len(payload) > MAX_CONTROL_BYTES:
             raise ValueError(f"a control frame of {len(payload)} bytes is over the limit of {MAX_CONTROL_BYTES}")
         else:
-            self._engine.send_frame((ping_frame if opcode == PING else pong_frame)(payload))
+            self.engine.send_frame((ping_frame if opcode == PING else pong_frame)(payload))
 
     def close(self, code: int = NORMAL, message: str | bytes = b"") -> None:
         """Close the socket; no error when it is closed.
@@ -290,8 +293,8 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
             log.warning("a WebSocket is closed with %d: %r may not be sent in a close frame", NORMAL, code)
             code = NORMAL
         self._end_is_known = True
-        self._engine.close(code, _text(message, "replace"))
-        self._engine.drop_messages()
+        self.engine.close(code, _text(message, "replace"))
+        self.engine.drop_messages()
 
     def detach(self) -> None:
         """Let go of the environ, in which this object lies, when the application has returned."""

@@ -96,13 +96,13 @@ class Pair:
     """An owner of sockets and a worker, each with a layer object on the same server."""
 
     def __init__(self, **settings: Any) -> None:
-        server = MemoryServer()
+        self.server = server = MemoryServer()
         self.owner = AwayLayer(server, **{"expiry": EXPIRY, **settings})
         self.worker = AwayLayer(server, **{"expiry": EXPIRY, **settings})
         configuration.configure(self.worker)
         self.ran: list[str] = []
         self.act: Callable[[Message], None] = lambda message: None
-        entries = [route(channel, self._consume) for channel in (CONNECT, RECEIVE, DISCONNECT)]
+        entries = [route(channel, self.consume) for channel in (CONNECT, RECEIVE, DISCONNECT)]
         self.dispatch = RemoteDispatch(Router(entries), self.owner, PATIENCE)
         self.turns = WorkerTurns(Dispatch(Router(entries), self.worker), self.worker)
         self.name = self.owner.new_channel("websocket.send")
@@ -112,7 +112,7 @@ class Pair:
         assert bound is not None
         self.consumers: RemoteConsumers = bound
 
-    def _consume(self, message: Message) -> None:
+    def consume(self, message: Message) -> None:
         self.ran.append(message.channel_name)
         self.act(message)
 
@@ -134,7 +134,7 @@ class Pair:
         return thread
 
     def settled(self) -> bool:
-        return not self.dispatch.postponed and not self.dispatch._turns
+        return not self.dispatch.postponed and not self.dispatch.turns
 
 
 def connect(pair: Pair) -> None:

@@ -140,7 +140,7 @@ def test_a_layer_that_does_not_answer_counts_as_away_meanwhile(monkeypatch: pyte
 
     pair = Pair()
     awaited = [True]
-    seen = Outage(Frozen(pair.owner._server), lambda: awaited[0])
+    seen = Outage(Frozen(pair.server), lambda: awaited[0])
     assert not seen.is_likely
     assert seen.until < 0
     seen.watch()
@@ -153,7 +153,7 @@ def test_a_layer_that_does_not_answer_counts_as_away_meanwhile(monkeypatch: pyte
     assert time.monotonic() - ended < DEADLINE
     # It is asked no longer than somebody waits.
     awaited[0] = False
-    until(lambda: seen._thread is None, "the end of the asking")
+    until(lambda: not seen.is_watching, "the end of the asking")
     seen.found()
     until(lambda: not seen.is_likely, "that it is there")
     assert seen.until > ended
@@ -303,8 +303,8 @@ def test_a_disconnect_that_gets_lost_on_its_way_is_counted(
     why = "the worker that ran it is gone" if is_taken else "no worker has said that it ran"
     assert f"the disconnect consumer for / may not have run: {why}" in caplog.text
     # Nothing is waited for any more.
-    until(lambda: brief.dispatch._outage._thread is None, "the end of the asking")
-    assert not brief.dispatch._left
+    until(lambda: not brief.dispatch.outage.is_watching, "the end of the asking")
+    assert brief.dispatch.is_idle
     assert brief.dispatch.counters.lost == 1
     configuration.reset()
 

@@ -407,9 +407,7 @@ def test_messages_that_no_owner_sent_are_run_or_dropped(pair: Pair, caplog: pyte
 
 
 def test_a_worker_without_the_route_refuses_and_says_so(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    pair.turns = WorkerTurns(
-        Dispatch(Router([route(CONNECT, pair._consume, path="^/else$")]), pair.worker), pair.worker
-    )
+    pair.turns = WorkerTurns(Dispatch(Router([route(CONNECT, pair.consume, path="^/else$")]), pair.worker), pair.worker)
     with pytest.raises(DenyConnection):
         connect(pair)
     assert "no WebSocket route matches '/' here, so it is refused" in caplog.text

@@ -21,8 +21,9 @@ SERVE = """
 import logging, socket, sys
 from offload.hub import server as hub
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-path, life, buffer_bytes, hub._TICK = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-sys.exit(hub.serve_alone(path, socket.socket(fileno=life) if life >= 0 else None, buffer_bytes=buffer_bytes))
+path, life, buffer_bytes, tick = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+life = socket.socket(fileno=life) if life >= 0 else None
+sys.exit(hub.serve_alone(path, life, buffer_bytes=buffer_bytes, tick=tick))
 """
 
 
@@ -52,7 +53,7 @@ class HubProcess:
         if theirs:
             theirs.close()
         self._lines = b""
-        self._log = []
+        self.log = []
 
     @contextlib.contextmanager
     def using(self, **settings):
@@ -69,16 +70,16 @@ class HubProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stderr, selectors.EVENT_READ)
             while True:
-                for line in self._log:
+                for line in self.log:
                     if text in line:
                         return line
                 remaining = deadline - time.monotonic()
-                assert remaining > 0, f"the hub did not log {text!r} in time but: {self._log}"
+                assert remaining > 0, f"the hub did not log {text!r} in time but: {self.log}"
                 if selector.select(remaining):
                     data = os.read(self.process.stderr.fileno(), 65536)
-                    assert data, f"the hub ended without logging {text!r} but: {self._log}"
+                    assert data, f"the hub ended without logging {text!r} but: {self.log}"
                     *lines, self._lines = (self._lines + data).split(b"\n")
-                    self._log += [line.decode() for line in lines]
+                    self.log += [line.decode() for line in lines]
 
     def started(self):
         self.wait_for("hub: serving")

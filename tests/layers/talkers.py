@@ -89,7 +89,7 @@ class Talker:
         self.counts: dict[str, int] = {}
         self._thread.start()
         assert self._ready.wait(DEADLINE), f"talker {name} is not connected"
-        self._check()
+        self.check()
 
     def hush(self) -> None:
         """Say no more; returns when what was said last has been answered."""
@@ -104,7 +104,7 @@ class Talker:
         """After the last word has been heard; raises what went wrong."""
         self._thread.join(2 * DEADLINE)
         assert not self._thread.is_alive(), f"talker {self.name} does not end"
-        self._check()
+        self.check()
 
     def abort(self) -> None:
         """End at once; nothing when it has ended."""
@@ -114,7 +114,7 @@ class Talker:
                 self._connection.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(2 * DEADLINE)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._error is not None:
             raise AssertionError(f"talker {self.name} failed") from self._error
 
@@ -230,7 +230,7 @@ class Crowd:
         pause = threading.Event()
         while not condition():
             for talker in self.talkers:
-                talker._check()
+                talker.check()
             assert time.monotonic() < deadline, f"waited {patience} s for {what}"
             pause.wait(0.01)
 

@@ -226,18 +226,18 @@ def hears_everybody(patch):
 
 
 def head_of(broker, channel):
-    queue = broker._queues.get(channel)
+    queue = broker.queues.get(channel)
     return queue.messages[0][1] if queue else None
 
 
 def takes_the_newest(patch):
     def receive(self, channels, now):
         for channel in channels:
-            queue = self._queues.get(channel)
-            if queue and self._drop_expired(channel, queue, now):
+            queue = self.queues.get(channel)
+            if queue and self.drop_expired(channel, queue, now):
                 payload = queue.messages.pop()[1]
                 if not queue.messages:
-                    del self._queues[channel]
+                    del self.queues[channel]
                 return channel, payload
         return None
 
@@ -267,7 +267,7 @@ def gives_a_message_to_two(patch):
         found = receive(self, channels, now)
         if found is not None and not any(found[1] is payload for payload in seen):
             seen.append(found[1])
-            self._put(*found, now + 60, now, MANY)
+            self.put(*found, now + 60, now, MANY)
         return found
 
     patch.setattr(Broker, "receive", again)
@@ -312,29 +312,29 @@ def put(change):
     """A broker whose messages are put otherwise: `change` is given and returns expires, now, capacity."""
 
     def mutate(patch):
-        original = Broker._put
+        original = Broker.put
         patch.setattr(
-            Broker, "_put", lambda self, channel, payload, *how: original(self, channel, payload, *change(*how))
+            Broker, "put", lambda self, channel, payload, *how: original(self, channel, payload, *change(*how))
         )
 
     return mutate
 
 
 def counts_expired_messages_as_held(patch):
-    original = Broker._put
+    original = Broker.put
 
-    def _put(self, channel, payload, expires, now, capacity):
-        queue = self._queues.get(channel)
+    def put(self, channel, payload, expires, now, capacity):
+        queue = self.queues.get(channel)
         full = queue is not None and len(queue.messages) >= capacity
         return not full and original(self, channel, payload, expires, now, capacity)
 
-    patch.setattr(Broker, "_put", _put)
+    patch.setattr(Broker, "put", put)
 
 
 def lets_two_senders_exceed_the_capacity(patch):
     def push(self, channel, payload, expiry, capacity):
         with self.broker.exclusive() as (broker, _):
-            queue = broker._queues.get(channel)
+            queue = broker.queues.get(channel)
             is_full = queue is not None and len(queue.messages) >= capacity
         time.sleep(PAUSE)
         self.broker.send(channel, payload, expiry, capacity if is_full else MANY)
@@ -349,7 +349,7 @@ def drops_the_oldest_of_a_full_channel(patch):
         try:
             original(self, channel, *arguments, **more)
         except ChannelFull:
-            self._queues[channel].messages.popleft()
+            self.queues[channel].messages.popleft()
             raise
 
     patch.setattr(Broker, "send", send)
@@ -436,7 +436,7 @@ def stops_at_a_full_member(patch):
     def group_send(self, group, payload, now, *, expiry, capacity_of):
         reached = []
         for channel in self.group_members(group, now):
-            if not self._put(channel, payload, now + expiry, now, capacity_of(channel)):
+            if not self.put(channel, payload, now + expiry, now, capacity_of(channel)):
                 return reached, 1
             reached.append(channel)
         return reached, 0
@@ -500,7 +500,7 @@ def gives_short_names(patch):
 
 
 def is_the_same_process_in_a_fork(patch):
-    patch.setattr(LayerBase, "_after_fork", lambda self: None)
+    patch.setattr(LayerBase, "after_fork", lambda self: None)
 
 
 def deletes_no_session(patch):

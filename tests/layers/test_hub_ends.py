@@ -32,7 +32,7 @@ def end(hub: HubProcess) -> str:
     hub.life.close()
     hub.wait_for("hub: ended")
     assert hub.process.wait(10) == 0
-    return "\n".join(hub._log)
+    return "\n".join(hub.log)
 
 
 def test_hub_that_ends_counts_what_is_lost_while_another_takes_over(hub: HubProcess, path: Path) -> None:

@@ -71,7 +71,7 @@ def test_place_of_a_key_is_as_the_page_computes_it():
     page = {}
     exec(code, page)
     hosts = [f"redis://10.0.0.{number}:6379/0" for number in range(1, 6)]
-    ring = RedisLayer(hosts).backend._ring
+    ring = RedisLayer(hosts).backend.ring
     for number in range(200):
         key = f"group:name-{number}"
         assert ring.parts([key])[0][0].shown == page["shard_of"](key, hosts)

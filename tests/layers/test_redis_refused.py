@@ -57,7 +57,7 @@ def test_lost_shard_keeps_no_message_from_the_queues_of_others(tmp_path, redis_s
         def name_at(server, kind):
             names = (f"name-{number}" for number in range(1000))
             return next(
-                name for name in names if layer.backend._ring.parts([f"{kind}:{name}"])[0][0].shown == server.url
+                name for name in names if layer.backend.ring.parts([f"{kind}:{name}"])[0][0].shown == server.url
             )
 
         group, well, lost = name_at(redis_server, "group"), name_at(redis_server, "channel"), name_at(dying, "channel")

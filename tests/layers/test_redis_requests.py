@@ -217,7 +217,7 @@ def shards(tmp_path):
 def at(shards, shard, names):
     """The names that live on one of the shards."""
     urls = [server.url for server in shards]
-    return [name for name in names if RedisLayer(urls).backend._ring.parts([name])[0][0].shown == shard.url]
+    return [name for name in names if RedisLayer(urls).backend.ring.parts([name])[0][0].shown == shard.url]
 
 
 def with_inbox_at(shards, shard, redis_layers, **settings):  # noqa: F811

@@ -55,7 +55,7 @@ def names_at(servers, server, kind, number=1):
 
 
 def placed(hosts, keys):
-    ring = RedisLayer(hosts).backend._ring
+    ring = RedisLayer(hosts).backend.ring
     return {key: ring.parts([key])[0][0].shown for key in keys}
 
 

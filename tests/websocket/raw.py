@@ -56,17 +56,17 @@ class RawClient:
         self.head, _, rest = answer.partition(b"\r\n\r\n")
         self.code: int | None = None
         self._frames: list[Frame] = []
-        self._protocol = ClientProtocol(parse_uri("ws://localhost/"), max_size=None)
-        self._protocol.state = State.OPEN
-        self._protocol.extensions = list(extensions)
-        self._protocol.parser = self._protocol.parse()
-        next(self._protocol.parser)
+        self.protocol = ClientProtocol(parse_uri("ws://localhost/"), max_size=None)
+        self.protocol.state = State.OPEN
+        self.protocol.extensions = list(extensions)
+        self.protocol.parser = self.protocol.parse()
+        next(self.protocol.parser)
         self._feed(rest)
 
     def _feed(self, data: bytes) -> None:
         if data:
-            self._protocol.receive_data(data)
-            self._frames += [event for event in self._protocol.events_received() if isinstance(event, Frame)]
+            self.protocol.receive_data(data)
+            self._frames += [event for event in self.protocol.events_received() if isinstance(event, Frame)]
 
     def send(self, data: bytes) -> None:
         """Send bytes."""

@@ -293,7 +293,7 @@ def test_compressed_messages_are_echoed_whatever_was_offered(server: Server, off
 
 def test_group_and_large_echo_are_compressed_on_the_wire(server: Server) -> None:
     client = RawClient(server, "/echo", "Sec-WebSocket-Extensions: permessage-deflate")
-    client._protocol.extensions = []
+    client.protocol.extensions = []
     client.send(b"".join(message("x" * 10_000, (), True)))
     data = client.sock.recv(65536)
     assert data[0] == 0xC1

@@ -155,7 +155,7 @@ def test_bytes_that_are_no_frames_end_in_a_close_code() -> None:
         offer = "Sec-WebSocket-Extensions: permessage-deflate"
         for number in range(count):
             client = RawClient(server, "/echo", *([offer] if number % 2 else []))
-            client._protocol.parser = plain_frames(client)
+            client.protocol.parser = plain_frames(client)
             # Where a frame is cut off, the close frame's bytes, with their mask, are the rest of it.
             stream, end = damaged(rng), close(1000)
             expected = close_code(read(stream + end, max_size=100_000, extension=PLAIN if number % 2 else None))
@@ -196,8 +196,8 @@ def plain_frames(client: RawClient):  # type: ignore[no-untyped-def]
     """The client's parser, to which compressed frames are as good as others."""
     from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-    client._protocol.extensions = [PerMessageDeflate(True, True, 15, 15)]
-    parser = client._protocol.parse()
+    client.protocol.extensions = [PerMessageDeflate(True, True, 15, 15)]
+    parser = client.protocol.parse()
     next(parser)
     return parser
 

@@ -47,6 +47,11 @@ class Outage:
         return self._is_away or self._asked is not None
 
     @property
+    def is_watching(self) -> bool:
+        """Whether the layer is checked now."""
+        return self._thread is not None
+
+    @property
     def until(self) -> float:
         """When the layer was last away, on the monotonic clock; now, while it may be; minus infinity if never."""
         return time.monotonic() if self.is_likely else self._ended

@@ -57,15 +57,20 @@ class RemoteDispatch:
         self.patience = patience
         self.counters = DispatchCounters()
         self.postponed = Postponed(self)
-        self._turns: dict[int, Turn] = {}
+        self.turns: dict[int, Turn] = {}
         # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
         self._left: dict[int, Turn] = {}
         # The messages that are waited for: whose they are, their channels, and their places in their connection.
         self.in_hand: dict[int, tuple[RemoteConsumers, str, int]] = {}
-        self._outage = Outage(layer, self._look)
+        self.outage = Outage(layer, self._look)
         self._numbers = itertools.count(1)
         self._reports = layer.new_channel(REPORTS_PREFIX)
         layer.attach(self._reports, self._hear)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is waited for."""
+        return not (self.turns or self._left)
 
     def bind(self, content: Content) -> RemoteConsumers | None:
         """The consumers of one WebSocket, or None when no route wants this handshake."""
@@ -89,7 +94,7 @@ class RemoteDispatch:
         if waiting:
             log.info("%d disconnect messages wait to be sent before this process ends", waiting)
         self.postponed.stop(deadline, self.patience)
-        self._outage.stop()
+        self.outage.stop()
         self._look()
         self.counters.stop()
 
@@ -97,12 +102,12 @@ class RemoteDispatch:
         """A turn for a message, noted in its content."""
         turn = Turn(next(self._numbers), content["path"], saved)
         Note(turn.number, self._reports, saved, latency).put_into(content)
-        self._turns[turn.number] = turn
+        self.turns[turn.number] = turn
         return turn
 
     def forget(self, turn: Turn) -> None:
         """Expect no report."""
-        self._turns.pop(turn.number, None)
+        self.turns.pop(turn.number, None)
 
     def send_patiently(self, channel: str, content: Content) -> LayerUnavailable | None:
         """Put a message on its channel; where that is full, or cannot be reached, wait until it can be done.
@@ -130,14 +135,14 @@ class RemoteDispatch:
                     ) from error
             except LayerUnreachable:
                 self.counters.unreachable += 1
-                self._outage.found()
+                self.outage.found()
                 if time.monotonic() + pause > deadline:
                     self.counters.give_up("unavailable")
                     raise
             except LayerUnavailable as error:
                 # Not again: a consumer must not run twice.
                 self.counters.in_doubt += 1
-                self._outage.found()
+                self.outage.found()
                 return error
             # Not all together again.
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -168,11 +173,11 @@ class RemoteDispatch:
         except LayerUnreachable:
             self.counters.unreachable += 1
             self.forget(turn)
-            self._outage.found()
+            self.outage.found()
             raise
         except LayerUnavailable as error:
             self.counters.in_doubt += 1
-            self._outage.found()
+            self.outage.found()
             turn.sent = time.monotonic()
             log.warning(
                 "it is unknown whether the disconnect message for %s was sent: %s", path_text(content["path"]), error
@@ -184,7 +189,7 @@ class RemoteDispatch:
         turn.sent = time.monotonic()
         self._left[turn.number] = turn
         self.forget(turn)
-        self._outage.watch()
+        self.outage.watch()
         return None
 
     def _look(self) -> bool:
@@ -197,11 +202,11 @@ class RemoteDispatch:
             if turn.outcome is None:
                 gone = "no worker has said that it ran" if turn.heard is None else "the worker that ran it is gone"
                 self.lose(turn.path, gone, True)
-        return bool(self._turns or self._left)
+        return not self.is_idle
 
     def wait(self, turn: Turn, deadline: float = math.inf) -> bool:
         """Wait until a turn has ended, while there are signs of life. Returns whether it has."""
-        return turn.wait(self.patience, self._outage, self.layer.expiry + self.patience, deadline)
+        return turn.wait(self.patience, self.outage, self.layer.expiry + self.patience, deadline)
 
     def is_settled(self, turn: Turn) -> bool:
         """Whether a turn has ended, or never will."""
@@ -209,7 +214,7 @@ class RemoteDispatch:
             return True
         # A message that nobody took has left its queue by then, and who took it at the last moment has said so.
         gone = self.layer.expiry + self.patience
-        return turn.seconds_left(gone, self.patience, self._outage, gone + KEEP_SECONDS) <= 0
+        return turn.seconds_left(gone, self.patience, self.outage, gone + KEEP_SECONDS) <= 0
 
     def lose(self, path: str, why: str, in_doubt: bool) -> None:
         """Count, and log, a disconnect message that is given up."""
@@ -235,7 +240,7 @@ class RemoteDispatch:
         if isinstance(running, list):
             now = time.monotonic()
             for number in running:
-                turn = self._turns.get(number) or self._left.get(number)
+                turn = self.turns.get(number) or self._left.get(number)
                 if turn is not None:
                     turn.heard = now
             for outcome, saved, numbers in content.get("ended", ()):
@@ -245,7 +250,7 @@ class RemoteDispatch:
         self._end(content["turn"], content["outcome"], content["saved"])
 
     def _end(self, number: int, outcome: str, saved: bool) -> None:
-        turn = self._turns.pop(number, None) or self._left.pop(number, None)
+        turn = self.turns.pop(number, None) or self._left.pop(number, None)
         if turn is not None:
             turn.end(outcome, saved)
 

@@ -42,7 +42,7 @@ class Broker(Generic[Payload]):
     def __init__(self) -> None:
         self.expired = 0
         self.full = 0
-        self._queues: dict[str, _Queue[Payload]] = {}
+        self.queues: dict[str, _Queue[Payload]] = {}
         self._groups: dict[str, dict[str, float]] = {}
         self._sessions: dict[str, tuple[float, Payload]] = {}
         # When each is due, in which order they came, the channel, and the message.
@@ -54,7 +54,7 @@ class Broker(Generic[Payload]):
     def send(self, channel: str, payload: Payload, now: float, *, expiry: float, capacity: int) -> None:
         """Raises ``ChannelFull``, at once, when the queue holds `capacity` messages."""
         self._sweep_if_due(now)
-        if not self._put(channel, payload, now + expiry, now, capacity):
+        if not self.put(channel, payload, now + expiry, now, capacity):
             raise ChannelFull(f"channel {channel!r} holds {capacity} messages, which is its capacity")
 
     def receive(self, channels: Iterable[str], now: float) -> tuple[str, Payload] | None:
@@ -65,17 +65,17 @@ class Broker(Generic[Payload]):
         best: _Queue[Payload] | None = None
         name = ""
         for channel in channels:
-            queue = self._queues.get(channel)
+            queue = self.queues.get(channel)
             if queue is None or (best is not None and queue.turn >= best.turn):
                 continue
-            if self._drop_expired(channel, queue, now):
+            if self.drop_expired(channel, queue, now):
                 best, name = queue, channel
         if best is None:
             return None
         payload = best.messages.popleft()[1]
         best.turn = self._next_turn()
         if not best.messages:
-            del self._queues[name]
+            del self.queues[name]
         return name, payload
 
     def put_back(self, channel: str, payload: Payload, now: float, *, expires: float) -> None:
@@ -83,9 +83,9 @@ class Broker(Generic[Payload]):
         if expires <= now:
             self.expired += 1
             return
-        queue = self._queues.get(channel)
+        queue = self.queues.get(channel)
         if queue is None:
-            queue = self._queues[channel] = _Queue(self._next_turn())
+            queue = self.queues[channel] = _Queue(self._next_turn())
         queue.messages.appendleft((expires, payload))
 
     def keep(self, channel: str, message: bytes, due: float) -> None:
@@ -103,11 +103,11 @@ class Broker(Generic[Payload]):
         return found, max(0.0, delayed[0][0] - now) if delayed else None
 
     def has_messages(self, channel: str) -> bool:
-        return channel in self._queues
+        return channel in self.queues
 
     def drop(self, channel: str) -> None:
         """Forget a channel's messages."""
-        self._queues.pop(channel, None)
+        self.queues.pop(channel, None)
 
     def group_add(self, group: str, channel: str, now: float, *, group_expiry: float) -> None:
         """Make a named channel a member, or renew its membership."""
@@ -137,7 +137,7 @@ class Broker(Generic[Payload]):
         reached: list[str] = []
         full = 0
         for channel in self.group_members(group, now):
-            if self._put(channel, payload, now + expiry, now, capacity_of(channel)):
+            if self.put(channel, payload, now + expiry, now, capacity_of(channel)):
                 reached.append(channel)
             else:
                 full += 1
@@ -162,15 +162,15 @@ class Broker(Generic[Payload]):
     def flush(self) -> None:
         """Drop every message, membership and session; counters stay."""
         self._delayed.clear()
-        self._queues.clear()
+        self.queues.clear()
         self._groups.clear()
         self._sessions.clear()
 
     def sweep(self, now: float) -> None:
         """Drop all that is over its time."""
         self._next_sweep = now + SWEEP_INTERVAL
-        for channel, queue in list(self._queues.items()):
-            self._drop_expired(channel, queue, now, thoroughly=True)
+        for channel, queue in list(self.queues.items()):
+            self.drop_expired(channel, queue, now, thoroughly=True)
         for group, members in list(self._groups.items()):
             for channel in [channel for channel, ends in members.items() if ends <= now]:
                 self.group_discard(group, channel)
@@ -180,30 +180,30 @@ class Broker(Generic[Payload]):
     def statistics(self) -> dict[str, int]:
         """Counters since the start (``full``, ``expired``), and what is held now (the others)."""
         return {
-            "pending": sum(len(queue.messages) for queue in self._queues.values()),
+            "pending": sum(len(queue.messages) for queue in self.queues.values()),
             "delayed": len(self._delayed),
-            "channels": len(self._queues),
+            "channels": len(self.queues),
             "groups": len(self._groups),
             "sessions": len(self._sessions),
             "full": self.full,
             "expired": self.expired,
         }
 
-    def _put(self, channel: str, payload: Payload, expires: float, now: float, capacity: int) -> bool:
-        queue = self._queues.get(channel)
+    def put(self, channel: str, payload: Payload, expires: float, now: float, capacity: int) -> bool:
+        queue = self.queues.get(channel)
         if queue is not None and len(queue.messages) >= capacity:
             # Senders may differ in their expiry: an expired message may stand behind one that is not.
-            if self._drop_expired(channel, queue, now, thoroughly=True) >= capacity:
+            if self.drop_expired(channel, queue, now, thoroughly=True) >= capacity:
                 self.full += 1
                 return False
-            queue = self._queues.get(channel)
+            queue = self.queues.get(channel)
         if queue is None:
             # A channel that comes up joins behind the others, or one that is refilled each time would starve them.
-            queue = self._queues[channel] = _Queue(self._next_turn())
+            queue = self.queues[channel] = _Queue(self._next_turn())
         queue.messages.append((expires, payload))
         return True
 
-    def _drop_expired(self, channel: str, queue: _Queue[Payload], now: float, thoroughly: bool = False) -> int:
+    def drop_expired(self, channel: str, queue: _Queue[Payload], now: float, thoroughly: bool = False) -> int:
         messages = queue.messages
         before = len(messages)
         if thoroughly:
@@ -213,7 +213,7 @@ class Broker(Generic[Payload]):
                 messages.popleft()
         self.expired += before - len(messages)
         if not messages:
-            del self._queues[channel]
+            del self.queues[channel]
         return len(messages)
 
     def _next_turn(self) -> int:

@@ -176,13 +176,13 @@ class RedisBackend(Backend):
         self._delayed = f"{prefix}delayed"
         first = addresses[0]
         make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
-        self._ring = (
+        self.ring = (
             Cluster(first, make_shard, connect_timeout, access)
             if first.nodes
             else Ring([make_shard(address) for address in addresses])
         )
         self._takes = Takes(
-            self._ring, lambda number: owner.count("expired", number), lambda number: owner.count("lost", number)
+            self.ring, lambda number: owner.count("expired", number), lambda number: owner.count("lost", number)
         )
 
     # What the subscribers call
@@ -212,11 +212,11 @@ class RedisBackend(Backend):
     # What the front asks for
 
     def check(self) -> None:
-        for shard in self._ring.shards():
+        for shard in self.ring.shards():
             shard.check()
 
     def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
-        full, expired = self._ring.run_script(
+        full, expired = self.ring.run_script(
             PUSH, [self._queue_prefix + channel], payload, milliseconds(expiry), capacity
         )
         if expired:
@@ -227,10 +227,10 @@ class RedisBackend(Backend):
     def keep(self, channel: str, payload: bytes, seconds: float) -> None:
         # Equal messages are several all the same.
         message = b"%b%b\n%b" % (os.urandom(_TELLING_BYTES), channel.encode(), payload)
-        self._ring.run_script(KEEP, [self._delayed], milliseconds(seconds), message)
+        self.ring.run_script(KEEP, [self._delayed], milliseconds(seconds), message)
 
     def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
-        due, *following = self._ring.run_script(TAKE_DUE, [self._delayed], MOST_DUE)
+        due, *following = self.ring.run_script(TAKE_DUE, [self._delayed], MOST_DUE)
         messages = []
         for message in due:
             channel, _, payload = message[_TELLING_BYTES:].partition(b"\n")
@@ -245,7 +245,7 @@ class RedisBackend(Backend):
     def subscribe(self, topic: str, number: int) -> None:
         try:
             refuse_real_thread("redis")
-            if not self._ring.subscribe(self._prefix + topic, number):
+            if not self.ring.subscribe(self._prefix + topic, number):
                 self._late[topic] = number
                 start(partial(self._subscribe_late, topic, number), "offload-redis-slots")
         except (LayerUnavailable, RuntimeError) as error:
@@ -253,9 +253,9 @@ class RedisBackend(Backend):
 
     def _subscribe_late(self, topic: str, number: int) -> None:
         try:
-            self._ring.learn()
+            self.ring.learn()
             with self._lock:
-                if self._late.pop(topic, None) != number or self._ring.subscribe(self._prefix + topic, number):
+                if self._late.pop(topic, None) != number or self.ring.subscribe(self._prefix + topic, number):
                     return
             raise LayerUnreachable("layer 'redis': no node of the cluster has the slot")
         except LayerUnavailable as error:
@@ -269,24 +269,24 @@ class RedisBackend(Backend):
     def unsubscribe(self, topic: str) -> None:
         with self._lock:
             if self._late.pop(topic, None) is None:
-                self._ring.unsubscribe(self._prefix + topic)
+                self.ring.unsubscribe(self._prefix + topic)
 
     def publish(self, topic: str, payload: bytes) -> int:
-        return self._ring.publish(self._prefix + topic, payload)
+        return self.ring.publish(self._prefix + topic, payload)
 
     def set_member(self, group: str, channel: str, is_member: bool) -> None:
         members = self._members(group)
         if is_member:
-            self._ring.run_script(GROUP_ADD, [members], channel, milliseconds(self._settings.group_expiry))
+            self.ring.run_script(GROUP_ADD, [members], channel, milliseconds(self._settings.group_expiry))
         else:
-            self._ring.run(members, "ZREM", members, channel)
+            self.ring.run(members, "ZREM", members, channel)
 
     def _members(self, group: str) -> str:
         return f"{self._members_prefix}{{{self._prefix}group:{group}}}"
 
     def group_send(self, group: str, payload: bytes) -> int:
         name = f"{self._prefix}group:{group}"
-        channels = self._ring.run_script(GROUP_SEND, [self._members(group)], self._ring.publish_command, name, payload)
+        channels = self.ring.run_script(GROUP_SEND, [self._members(group)], self.ring.publish_command, name, payload)
         if channels is None:
             return 0
         capacities = {
@@ -294,7 +294,7 @@ class RedisBackend(Backend):
             for channel in [channel.decode() for channel in channels]
         }
         try:
-            pushed = self._ring.push(capacities, payload, milliseconds(self._settings.expiry))
+            pushed = self.ring.push(capacities, payload, milliseconds(self._settings.expiry))
         except LayerUnavailable as error:
             raise _sent_in_part(error) from None
         if pushed.expired:
@@ -306,33 +306,33 @@ class RedisBackend(Backend):
 
     def session_load(self, key: str) -> bytes | None:
         key = self._session_prefix + key
-        payload: bytes | None = self._ring.run(key, "GET", key)
+        payload: bytes | None = self.ring.run(key, "GET", key)
         return payload
 
     def session_save(self, key: str, payload: bytes, expiry: float) -> None:
         key = self._session_prefix + key
-        self._ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
+        self.ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
 
     def session_delete(self, key: str) -> None:
         key = self._session_prefix + key
-        self._ring.run(key, "DEL", key)
+        self.ring.run(key, "DEL", key)
 
     def flush(self) -> None:
-        self._ring.run(self._delayed, "DEL", self._delayed)
+        self.ring.run(self._delayed, "DEL", self._delayed)
         prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix)
         patterns = [f"{prefix}*" for prefix in prefixes]
-        for shard in self._ring.shards():
+        for shard in self.ring.shards():
             for pattern in patterns:
                 cursor = b"0"
                 while True:
                     cursor, keys = shard.commands.run("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
                     if keys:
-                        self._ring.unlink([key.decode() for key in keys])
+                        self.ring.unlink([key.decode() for key in keys])
                     if cursor == b"0":
                         break
 
     def close(self) -> None:
-        self._ring.close()
+        self.ring.close()
 
     def abandon(self) -> None:
-        self._ring.drop()
+        self.ring.drop()

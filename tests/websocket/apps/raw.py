@@ -192,7 +192,7 @@ def pour(ws: Any) -> None:
 
 def behind(ws: Any) -> None:
     """Fill what the system holds, and half of what the connection does; then send what is asked for, and close."""
-    connection = ws._engine.connection
+    connection = ws.engine.connection
     while connection.unsent_bytes < HIGH_WATER_BYTES // 2:
         ws.send(b"x" * 1000)
     say("behind is full")
