@@ -26,7 +26,7 @@ from typing import Any
 import psycopg
 
 from offload.exceptions import ChannelFull, LayerUnavailable, LayerUnreachable
-from offload.layers.backend import Backend, Owner
+from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.link.future import Future
 
@@ -135,19 +135,15 @@ class PostgresBackend(Backend):
             self._prefix, channel, min(seconds, LONGEST), payload,
         )  # fmt: skip
 
-    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
-        found = self._run(
-            "WITH due AS (SELECT id FROM offload_delayed WHERE prefix = %s AND due <= clock_timestamp()"
-            " ORDER BY due, id FOR UPDATE SKIP LOCKED LIMIT 100), gone AS (DELETE FROM offload_delayed WHERE id IN"
-            " (SELECT id FROM due) RETURNING due, id, channel, payload)"
-            " SELECT channel, payload FROM gone ORDER BY due, id",
-            self._prefix,
-        )  # fmt: skip
+    def take_due(self, taker: str, received: int, batch: int) -> Due:
+        rows = self._run("SELECT * FROM offload_take_due(%s, %s, %s, %s)", self._prefix, taker, received, batch)
         ((seconds,),) = self._run(
-            "SELECT extract(epoch FROM min(due) - clock_timestamp())::float8 FROM offload_delayed WHERE prefix = %s",
+            "SELECT extract(epoch FROM min(due) - clock_timestamp())::float8 FROM offload_delayed"
+            " WHERE prefix = %s AND taker IS NULL",
             self._prefix,
         )
-        return found, None if seconds is None else max(0.0, seconds)
+        found = [(channel, payload) for _, channel, payload in rows]
+        return Due(rows[0][0] if rows else batch, found, None if seconds is None else max(0.0, seconds))
 
     # Publications and groups
 

@@ -4,7 +4,7 @@ CREATE INDEX IF NOT EXISTS offload_queue_name ON offload_queue (name, id);
 CREATE TABLE IF NOT EXISTS offload_member (topic text, name text, ends timestamptz, PRIMARY KEY (topic, name));
 CREATE TABLE IF NOT EXISTS offload_session (key bytea PRIMARY KEY, ends timestamptz, payload bytea);
 CREATE TABLE IF NOT EXISTS offload_delayed (
-    id bigserial PRIMARY KEY, prefix text, channel text, due timestamptz, payload bytea
+    id bigserial PRIMARY KEY, prefix text, channel text, due timestamptz, payload bytea, taker text, batch bigint
 );
 CREATE TABLE IF NOT EXISTS offload_large (id bigserial PRIMARY KEY, ends timestamptz, payload bytea);
 
@@ -43,6 +43,20 @@ BEGIN
     DELETE FROM offload_queue WHERE id = (SELECT id FROM next)
     RETURNING id, name, ends, payload INTO an_id, a_name, an_end, a_payload;
 END $$ LANGUAGE plpgsql;
+
+-- A batch of delayed messages, the same one until its taker has said that it came.
+CREATE OR REPLACE FUNCTION offload_take_due(a_prefix text, a_taker text, received bigint, a_batch bigint)
+RETURNS TABLE (given bigint, a_channel text, a_payload bytea) AS $$
+    DELETE FROM offload_delayed
+    WHERE taker = a_taker AND batch = received OR taker <> a_taker AND due < clock_timestamp() - interval '1 hour';
+    UPDATE offload_delayed SET taker = a_taker, batch = a_batch WHERE id IN (
+        SELECT id FROM offload_delayed
+        WHERE prefix = a_prefix AND taker IS NULL AND due <= clock_timestamp()
+            AND NOT EXISTS (SELECT FROM offload_delayed WHERE taker = a_taker)
+        ORDER BY due, id FOR UPDATE SKIP LOCKED LIMIT 100
+    );
+    SELECT batch, channel, payload FROM offload_delayed WHERE taker = a_taker ORDER BY due, id;
+$$ LANGUAGE sql;
 
 -- What is too large for a notification waits in a table.
 CREATE OR REPLACE FUNCTION offload_publish(channel text, a_payload bytea) RETURNS void AS $$

@@ -257,8 +257,8 @@ class Exchange:
         self.broker.keep(channel, payload, self._clock() + seconds)
         peer.answer(request)
 
-    def _take_due(self, peer: Peer, request: int) -> None:
-        peer.answer(request, self.broker.take_due(self._clock()))
+    def _take_due(self, peer: Peer, request: int, taker: str, received: int, batch: int) -> None:
+        peer.answer(request, self.broker.take_due(taker, received, batch, self._clock()))
 
     # Topics
 

@@ -13,13 +13,27 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from offload.exceptions import LayerUnavailable
 from offload.layers.words.settings import LayerSettings
 
 Topics = Mapping[str, int]
 """Topics, each with the number of the `Backend.subscribe` that it was asked for with."""
+
+
+class Due(NamedTuple):
+    """Delayed messages that a taker is given.
+
+    Attributes:
+        batch: the number of the call that took them first.
+        messages: channels with their messages, the earliest first.
+        seconds: until the next message is due, 0 where one is, None where none is kept.
+    """
+
+    batch: int
+    messages: Sequence[tuple[str, bytes]]
+    seconds: float | None
 
 
 class Owner(Protocol):
@@ -101,14 +115,18 @@ class Backend(abc.ABC):
         """Keep a message for `take_due`, for at least so many seconds; for any channel, also a process-specific one."""
         raise NotImplementedError(f"{type(self).__name__} keeps no delayed messages")
 
-    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
-        """Take messages that are due, the earliest first, some at a time; does not wait for any.
+    def take_due(self, taker: str, received: int, batch: int) -> Due:
+        """Take messages that are due, some at a time; does not wait for any.
 
-        Returns:
-            Channels with their messages, each for this caller only; and the seconds until the next message is due, 0
-            where one is, None where none is kept.
+        A taker is given the same messages again until he has said that they came: an answer that is lost on its way,
+        or comes from a server that stood still meanwhile, loses none.
+
+        Args:
+            taker: a name of his own. Messages that he was given are for him only.
+            received: the batch that came last; 0 at first.
+            batch: the number of this call, higher with each.
         """
-        return (), None
+        return Due(batch, (), None)
 
     # Publications
 

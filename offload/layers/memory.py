@@ -10,7 +10,7 @@ from _thread import RLock
 from collections.abc import Sequence
 from typing import Any
 
-from offload.layers.backend import Backend, Owner
+from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.local.sharing import SharedBroker
 
@@ -81,9 +81,9 @@ class MemoryBackend(Backend):
         with self.broker.exclusive() as (broker, now):
             broker.keep(channel, payload, now + seconds)
 
-    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
+    def take_due(self, taker: str, received: int, batch: int) -> Due:
         with self.broker.exclusive() as (broker, now):
-            return broker.take_due(now)
+            return broker.take_due(taker, received, batch, now)
 
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         return self.broker.receive(channels, timeout, lambda: self._closed)

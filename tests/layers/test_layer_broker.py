@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from offload.exceptions import ChannelFull
-from offload.layers.local.broker import MOST_DUE, SWEEP_INTERVAL, Broker
+from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE, SWEEP_INTERVAL, Broker
 
 
 def put(broker, channel, payload, now=0.0, expiry=60.0, capacity=100):
@@ -181,18 +181,41 @@ def test_broker_gives_delayed_messages_in_the_order_of_their_times():
     broker = Broker()
     for number, due in enumerate((5.0, 3.0, 3.0, 9.0)):
         broker.keep("channel", b"%d" % number, due)
-    assert broker.take_due(2.0) == ([], 1.0)
-    assert broker.take_due(5.0) == ([("channel", b"1"), ("channel", b"2"), ("channel", b"0")], 4.0)
-    assert broker.take_due(9.0) == ([("channel", b"3")], None)
+    assert broker.take_due("taker", 0, 1, 2.0) == (1, [], 1.0)
+    assert broker.take_due("taker", 1, 2, 5.0) == (2, [("channel", b"1"), ("channel", b"2"), ("channel", b"0")], 4.0)
+    assert broker.take_due("taker", 2, 3, 9.0) == (3, [("channel", b"3")], None)
     broker.keep("channel", b"x", 1.0)
     assert broker.statistics()["delayed"] == 1
     broker.flush()
-    assert broker.take_due(9.0) == ([], None)
+    assert broker.take_due("taker", 3, 4, 9.0) == (4, [], None)
+
+
+def test_broker_gives_delayed_messages_again_until_their_taker_has_received_them():
+    broker = Broker()
+    broker.keep("channel", b"1", 1.0)
+    assert broker.take_due("one", 0, 1, 2.0).messages == [("channel", b"1")]
+    broker.keep("channel", b"2", 1.0)
+    assert broker.take_due("one", 0, 2, 2.0) == (1, [("channel", b"1")], 0.0)
+    assert broker.take_due("other", 0, 1, 2.0).messages == [("channel", b"2")]
+    assert broker.take_due("one", 1, 3, 2.0) == (3, [], None)
+    # A call that a server held up comes after later ones.
+    broker.keep("channel", b"3", 1.0)
+    assert broker.take_due("one", 0, 2, 2.0).messages == [("channel", b"3")]
+    assert broker.take_due("one", 3, 4, 2.0) == (2, [("channel", b"3")], None)
+    assert broker.take_due("one", 2, 5, 2.0) == (5, [], None)
+
+
+def test_broker_forgets_what_an_ended_taker_was_given():
+    broker = Broker()
+    broker.keep("channel", b"1", 1.0)
+    broker.take_due("taker", 0, 1, 2.0)
+    broker.sweep(2.0 + GIVEN_SECONDS)
+    assert broker.take_due("taker", 0, 2, 2.0 + GIVEN_SECONDS) == (2, [], None)
 
 
 def test_broker_gives_delayed_messages_some_at_a_time():
     broker = Broker()
     for _ in range(MOST_DUE + 1):
         broker.keep("channel", b"", 1.0)
-    found, seconds = broker.take_due(2.0)
-    assert (len(found), seconds) == (MOST_DUE, 0.0)
+    due = broker.take_due("taker", 0, 1, 2.0)
+    assert (len(due.messages), due.seconds) == (MOST_DUE, 0.0)

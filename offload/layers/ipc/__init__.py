@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
-from offload.layers.backend import Backend, Owner
+from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
 from offload.layers.ipc.hub_link import Link
@@ -139,9 +139,8 @@ class HubBackend(Backend):
     def keep(self, channel: str, payload: bytes, seconds: float) -> None:
         self.link.request(wire.KEEP, channel, payload, seconds, again=False)
 
-    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
-        due, seconds = self.link.request(wire.TAKE_DUE, again=False)
-        return due, seconds
+    def take_due(self, taker: str, received: int, batch: int) -> Due:
+        return Due(*self.link.request(wire.TAKE_DUE, taker, received, batch, again=False))
 
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         return self.link.take(channels, timeout)

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from offload.exceptions import ChannelFull
+from offload.layers.backend import Due
 
 Payload = TypeVar("Payload")
 
 SWEEP_INTERVAL = 10.0
 MOST_DUE = 100
 """Messages that one call of `Broker.take_due` returns."""
+GIVEN_SECONDS = 3600.0
+"""For which delayed messages are kept for a taker who does not say that they came: he may have ended."""
 
 
 class _Queue(Generic[Payload]):
@@ -48,6 +51,8 @@ class Broker(Generic[Payload]):
         # When each is due, in which order they came, the channel, and the message.
         self._delayed: list[tuple[float, int, str, bytes]] = []
         self._delays = 0
+        # What each taker was given last and has not received yet, and until when it is kept for him.
+        self._given: dict[str, tuple[int, list[tuple[str, bytes]], float]] = {}
         self._turn = 0
         self._next_sweep = 0.0
 
@@ -93,14 +98,22 @@ class Broker(Generic[Payload]):
         self._delays += 1
         heapq.heappush(self._delayed, (due, self._delays, channel, message))
 
-    def take_due(self, now: float) -> tuple[list[tuple[str, bytes]], float | None]:
+    def take_due(self, taker: str, received: int, batch: int, now: float) -> Due:
         """As `Backend.take_due`."""
+        self._sweep_if_due(now)
         delayed = self._delayed
-        found: list[tuple[str, bytes]] = []
-        while delayed and delayed[0][0] <= now and len(found) < MOST_DUE:
-            _, _, channel, message = heapq.heappop(delayed)
-            found.append((channel, message))
-        return found, max(0.0, delayed[0][0] - now) if delayed else None
+        given = self._given.get(taker)
+        if given is not None and given[0] != received:
+            batch, found, _ = given
+        else:
+            self._given.pop(taker, None)
+            found = []
+            while delayed and delayed[0][0] <= now and len(found) < MOST_DUE:
+                _, _, channel, message = heapq.heappop(delayed)
+                found.append((channel, message))
+            if found:
+                self._given[taker] = batch, found, now + GIVEN_SECONDS
+        return Due(batch, found, max(0.0, delayed[0][0] - now) if delayed else None)
 
     def has_messages(self, channel: str) -> bool:
         return channel in self.queues
@@ -162,6 +175,7 @@ class Broker(Generic[Payload]):
     def flush(self) -> None:
         """Drop every message, membership and session; counters stay."""
         self._delayed.clear()
+        self._given.clear()
         self.queues.clear()
         self._groups.clear()
         self._sessions.clear()
@@ -176,6 +190,8 @@ class Broker(Generic[Payload]):
                 self.group_discard(group, channel)
         for key in [key for key, (ends, _) in self._sessions.items() if ends <= now]:
             del self._sessions[key]
+        for taker in [taker for taker, (_, _, ends) in self._given.items() if ends <= now]:
+            del self._given[taker]
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start (``full``, ``expired``), and what is held now (the others)."""

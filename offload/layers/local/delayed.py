@@ -1,13 +1,14 @@
 """Delayed messages: each process that stays with a layer sends due messages on, as if they had been sent then.
 
-The layer's server keeps them, in the order of their times; a message goes to one process only. Processes ask for due
-messages once a second, and sooner for their own, so that a message is late by up to a second where its sender has
-ended.
+The layer's server keeps them, in the order of their times; a message goes to one process only, which says with its
+next call that it came. Processes ask for due messages once a second, and sooner for their own, so that a message is
+late by up to a second where its sender has ended.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -42,6 +43,8 @@ class DelayedMessages:
         self._backend = backend
         self._settings = settings
         self._count = count
+        self._taker = os.urandom(8).hex()
+        self._calls = self._received = 0
         # What was taken and could not be sent since: the layer's server no longer has it.
         self._taken: deque[tuple[str, bytes]] = deque()
         self._sooner: threading.Event | None = None
@@ -78,8 +81,7 @@ class DelayedMessages:
             self._sooner.clear()
             seconds: float | None = LOOK_SECONDS
             try:
-                due, seconds = self._backend.take_due()
-                self._taken.extend(due)
+                seconds = self._take()
                 self._send_on()
             except LayerUnavailable as error:
                 logger.debug("layer %r: delayed messages wait: %s", self._layer, error)
@@ -93,6 +95,14 @@ class DelayedMessages:
         if self._taken:
             self._count("lost", len(self._taken))
             logger.warning("layer %r: %d delayed messages are lost, since it was closed", self._layer, len(self._taken))
+
+    def _take(self) -> float | None:
+        self._calls += 1
+        due = self._backend.take_due(self._taker, self._received, self._calls)
+        self._received = due.batch
+        self._taken.extend(due.messages)
+        # A next call follows at once, and says that they came.
+        return 0.0 if due.messages else due.seconds
 
     def _send_on(self) -> None:
         while self._taken and not self._is_closed:

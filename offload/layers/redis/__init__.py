@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable, LayerUnreachable
-from offload.layers.backend import Backend
+from offload.layers.backend import Backend, Due
 from offload.layers.backend import Owner as Process
 from offload.layers.front import LayerBase
 from offload.layers.link.thread import refuse_real_thread, start
-from offload.layers.local.broker import MOST_DUE
+from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
@@ -174,6 +174,7 @@ class RedisBackend(Backend):
         self._late: dict[str, int] = {}  # topics that are subscribed to as soon as it is known where
         # Nothing of it connects before it is used. Subscribers' threads hold this, so they must not hold the layer.
         self._delayed = f"{prefix}delayed"
+        self._given_prefix = f"{prefix}given:"
         first = addresses[0]
         make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
         self.ring = (
@@ -229,13 +230,16 @@ class RedisBackend(Backend):
         message = b"%b%b\n%b" % (os.urandom(_TELLING_BYTES), channel.encode(), payload)
         self.ring.run_script(KEEP, [self._delayed], milliseconds(seconds), message)
 
-    def take_due(self) -> tuple[Sequence[tuple[str, bytes]], float | None]:
-        due, *following = self.ring.run_script(TAKE_DUE, [self._delayed], MOST_DUE)
+    def take_due(self, taker: str, received: int, batch: int) -> Due:
+        keys = [self._delayed, f"{self._given_prefix}{{{self._delayed}}}:{taker}"]
+        (number, *given), *following = self.ring.run_script(
+            TAKE_DUE, keys, MOST_DUE, received, batch, milliseconds(GIVEN_SECONDS)
+        )
         messages = []
-        for message in due:
+        for message in given:
             channel, _, payload = message[_TELLING_BYTES:].partition(b"\n")
             messages.append((channel.decode(), payload))
-        return messages, following[0] / 1000 if following else None
+        return Due(int(number), messages, following[0] / 1000 if following else None)
 
     def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
         prefix = self._queue_prefix
@@ -319,7 +323,7 @@ class RedisBackend(Backend):
 
     def flush(self) -> None:
         self.ring.run(self._delayed, "DEL", self._delayed)
-        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix)
+        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix, self._given_prefix)
         patterns = [f"{prefix}*" for prefix in prefixes]
         for shard in self.ring.shards():
             for pattern in patterns:

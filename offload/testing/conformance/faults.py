@@ -144,6 +144,20 @@ class Faults(Suite):
             self.start_server()
         assert layer.statistics()["lost"] == 2
 
+    def test_delayed_messages_arrive_once_each_though_the_server_stood_still(self) -> None:
+        sender, receiver = self.layer(), self.layer()
+        receiver.check()
+        for number in range(10):
+            sender.send("later", {"n": number}, delay=0.1 + 0.1 * number)
+        self.freeze_server()
+        try:
+            self._raises_in_time(sender.check)
+        finally:
+            self.thaw_server()
+        self._until(lambda: self._works(receiver.check), "the server to be found again")
+        assert sorted(self._take(receiver, "later")["n"] for _ in range(10)) == [*range(10)]
+        assert receiver.receive(["later"], self.short) is None
+
     def test_message_for_a_process_that_nobody_hears_is_counted(self) -> None:
         layer = self.layer()
         layer.send(GONE, {})

@@ -1,7 +1,17 @@
--- KEYS: delayed messages. ARGV: most.
--- Returns: those that are due; the milliseconds until the next is, if there is one.
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-if #due > 0 then redis.call('ZREM', KEYS[1], unpack(due)) end
+-- KEYS: delayed messages; what this taker was given. ARGV: most; the batch that he received; the number of the next; for
+-- how many milliseconds it is kept for him.
+-- Returns: the number of a batch with its messages; the milliseconds until the next is due, if there is one.
+local given = redis.call('LRANGE', KEYS[2], 0, -1)
+if #given == 0 or given[1] == ARGV[2] then
+    redis.call('DEL', KEYS[2])
+    local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+    given = {ARGV[3], unpack(due)}
+    if #due > 0 then
+        redis.call('ZREM', KEYS[1], unpack(due))
+        redis.call('RPUSH', KEYS[2], unpack(given))
+        redis.call('PEXPIRE', KEYS[2], ARGV[4])
+    end
+end
 local following = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if #following == 0 then return {due} end
-return {due, math.max(0, tonumber(following[2]) - now)}
+if #following == 0 then return {given} end
+return {given, math.max(0, tonumber(following[2]) - now)}
