@@ -32,7 +32,7 @@ as under gunicorn's gevent workers: there is nothing to say with `-k`.
 
 Look before you serve:
 
-    offload check project.wsgi -c gunicorn.conf.py       what is wrong with application, settings, routing; exit 0 or 1
+    offload check project.wsgi -c gunicorn.conf.py       what is wrong with the project and its settings; exit 0 or 1
     offload settings -c gunicorn.conf.py                 every setting, and where its value came from
 
 ## Where settings come from

@@ -111,14 +111,16 @@ def check(source: Reader, prints: bool = False) -> int:
     tell(reading)
     # As in a server process, before the application is imported.
     patch()
-    from offload.server.check import problems
+    from offload.server.check import Check
 
-    found = problems(settings)
-    for problem in found:
+    found = Check(settings)
+    for problem in found.problems:
         print(f"offload: error: {problem}", file=sys.stderr)  # noqa: T201
-    if not found:
+    for problem in found.unreachable:
+        print(f"offload: warning: {problem}", file=sys.stderr)  # noqa: T201
+    if not found.problems:
         print(f"{settings.app}: nothing is wrong")  # noqa: T201
-    return FAILED if found else 0
+    return FAILED if found.problems else 0
 
 
 def print_settings(settings: Settings) -> None:

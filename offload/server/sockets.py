@@ -84,16 +84,48 @@ def listen(address: str, options: ListenOptions, umask: int = 0) -> tuple[socket
     return sock, place
 
 
+def check(address: str, options: ListenOptions) -> None:
+    """Find out whether `listen` could take an address, but for another server that has it. Leaves nothing behind.
+
+    Raises:
+        ConfigurationError: as `listen`. The socket of ``fd://N`` need not be there yet.
+    """
+    try:
+        if address.startswith("unix:"):
+            _check_place(_unix_path(address))
+        elif address.startswith("fd://"):
+            _descriptor(address)
+        else:
+            _bound(address, options.reuse_port, 0).close()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigurationError(f"cannot listen at {address}: {_explained(error)}") from error
+
+
+def _check_place(path: str) -> None:
+    # The socket of a server that runs is not to be touched.
+    directory = os.path.dirname(path) or "."
+    if not os.access(directory, os.W_OK | os.X_OK):
+        os.stat(directory)
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise ConfigurationError(f"cannot listen at unix:{path}: a file that is no socket is there")
+
+
+def _descriptor(address: str) -> int:
+    number = address.removeprefix("fd://")
+    if not (number.isascii() and number.isdigit()):
+        raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
+    if len(number) > 10 or int(number) > _LARGEST_DESCRIPTOR:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return int(number)
+
+
 def _bound(address: str, reuse_port: bool, umask: int) -> socket.socket:
     if address.startswith("unix:"):
-        return _unix(address.removeprefix("unix:"), umask)
+        return _unix(_unix_path(address), umask)
     if address.startswith("fd://"):
-        number = address.removeprefix("fd://")
-        if not (number.isascii() and number.isdigit()):
-            raise ConfigurationError(f"the address {address!r} is not fd://N with a number")
-        if len(number) > 10 or int(number) > _LARGEST_DESCRIPTOR:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return socket.socket(fileno=int(number))
+        return socket.socket(fileno=_descriptor(address))
     match = _TCP.fullmatch(address)
     port = int(match["port"] or DEFAULT_PORT) if match is not None else 0
     # A bare word is more likely a slip than a host; gunicorn's users write addresses without a port.
@@ -130,9 +162,14 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
 
 
-def _unix(path: str, umask: int) -> socket.socket:
+def _unix_path(address: str) -> str:
+    path = address.removeprefix("unix:")
     if not path:
         raise ConfigurationError("the address 'unix:' has no path; write unix:/run/offload.sock")
+    return path
+
+
+def _unix(path: str, umask: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):

@@ -15,7 +15,7 @@ import pytest
 from offload.consumers import configuration
 from offload.exceptions import ConfigurationError
 from offload.server.application import load_application
-from offload.server.check import problems
+from offload.server.check import Check
 from offload.server.sockets import listen
 from offload.settings import ListenOptions
 from offload.settings.reading import Reader
@@ -77,7 +77,7 @@ def project(tmp_path: Path) -> Path:
 
 def problem(app: str, *flags: str) -> str:
     """What is wrong with a project, as its server's boot and ``offload check`` tell it."""
-    (found,) = problems(Reader([app, "--layer", "memory://", *flags], {}).read().settings)
+    (found,) = Check(Reader([app, "--layer", "memory://", *flags], {}).read().settings).problems
     return found
 
 
@@ -178,7 +178,7 @@ def test_routing_that_is_none(here: Path, routing: str, message: str) -> None:
 
 
 def test_layer_that_is_none(here: Path) -> None:
-    (found,) = problems(Reader(["shop", "--layer", "rediss//x", "--routing", "shop:good"], {}).read().settings)
+    (found,) = Check(Reader(["shop", "--layer", "rediss//x", "--routing", "shop:good"], {}).read().settings).problems
     assert "rediss//x" in found
 
 
@@ -220,8 +220,8 @@ def test_module_that_fails_by_itself_is_told_with_its_traceback(here: Path) -> N
 def test_largest_message_over_what_the_layer_carries_is_named_by_its_option(here: Path, query: str) -> None:
     most = 67043328 if not query else 67043328 // 4 * 3 - 1024
     flags = ["shop", "--layer", f"ipc:///tmp/none/hub.sock{query}", "--routing", "shop:good", "--ws-max-size"]
-    assert problems(Reader([*flags, str(most)], {}).read().settings) == []
-    (found,) = problems(Reader([*flags, str(most + 1)], {}).read().settings)
+    assert Check(Reader([*flags, str(most)], {}).read().settings).problems == []
+    (found,) = Check(Reader([*flags, str(most + 1)], {}).read().settings).problems
     assert found == (
         f"--ws-max-size {most + 1} is over the {most} bytes that the layer ipc:///tmp/none/hub.sock carries;"
         " lower it, or choose another --layer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,47 @@ def test_check_of_what_is_right() -> None:
     result = run("check", "shop", "--layer", "redis://127.0.0.1:1/0", "--threads", "4")
     assert (result.returncode, result.stdout) == (0, "shop: nothing is wrong\n")
     assert "[WARNING] --threads 4 has no effect: " in result.stderr
+    # Where a project is built, no Redis need be there.
+    assert result.stderr.splitlines()[-1] == (
+        "offload: warning: layer 'redis' cannot reach redis://127.0.0.1:1/0: connection refused; "
+        "start Redis there, or choose another layer"
+    )
+
+
+def test_check_of_addresses(tmp_path: Path) -> None:
+    Path("shop.py").write_text(APP)
+    addresses = {
+        "127.0.0.1:70000": "the port of the address '127.0.0.1:70000' must be from 0 to 65535",
+        "shop": "the address 'shop' is not HOST:PORT, unix:PATH or fd://N",
+        "192.0.2.1:8000": "cannot listen at 192.0.2.1:8000: this machine has no such address",
+        "unix:/none/such.sock": "cannot listen at unix:/none/such.sock: No such file or directory",
+        f"unix:{tmp_path}/shop.py": f"cannot listen at unix:{tmp_path}/shop.py: a file that is no socket is there",
+        "fd://three": "the address 'fd://three' is not fd://N with a number",
+        "fd://7": None,
+        "127.0.0.1:0": None,
+        f"unix:{tmp_path}/shop.sock": None,
+    }
+    result = run("check", "shop", *(part for address in addresses for part in ("-b", address)))
+    assert result.returncode == 1
+    assert [line for line in result.stderr.splitlines() if not line.startswith("[")] == [
+        f"offload: error: {problem}" for problem in addresses.values() if problem is not None
+    ]
+    assert not Path("shop.sock").exists()
+
+
+@pytest.mark.parametrize("kind", [socket.AF_INET, socket.AF_UNIX])
+def test_check_beside_a_server_that_has_the_address(kind: socket.AddressFamily, tmp_path: Path) -> None:
+    Path("shop.py").write_text(APP)
+    with socket.socket(kind) as other:
+        other.bind(("127.0.0.1", 0) if kind == socket.AF_INET else f"{tmp_path}/shop.sock")
+        other.listen()
+        where = other.getsockname()
+        address = f"127.0.0.1:{where[1]}" if kind == socket.AF_INET else f"unix:{where}"
+        result = run("check", "shop", "-b", address)
+        assert (result.returncode, result.stdout) == (0, "shop: nothing is wrong\n")
+        # And has it still.
+        with socket.socket(kind) as client:
+            client.connect(where)
 
 
 def test_check_of_what_is_wrong() -> None:
