@@ -23,8 +23,7 @@ from offload.server.patch import patch
 from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
-from offload.settings.printing import lines, summary
-from offload.settings.reading import Reader, Reading, left_as_they_were
+from offload.settings.reading import Reader, Reading, left_as_they_were, lines, summary
 
 log = logging.getLogger("offload.server")
 

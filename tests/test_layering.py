@@ -179,3 +179,11 @@ def test_no_test_uses_a_private_name() -> None:
                 names.update(alias.name for alias in node.names)
         used += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(names & private)]
     assert not used
+
+
+def test_a_file_is_a_room_not_a_fragment() -> None:
+    """A package's face may be short, and so may what Python runs by its name."""
+    named_by_python = {"__init__.py", "__main__.py", "sitecustomize.py"}
+    lines = {path: len(path.read_text().splitlines()) for path in (ROOT / "offload").rglob("*.py")}
+    fragments = [str(path.relative_to(ROOT)) for path, number in lines.items() if number < 40]
+    assert not [path for path in fragments if Path(path).name not in named_by_python]

@@ -9,7 +9,7 @@ import difflib
 
 from offload.interfaces import DECIDES_KEY, Content
 from offload.protocol.http.response_head import field_lines
-from offload.protocol.websocket.close_codes import may_be_sent
+from offload.protocol.websocket.frames import may_be_sent
 
 REPLY_PREFIX = "websocket.send."
 KEYS = ("text", "bytes", "close", "accept", "subprotocol", "headers", "status", "content")

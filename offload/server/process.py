@@ -25,18 +25,18 @@ from offload.consumers.dispatch.remote_owner import RemoteDispatch
 from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
-from offload.http.access_log import AccessLog, LogFile
 from offload.http.channel_exchange import ChannelRequests
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer
 from offload.layers.front import LayerBase
 from offload.layers.memory import MemoryLayer
+from offload.observe.access_log import AccessLog, LogFile
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
 from offload.observe.statsd import StatsD, StatsDObserver
 from offload.origins import Origins
-from offload.protocol.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
+from offload.protocol.websocket.frames import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
 from offload.server.boot import about, add_process_statistics, configure_layers, log_statistics, run, tls_context

@@ -1,4 +1,4 @@
-"""From all sources to settings, at the start and at each reload, with remarks for the log.
+"""From all sources to settings, at the start and at each reload, with remarks for the log; and settings to text.
 
 Later sources win: the defaults, and in their place the variables that gunicorn reads as defaults (``PORT``,
 ``WEB_CONCURRENCY``, ``FORWARDED_ALLOW_IPS``); the configuration file; the variables ``GUNICORN_CMD_ARGS`` and
@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from offload.exceptions import ConfigurationError
 from offload.settings.command_line import parse
 from offload.settings.config_file import find
-from offload.settings.groups import OPTIONS, Settings
+from offload.settings.groups import DEFAULT_LAYER, OPTIONS, Settings
+from offload.settings.kinds import Number
 from offload.settings.option import SERVE, Option, Source
 from offload.settings.unused import SPECIAL, UNUSED
 
@@ -25,6 +26,7 @@ CONFIG_VARIABLE = "OFFLOAD_CONFIG"
 ARGUMENTS_VARIABLE = "GUNICORN_CMD_ARGS"
 _ASKED = ("check_config", "print_config")
 _DEFAULT_VARIABLES = {"WEB_CONCURRENCY": "workers", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}
+_SOURCE_COLUMN = 48
 _FILE_NAMES: Mapping[str, Option] = {
     **OPTIONS, **{option.gunicorn: option for option in OPTIONS.values() if option.gunicorn is not None}
 }  # fmt: skip
@@ -182,6 +184,33 @@ def left_as_they_were(at_start: Settings, anew: Settings) -> Iterator[str]:
     for name, option in OPTIONS.items():
         if option.at_start and at_start.value_of(name) != anew.value_of(name):
             yield str(anew.sources.get(name, name))
+
+
+def lines(settings: Settings, command: str) -> Iterator[str]:
+    """The settings in effect: a line for each option of a command, as a configuration file has it, with its source."""
+    for name, option in OPTIONS.items():
+        if command in option.commands:
+            text = f"{name} = {_shown(option, settings.value_of(name))}"
+            yield f"{text:<{_SOURCE_COLUMN}}  # {settings.sources.get(name, 'default')}"
+
+
+def summary(settings: Settings) -> str:
+    """Where the settings came from, in one line; empty where all are defaults."""
+    places: dict[str, list[str]] = {}
+    for source in (settings.sources[name] for name in OPTIONS if name in settings.sources):
+        place = source.place or ("command line" if source.what.startswith("-") else "environment")
+        places.setdefault(place, []).append(source.what)
+    return "; ".join(f"{place} ({', '.join(names)})" for place, names in places.items())
+
+
+def _shown(option: Option, value: Any) -> str:
+    if isinstance(option.kind, Number) and value == option.kind.zero:
+        return "0"
+    if isinstance(value, tuple):
+        return repr(list(value) or ([DEFAULT_LAYER] if option.name == "layer" else []))
+    if callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
+    return repr(value)
 
 
 class _Said:

@@ -17,7 +17,7 @@ from offload.interfaces import DECIDES_KEY, Content, Delivery
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import last_answer, plain_answer
-from offload.protocol.websocket.close_codes import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
+from offload.protocol.websocket.frames import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 from offload.protocol.websocket.handshake import Handshake
 from offload.websocket.encode import Reply
 from offload.websocket.routed import RoutedReceiver

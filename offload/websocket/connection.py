@@ -13,8 +13,8 @@ from typing import Protocol
 from offload.interfaces import Delivery
 from offload.observe.log_lines import SafeLogger
 from offload.observe.observer import WebSocketEvent
-from offload.protocol.websocket.close_codes import POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER
-from offload.protocol.websocket.connection import Event, Failure, Ping, Pong, State, WebSocketProtocol, pong_frame
+from offload.protocol.websocket.connection import Event, Failure, Ping, Pong, State, WebSocketProtocol
+from offload.protocol.websocket.frames import POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER, pong_frame
 from offload.transport.connection import JOIN_BYTES, Connection
 from offload.websocket import keepalive
 from offload.websocket.encode import Reply

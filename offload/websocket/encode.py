@@ -5,9 +5,16 @@ from __future__ import annotations
 from offload.consumers.reply_check import check_reply
 from offload.interfaces import Content
 from offload.protocol.http.response_head import field_lines
-from offload.protocol.websocket.close_codes import NORMAL
-from offload.protocol.websocket.connection import BINARY, TEXT, Extension, binary_frame, message_frame, text_frame
-from offload.protocol.websocket.deflate import SMALLEST_BYTES
+from offload.protocol.websocket.frames import (
+    BINARY,
+    NORMAL,
+    SMALLEST_BYTES,
+    TEXT,
+    Extension,
+    binary_frame,
+    message_frame,
+    text_frame,
+)
 
 
 class Reply:

@@ -14,8 +14,17 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.websocket import MSG_ALREADY_CLOSED, MSG_SOCKET_DEAD, WebSocket
 
-from offload.protocol.websocket.close_codes import NORMAL, may_be_sent
-from offload.protocol.websocket.connection import BINARY, CLOSE, PING, PONG, TEXT, ping_frame, pong_frame
+from offload.protocol.websocket.frames import (
+    BINARY,
+    CLOSE,
+    NORMAL,
+    PING,
+    PONG,
+    TEXT,
+    may_be_sent,
+    ping_frame,
+    pong_frame,
+)
 from offload.transport.connection import Connection
 
 log = logging.getLogger("offload.websocket")

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import gevent
 
-from offload.protocol.websocket.connection import ping_frame
+from offload.protocol.websocket.frames import ping_frame
 
 _BUCKETS = 64
 _SHORTEST_TICK = 0.05

@@ -19,8 +19,8 @@ from offload.http.environ import Environ
 from offload.http.upgrade import Upgradable, UpgradeResponse
 from offload.observe.log_lines import SafeLogger, address_text
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.close_codes import INTERNAL_ERROR, NORMAL
-from offload.protocol.websocket.connection import State, message_frame
+from offload.protocol.websocket.connection import State
+from offload.protocol.websocket.frames import INTERNAL_ERROR, NORMAL, message_frame
 from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 from offload.transport.pool import wait_for_client

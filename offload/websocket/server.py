@@ -16,7 +16,7 @@ from offload.observe.log_lines import RepeatedLines, SafeLogger, address_text
 from offload.observe.observer import Observer
 from offload.origins import Origins
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.close_codes import GOING_AWAY
+from offload.protocol.websocket.frames import GOING_AWAY
 from offload.protocol.websocket.handshake import Handshake, read_handshake
 from offload.settings import WebSocketOptions
 from offload.transport.pool import Pool

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.exceptions import ConfigurationError
-from offload.http.access_log import AccessLog, LogFile
+from offload.observe.access_log import AccessLog, LogFile
 from offload.settings import LogOptions
 from tests.serving import serving
 

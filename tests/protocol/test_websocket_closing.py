@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from offload.protocol.websocket import deflate as deflating
-from offload.protocol.websocket.connection import Close, Failure, Ping, State, WebSocketProtocol, close_frame
+from offload.protocol.websocket.connection import Close, Failure, Ping, State, WebSocketProtocol
+from offload.protocol.websocket.frames import close_frame
 from tests.protocol.frames import PING, TEXT, agreement, close, deflated, frame, message
 
 SENT = {

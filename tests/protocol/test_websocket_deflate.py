@@ -10,8 +10,9 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame
 from websockets.headers import parse_extension
 
-from offload.protocol.websocket.connection import BINARY, Failure, Ping, WebSocketProtocol, message_frame
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig, inflate, negotiate
+from offload.protocol.websocket.connection import Failure, Ping, WebSocketProtocol
+from offload.protocol.websocket.deflate import TooBig, inflate, negotiate
+from offload.protocol.websocket.frames import BINARY, SMALLEST_BYTES, message_frame
 from tests.protocol.frames import CONT, PING, TEXT, agreement, codes, deflated, frame, message, octets, read, theirs
 
 NONE = b"; server_no_context_takeover; client_no_context_takeover"

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from offload.protocol.websocket.close_codes import may_be_sent
-from offload.protocol.websocket.connection import (
+from offload.protocol.websocket.connection import Close, Event, Failure, Ping, Pong, WebSocketProtocol
+from offload.protocol.websocket.frames import (
     BINARY,
     TEXT,
-    Close,
-    Event,
-    Failure,
-    Ping,
-    Pong,
-    WebSocketProtocol,
     binary_frame,
     close_frame,
     data_frame,
+    may_be_sent,
     ping_frame,
     pong_frame,
     text_frame,

@@ -11,8 +11,8 @@ from gevent import socket as gevent_socket
 
 from offload.observe.observer import Observer
 from offload.origins import Origins
-from offload.protocol.websocket.connection import close_frame, ping_frame, pong_frame
 from offload.protocol.websocket.deflate import negotiate
+from offload.protocol.websocket.frames import close_frame, ping_frame, pong_frame
 from offload.settings import WebSocketOptions
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool

@@ -28,7 +28,7 @@ from offload.exceptions import (
 )
 from offload.interfaces import Client, Content, Delivery, Layer
 from offload.observe.log_lines import SafeLogger, path_text
-from offload.protocol.websocket.close_codes import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
+from offload.protocol.websocket.frames import ABNORMAL, INTERNAL_ERROR, TOO_BIG, TRY_AGAIN_LATER
 
 log = SafeLogger("offload.consumer")
 

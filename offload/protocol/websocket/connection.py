@@ -1,4 +1,4 @@
-"""One WebSocket: bytes to messages and control events, messages to frames, and the closing handshake.
+"""One WebSocket: bytes to messages and control events, and the closing handshake.
 
 The server's side: it takes masked frames and sends unmasked ones. Pure: no sockets, no clock; the caller sends what the
 methods return. Follows RFC 6455, sections 5 to 8, and RFC 7692, section 7.2.
@@ -21,25 +21,30 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 from websockets.speedups import apply_mask
 
-from offload.protocol.websocket.close_codes import (
+from offload.protocol.websocket.deflate import TooBig
+from offload.protocol.websocket.frames import (
     ABNORMAL,
+    BINARY,
+    FIN,
     INVALID_DATA,
     NO_CODE,
     NORMAL,
+    PING,
     POLICY_VIOLATION,
+    PONG,
     PROTOCOL_ERROR,
+    RSV1,
+    TEXT,
     TOO_BIG,
+    WHOLE_BINARY,
+    WHOLE_TEXT,
+    Extension,
+    close_frame,
     may_be_received,
 )
-from offload.protocol.websocket.deflate import SMALLEST_BYTES, TooBig
-
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_FIN, _RSV1 = 0x80, 0x40
-_WHOLE_TEXT, _WHOLE_BINARY = _FIN | TEXT, _FIN | BINARY
 
 _FEWEST_FRAMES = 1024
 _BYTES_PER_FRAME = 16
@@ -97,19 +102,6 @@ class Failure:
 
 Event = str | bytes | Ping | Pong | Close | Failure
 """Text messages are `str`, binary ones `bytes`: the hot path makes no wrapper objects."""
-
-
-class Extension(Protocol):
-    """An agreement to send messages in another form, which frames tell by their first reserved bit; without a state."""
-
-    answer: bytes
-    """The value of the answer's Sec-WebSocket-Extensions."""
-
-    def compress(self, payload: bytes) -> bytes:
-        """A message's payload in that form. One that is not smaller is sent as it is."""
-
-    def inflate(self, payload: bytes | bytearray, max_size: int) -> bytes:
-        """The payload itself. Raises ``TooBig`` for more bytes than `max_size`, and ``ValueError`` for damaged data."""
 
 
 class _Message:
@@ -241,7 +233,7 @@ class WebSocketProtocol:
             first, second = data[at], data[at + 1]
             length = second & 0x7F
             if (
-                second < 0x80 or (first != _WHOLE_TEXT and first != _WHOLE_BINARY) or self._message is not None
+                second < 0x80 or (first != WHOLE_TEXT and first != WHOLE_BINARY) or self._message is not None
             ) and self._refuses(first, second, events):
                 break
             if length > 125:
@@ -255,10 +247,10 @@ class WebSocketProtocol:
                     self._fail(events, PROTOCOL_ERROR, "a frame's length is not in its shortest form")
                     break
             end = body + length
-            if _WHOLE_TEXT <= first <= _WHOLE_BINARY and end <= size and length <= self.max_size:
+            if WHOLE_TEXT <= first <= WHOLE_BINARY and end <= size and length <= self.max_size:
                 payload = apply_mask(data[body:end], data[body - 4 : body])
                 at = end
-                if first == _WHOLE_BINARY:
+                if first == WHOLE_BINARY:
                     events.append(payload)
                     continue
                 try:
@@ -302,7 +294,7 @@ class WebSocketProtocol:
 
     def _refuses(self, first: int, second: int, events: list[Event]) -> bool:
         opcode = first & 0xF
-        if first & 0x70 and (first & 0x70 != _RSV1 or self.extension is None or opcode not in (TEXT, BINARY)):
+        if first & 0x70 and (first & 0x70 != RSV1 or self.extension is None or opcode not in (TEXT, BINARY)):
             reason = "a frame has a reserved bit set"
         elif second < 0x80:
             reason = "a frame is not masked"
@@ -330,7 +322,7 @@ class WebSocketProtocol:
         """A data frame's header is whole; None when it is one too many, or too long."""
         message = self._message
         if message is None:
-            message = self._message = _Message(first & 0xF, bool(first & _RSV1))
+            message = self._message = _Message(first & 0xF, bool(first & RSV1))
         max_size = self.max_size
         message.frames += 1
         # What cannot be compressed grows a little.
@@ -343,7 +335,7 @@ class WebSocketProtocol:
             return None
         message.remaining = length
         message.mask = mask
-        message.final = first >= _FIN
+        message.final = first >= FIN
         return message
 
     def _take(self, message: _Message, masked: memoryview, events: list[Event]) -> bool:
@@ -423,58 +415,3 @@ class WebSocketProtocol:
 
 def _without_messages(events: list[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, (str, bytes))]
-
-
-_TEXT_HEADERS = [bytes((_WHOLE_TEXT, length)) for length in range(126)]
-
-
-def data_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message; `opcode` is `TEXT` or `BINARY`."""
-    return _header(_FIN | opcode, len(payload)) + payload
-
-
-def message_frame(opcode: int, payload: bytes, extension: Extension | None) -> bytes:
-    """A whole message, compressed where that was agreed to and makes it smaller."""
-    if extension is not None and len(payload) >= SMALLEST_BYTES:
-        smaller = extension.compress(payload)
-        if len(smaller) < len(payload):
-            return _header(_FIN | _RSV1 | opcode, len(smaller)) + smaller
-    return data_frame(opcode, payload)
-
-
-def text_frame(text: str) -> bytes:
-    """A whole text message."""
-    payload = text.encode()
-    size = len(payload)
-    return _TEXT_HEADERS[size] + payload if size < 126 else _header(_WHOLE_TEXT, size) + payload
-
-
-def binary_frame(payload: bytes) -> bytes:
-    """A whole binary message."""
-    return _header(_WHOLE_BINARY, len(payload)) + payload
-
-
-def ping_frame(payload: bytes) -> bytes:
-    """A ping; 125 bytes of payload at most."""
-    return _header(_FIN | PING, len(payload)) + payload
-
-
-def pong_frame(payload: bytes) -> bytes:
-    """A pong; 125 bytes of payload at most."""
-    return _header(_FIN | PONG, len(payload)) + payload
-
-
-def close_frame(code: int, reason: str = "") -> bytes:
-    """A close frame; the reason is cut to what a control frame holds, and mended where UTF-8 cannot express it."""
-    if code == NO_CODE:
-        return _header(_FIN | CLOSE, 0)
-    payload = code.to_bytes(2, "big") + reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
-    return _header(_FIN | CLOSE, len(payload)) + payload
-
-
-def _header(first: int, size: int) -> bytes:
-    if size < 126:
-        return bytes((first, size))
-    if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big")
-    return bytes((first, 127)) + size.to_bytes(8, "big")

@@ -19,8 +19,6 @@ _EMPTY_ELEMENT = re.compile(rb"[ \t]*(?:,|\Z)")
 _ESCAPE = re.compile(rb"\\(.)")
 _BITS = re.compile(rb"8|9|1[0-5]")
 
-SMALLEST_BYTES = 256
-"""Shorter payloads are sent as they are: what is saved is not worth either side's time."""
 _LEVEL = 3
 """A third of the time of zlib's default, for a tenth more bytes."""
 _TAIL = b"\x00\x00\xff\xff"

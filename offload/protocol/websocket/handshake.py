@@ -11,8 +11,8 @@ import hashlib
 import re
 
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.connection import Extension
 from offload.protocol.websocket.deflate import negotiate
+from offload.protocol.websocket.frames import Extension
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
