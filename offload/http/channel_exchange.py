@@ -10,20 +10,20 @@ from __future__ import annotations
 import time
 from _thread import get_native_id
 from collections import deque
-from http import HTTPStatus
-from typing import Any
+from dataclasses import dataclass, field
 
 import gevent
 
 from offload.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, OffloadError
 from offload.http.environ import Environ, request_content
-from offload.http.exchange import ExchangeOwner, answer_failure
+from offload.http.exchange import ExchangeOwner
 from offload.http.response import ClientGone, Response
 from offload.http.server import HttpServer
 from offload.http.wsgi_input import Body, BodyError
 from offload.interfaces import Content, Delivery, HttpConsumers, HttpRouting, Layer
 from offload.observe.log_lines import SafeLogger, path_text
 from offload.protocol.http.request import Request
+from offload.protocol.http.response_head import phrase, text_pair
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 
@@ -77,68 +77,40 @@ class ChannelRequests:
         consumers = self._routing.bind_request(content)
         if consumers is None:
             return None
-        exchange = ChannelExchange(self, server, owner, connection, request, environ, body, content, consumers)
+        response = Response(connection, request, server.date, server.names, owner.may_keep)
+        exchange = ChannelExchange(
+            self, server, owner, connection, request, environ, body, content, consumers, response
+        )
         self.layer.attach(content["reply_channel"], exchange.deliver)
         self.pool.submit(exchange.begin, None)
         return exchange
 
 
+@dataclass(slots=True, eq=False)
 class ChannelExchange:
     """One request and its answer; see `ChannelRequests.take`."""
 
-    __slots__ = (
-        "_asked",
-        "_began",
-        "_body",
-        "_connection",
-        "_consumers",
-        "_content",
-        "_done",
-        "_environ",
-        "_is_gone",
-        "_is_stopping",
-        "_owner",
-        "_pieces",
-        "_ran",
-        "_request",
-        "_response",
-        "_sends",
-        "_server",
-        "_shared",
-        "_size",
-    )
-
-    def __init__(
-        self,
-        shared: ChannelRequests,
-        server: HttpServer,
-        owner: ExchangeOwner,
-        connection: Connection,
-        request: Request,
-        environ: Environ,
-        body: Body | None,
-        content: Content,
-        consumers: HttpConsumers,
-    ) -> None:
-        self._shared = shared
-        self._server = server
-        self._owner = owner
-        self._connection = connection
-        self._request = request
-        self._environ = environ
-        self._body = body
-        self._content = content
-        self._consumers = consumers
-        self._response = Response(connection, request, server.date, server.names, owner.may_keep)
-        # What is to be sent: contents of replies, or a status and a sentence to be answered in their place.
-        self._pieces: deque[Content | tuple[int, str]] = deque()
-        self._size = 0
-        # Whether a greenlet sends what is in there.
-        self._sends = False
-        # Whether the consumer was asked, and has returned.
-        self._asked = self._ran = False
-        self._done = self._is_gone = self._is_stopping = False
-        self._began = time.perf_counter()
+    _shared: ChannelRequests
+    _server: HttpServer
+    _owner: ExchangeOwner
+    _connection: Connection
+    _request: Request
+    _environ: Environ
+    _body: Body | None
+    _content: Content
+    _consumers: HttpConsumers
+    _response: Response
+    # What is to be sent: contents of replies, or a status and a sentence to be answered in their place.
+    _pieces: deque[Content | tuple[int, str]] = field(default_factory=deque)
+    _size: int = 0
+    # Whether a greenlet sends what is in there.
+    _sends: bool = False
+    # Whether the consumer has returned.
+    _ran: bool = False
+    _done: bool = False
+    _is_gone: bool = False
+    _is_stopping: bool = False
+    _began: float = field(default_factory=time.perf_counter)
 
     # In greenlets of the pool.
 
@@ -194,7 +166,6 @@ class ChannelExchange:
             log.warning("a consumer cannot be told that its request's body ends: %s", error)
 
     def _consume(self, _: object) -> None:
-        self._asked = True
         try:
             self._consumers.request(self._content)
         except (ChannelFull, LayerUnavailable, MessageTooLarge) as error:
@@ -240,9 +211,8 @@ class ChannelExchange:
             status = content.get("status")
             if not isinstance(status, int):
                 raise ValueError(f"the first reply to {self._content['reply_channel']} has no status")
-            response.start_response(
-                f"{status} {_phrase(status)}", [_pair(pair) for pair in content.get("headers") or ()]
-            )
+            headers = [text_pair(pair) for pair in content.get("headers") or ()]
+            response.start_response(f"{status} {phrase(status)}", headers)
         data = content.get("content") or b""
         if content.get("more_content"):
             response.write(data)
@@ -256,7 +226,7 @@ class ChannelExchange:
 
     def _end_with(self, status: int, text: str) -> None:
         if not self._done:
-            answer_failure(self._server, self._connection, self._response, self._request, status, text)
+            self._response.fail(status, text)
             self._finish()
 
     def _finish(self) -> None:
@@ -299,7 +269,7 @@ class ChannelExchange:
             return
         self._is_gone = True
         self._leave()
-        if self._asked and self._ran:
+        if self._ran:
             self._shared.pool.submit(self._disconnect, None)
 
     def stop(self) -> None:
@@ -316,15 +286,3 @@ class ChannelExchange:
         self._done = True
         self._pieces.clear()
         self._shared.layer.detach(self._content["reply_channel"])
-
-
-def _pair(pair: Any) -> tuple[str, str]:
-    name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
-    return name, value
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

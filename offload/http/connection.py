@@ -7,13 +7,14 @@ where the connection may go from each of its states.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 
 from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import Exchange
 from offload.http.response import CONTINUE, Response
-from offload.http.server import HttpServer, RoutedRequests, WaitingRequest
+from offload.http.server import Deadline, HttpServer, RoutedRequests, WaitingRequest
+from offload.http.states import TRANSITIONS, Event, State
 from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.connection import END, HttpProtocol
@@ -33,84 +34,10 @@ _GONE_EARLY = HttpError(400, "the client closed the connection before its reques
 Check = Callable[[Request], None]
 """Refuses a request by raising `HttpError`."""
 
-
-class State(Enum):
-    """Where an HTTP connection is. Each state has its own deadline, but for `SERVING` and `LEFT`."""
-
-    IDLE = "no request"
-    HEAD = "a request's head is arriving"
-    BODY = "a request's body is arriving, and is collected before the application has it"
-    SERVING = "the application has a request"
-    DISCARDING = "the request is answered; what its application left of the body is dropped"
-    ENDING = "nothing more is served; the client may still read"
-    LEFT = "the connection has ended, or is another handler's"
-
-    # By identity, without a call of Python's.
-    __hash__ = object.__hash__
-
-
-class Event(Enum):
-    """What may happen to an HTTP connection."""
-
-    HEAD_BEGAN = "some bytes of a head, but not all, are there"
-    BODY_BEGAN = "a head is whole, and its body is to be collected"
-    REQUEST = "a request goes to the application"
-    ANSWERED = "the request is answered, and nothing of it is still to come"
-    ANSWERED_EARLY = "the request is answered, and the rest of its body is still to come"
-    RESTED = "the server stops, and the client has not begun a request"
-    LAST = "no further request is served"
-    LEAVES = "the connection ends, or becomes another handler's"
-
-    __hash__ = object.__hash__
-
-
 _IDLE, _HEAD, _BODY, _SERVING, _DISCARDING, _ENDING, _LEFT = State
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.IDLE: {
-        Event.HEAD_BEGAN: State.HEAD,
-        Event.BODY_BEGAN: State.BODY,
-        Event.REQUEST: State.SERVING,
-        Event.RESTED: State.IDLE,
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.HEAD: {
-        Event.HEAD_BEGAN: State.HEAD,
-        Event.BODY_BEGAN: State.BODY,
-        Event.REQUEST: State.SERVING,
-        Event.RESTED: State.IDLE,
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.BODY: {
-        Event.REQUEST: State.SERVING,
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.SERVING: {
-        Event.ANSWERED: State.IDLE,
-        Event.ANSWERED_EARLY: State.DISCARDING,
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.DISCARDING: {
-        Event.ANSWERED: State.IDLE,
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.ENDING: {
-        Event.LAST: State.ENDING,
-        Event.LEAVES: State.LEFT,
-    },
-    State.LEFT: {
-        Event.LEAVES: State.LEFT,
-    },
-}
-"""From a state, by an event, to a state. What is not here cannot happen: a request arrives only where none is under
-way, and only the one that is under way is answered."""
 
-
+@dataclass(slots=True, eq=False)
 class HttpConnection:
     """One HTTP connection, from the first request to the last answer, or to its upgrade.
 
@@ -121,44 +48,34 @@ class HttpConnection:
         check: None, or called with each head.
     """
 
-    __slots__ = (
-        "_base",
-        "_body",
-        "_broken",
-        "_connection",
-        "_eof",
-        "_next_in_row",
-        "_protocol",
-        "_reads",
-        "_request",
-        "_row",
-        "_server",
-        "_state",
-        "_waiting",
-    )
+    _server: HttpServer
+    _connection: Connection
+    _base: Environ
+    _check: InitVar[Check | None] = None
+    _protocol: HttpProtocol = field(init=False)
+    # The request whose body is collected; and the body of that one, or of the one that is served.
+    _request: Request | None = field(default=None, init=False)
+    _body: Body | None = field(default=None, init=False)
+    # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
+    _row: int = field(default=0, init=False)
+    _next_in_row: Request | None = field(default=None, init=False)
+    # The time for the first head begins with the connection.
+    _state: State = field(default=_HEAD, init=False)
+    _deadline: Deadline | None = field(init=False)
+    # Whether the client has ended its sending half.
+    _eof: bool = field(default=False, init=False)
+    # Whether the framing is lost, so that nothing that comes can be read.
+    _broken: bool = field(default=False, init=False)
+    # Whether the client still had the last answer to read when its time to think of another request was set.
+    _reads: bool = field(default=False, init=False)
+    # The request that is served, where messages answer it.
+    _waiting: WaitingRequest | None = field(default=None, init=False)
 
-    def __init__(self, server: HttpServer, connection: Connection, base: Environ, check: Check | None = None) -> None:
-        self._server = server
-        self._connection = connection
-        self._base = base
+    def __post_init__(self, check: Check | None) -> None:
+        server = self._server
         self._protocol = HttpProtocol(server.options, check)
-        # The request whose body is collected; and the body of that one, or of the one that is served.
-        self._request: Request | None = None
-        self._body: Body | None = None
-        # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
-        self._row = 0
-        self._next_in_row: Request | None = None
-        # The time for the first head begins with the connection.
-        self._state = _HEAD
-        # Whether the client has ended its sending half.
-        self._eof = False
-        # Whether the framing is lost, so that nothing that comes can be read.
-        self._broken = False
-        # Whether the client still had the last answer to read when its time to think of another request was set.
-        self._reads = False
-        # The request that is served, where messages answer it.
-        self._waiting: WaitingRequest | None = None
         server.connections.add(self)
+        self._deadline = server.heads
         server.heads.add(self)
 
     @property
@@ -168,28 +85,15 @@ class HttpConnection:
 
     def _move(self, event: Event) -> None:
         """Go where the table says, from one deadline to the next."""
-        server, state = self._server, self._state
-        if state is _IDLE or state is _DISCARDING:
-            server.idle.discard(self)
-            server.resting.discard(self)
-        elif state is _HEAD:
-            server.heads.discard(self)
-        elif state is _BODY:
-            server.bodies.discard(self)
-        elif state is _ENDING:
-            server.lingering.discard(self)
-        state = self._state = TRANSITIONS[state][event]
-        if state is _IDLE or state is _DISCARDING:
+        if self._deadline is not None:
+            self._deadline.discard(self)
+        state = self._state = TRANSITIONS[self._state][event]
+        deadline = self._deadline = self._server.deadlines.get(state)
+        if deadline is not None:
             self._reads = self._connection.unsent_bytes > 0
-            server.idle.add(self)
-        elif state is _HEAD:
-            server.heads.add(self)
-        elif state is _BODY:
-            server.bodies.add(self)
-        elif state is _ENDING:
-            server.lingering.add(self)
+            deadline.add(self)
         elif state is _LEFT:
-            server.connections.discard(self)
+            self._server.connections.discard(self)
 
     # Called by the connection, in the loop.
 
@@ -274,6 +178,7 @@ class HttpConnection:
             self.rest_expired()
         else:
             self._protocol.forget()
+            self._deadline = server.resting
             server.resting.add(self)
 
     def rest_expired(self) -> None:
@@ -313,8 +218,8 @@ class HttpConnection:
             self._server.log_refusal(self._connection, error)
         finally:
             # Also when a handler of the log fails, or may not wait here.
-            date = self._server.date().encode("ascii")
-            self._connection.write(plain_answer(error.status, str(error), date, fields, bodiless))
+            answer = plain_answer(error.status, str(error), self._server.date(), fields, bodiless)
+            self._connection.write(answer)
             self._end()
         self._server.observer.refusal(environ, self._connection.peer, error.status)
 
@@ -433,7 +338,7 @@ class HttpConnection:
             return True
         refuse = partial(self.refuse, environ=environ, bodiless=bodiless)
         assert server.routed is not None
-        if not server.routed.take(connection, request, environ, refuse, self._protocol.rest):
+        if not server.routed(connection, request, environ, refuse, self._protocol.rest):
             return False
         if connection.handler is not self:
             self._leave()
@@ -570,5 +475,7 @@ class HttpConnection:
     def _wait_idly(self) -> None:
         """Begin the time of a connection without a request anew."""
         self._reads = self._connection.unsent_bytes > 0
-        self._server.resting.discard(self)
-        self._server.idle.add(self)
+        if self._deadline is not None:
+            self._deadline.discard(self)
+        self._deadline = self._server.idle
+        self._deadline.add(self)

@@ -6,6 +6,7 @@ The environ is built, the application runs, the answer is sent. What follows an 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from offload.exceptions import TaskTimeout
@@ -16,7 +17,6 @@ from offload.http.upgrade import Upgradable, UpgradeResponse, may_upgrade
 from offload.http.wsgi_input import Body, BodyError
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.http.response_head import plain_answer
 from offload.transport.connection import Connection
 from offload.transport.pool import take_time
 
@@ -33,6 +33,7 @@ class ExchangeOwner(Upgradable, Protocol):
         """The answer has been sent, as far as there is one."""
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request and its answer.
 
@@ -45,34 +46,21 @@ class Exchange:
         body: its body, if it has one.
     """
 
-    __slots__ = ("_base", "_body", "_connection", "_owner", "_request", "_response", "_server")
-
-    def __init__(
-        self,
-        server: HttpServer,
-        owner: ExchangeOwner,
-        connection: Connection,
-        base: Environ,
-        request: Request,
-        body: Body | None,
-    ) -> None:
-        self._server = server
-        self._owner = owner
-        self._connection = connection
-        self._base = base
-        self._request = request
-        self._body = body
-        kind: type[Response] = Response
-        if request.upgrade is not None and server.raw is not None and may_upgrade(request):
-            kind = UpgradeResponse
-        self._response = kind(connection, request, server.date, server.names, owner.may_keep)
+    _server: HttpServer
+    _owner: ExchangeOwner
+    _connection: Connection
+    _base: Environ
+    _request: Request
+    _body: Body | None
 
     def run(self) -> None:
         """Run the application and send its answer. Whatever the application raises ends here."""
-        server, connection, request, response, body = (
-            self._server, self._connection, self._request, self._response, self._body
-        )  # fmt: skip
-        upgrade = response if isinstance(response, UpgradeResponse) else None
+        server, owner, connection = self._server, self._owner, self._connection
+        request, body = self._request, self._body
+        upgrade: UpgradeResponse | None = None
+        if request.upgrade is not None and server.raw is not None and may_upgrade(request):
+            upgrade = UpgradeResponse(connection, request, server.date, server.names, owner.may_keep)
+        response = upgrade or Response(connection, request, server.date, server.names, owner.may_keep)
         if body is not None and request.expect_continue:
             body.ask_first(response.send_continue)
         began = time.perf_counter()
@@ -83,7 +71,7 @@ class Exchange:
             environ["wsgi.early_hints"] = response.early_hints
             if upgrade is not None and server.raw is not None:
                 take_time()
-                server.raw.offer(self._owner, connection, request, environ, upgrade)
+                server.raw(owner, connection, request, environ, upgrade)
             result = server.application(environ, response.start_response)
             try:
                 response.send_result(result)
@@ -99,17 +87,17 @@ class Exchange:
             server.log_refusal(connection, error)
             if not response.head_sent:
                 refused = error.status
-            self._fail(error.status, str(error))
+            response.fail(error.status, str(error))
         except BaseException as error:
             # SystemExit and its like, too: an application that exits may not take others' requests with it.
-            if upgrade is None or not upgrade.fail(error):
+            if upgrade is None or not upgrade.raised(error):
                 # The target as it was sent: what it decodes to could forge lines of the log.
                 target = request.target.decode("latin-1")
                 log.error("the application failed for %s %s", request.method, target, exc_info=error)
                 if isinstance(error, TaskTimeout):
-                    self._fail(503, "the answer took too long")
+                    response.fail(503, "the answer took too long")
                 else:
-                    self._fail(500, "the server failed to answer")
+                    response.fail(500, "the server failed to answer")
         finally:
             # However it ended: the greenlet goes on, and what the request left in it would meet the next one.
             if server.after_request:
@@ -121,26 +109,4 @@ class Exchange:
             else:
                 server.observer.refusal(known, connection.peer, refused)
         if upgrade is None or not upgrade.finish():
-            self._owner.answered(response, request)
-
-    def _fail(self, status: int, text: str) -> None:
-        answer_failure(self._server, self._connection, self._response, self._request, status, text)
-
-
-def answer_failure(
-    server: HttpServer, connection: Connection, response: Response, request: Request, status: int, text: str
-) -> None:
-    """Answer in the application's place, as far as its answer has not left."""
-    if response.whole:
-        # For instance a result whose close() failed: the log has it, and neither client nor connection is affected.
-        return
-    response.keep_alive = False
-    if not response.head_sent:
-        date = server.date().encode("ascii")
-        connection.write(plain_answer(status, text, date, bodiless=request.method == "HEAD"))
-        response.replaced(status)
-    elif not response.framed:
-        # Where the connection's end is all that an answer ends with, only a reset tells that it is not whole.
-        # What was held back goes first: answers to earlier requests may be among it. A framed one's client counts.
-        connection.flush()
-        connection.reset()
+            owner.answered(response, request)

@@ -15,7 +15,7 @@ from types import TracebackType
 from offload.http.file_wrapper import FileWrapper
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
-from offload.protocol.http.response_head import FieldNames, Head, check_value
+from offload.protocol.http.response_head import FieldNames, Head, check_value, plain_answer
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = SafeLogger("offload.http")
@@ -331,24 +331,26 @@ class Response:
         # What is written from now on, for instance by the result's close(), would get into the next answer.
         self.ended = self._bodiless = True
 
-    def replaced(self, status: int) -> None:
-        """The server answered in the application's place."""
-        self.status, self._prepared = str(status), _NOTHING
+    def fail(self, status: int, text: str) -> None:
+        """Answer in the application's place, as far as its answer has not left."""
+        if self.ended or (self.head_sent and (self._bodiless or self._left == 0)):
+            # For instance a result whose close() failed: the log has it, and neither client nor connection is affected.
+            return
+        self.keep_alive = False
+        if not self.head_sent:
+            answer = plain_answer(status, text, self._date(), bodiless=self._request.method == "HEAD")
+            self._connection.write(answer)
+            self.status, self._prepared = str(status), _NOTHING
+        elif not self._chunked and self._left is None:
+            # Where the connection's end is all that an answer ends with, only a reset tells that it is not whole.
+            # What was held back goes first: answers to earlier requests may be among it. A framed one's client counts.
+            self._connection.flush()
+            self._connection.reset()
 
     @property
     def headers(self) -> Headers:
         """The application's fields."""
         return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._prepared.lines)]
-
-    @property
-    def whole(self) -> bool:
-        """Whether all that the client awaits has been given, whatever becomes of the application."""
-        return self.ended or (self.head_sent and (self._bodiless or self._left == 0))
-
-    @property
-    def framed(self) -> bool:
-        """Whether a client can tell where the answer ends."""
-        return self._chunked or self._left is not None or self._bodiless
 
     def seal(self) -> None:
         """Let nothing more be sent: what an application kept of this could only get into the next answer."""

@@ -12,7 +12,8 @@ import gevent
 
 from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date
-from offload.http.upgrade import ApplicationUpgrades, RoutedUpgrades
+from offload.http.states import State
+from offload.http.upgrade import OfferSocket, TakeUpgrade
 from offload.http.wsgi_input import Body, BodyError
 from offload.observe.log_lines import RepeatedLines, SafeLogger
 from offload.observe.observer import Observer
@@ -32,39 +33,26 @@ PARTING_SECONDS = 1.0
 
 
 class ServedConnection(Protocol):
-    """An HTTP connection, as far as the server's deadlines and its stop are concerned. Called in the loop."""
-
-    def head_expired(self) -> None:
-        """The time for a request's head is over."""
-
-    def idle_expired(self) -> None:
-        """The time that a connection without a request keeps its last head is over."""
-
-    def rest_expired(self) -> None:
-        """The time that a connection may be without a request is over."""
+    """A connection as the deadlines know it; see `offload.http.connection.HttpConnection`."""
 
     @property
-    def body_progress(self) -> int | None:
-        """Bytes of a request's body that have arrived; None while it is not the client that is waited for."""
+    def body_progress(self) -> int | None: ...
+    def head_expired(self) -> None: ...
+    def body_expired(self) -> None: ...
+    def idle_expired(self) -> None: ...
+    def rest_expired(self) -> None: ...
+    def linger_expired(self) -> None: ...
+    def stop(self) -> None: ...
 
-    def body_expired(self) -> None:
-        """A request's body arrives too slowly."""
 
-    def linger_expired(self) -> None:
-        """The time to read the last answer is over."""
-
-    def stop(self) -> None:
-        """End after the answers that are due."""
+Deadline = Timeouts[ServedConnection] | LeastRate[ServedConnection]
 
 
 class WaitingRequest(Protocol):
-    """A request that is answered by messages, as far as its connection is concerned. Called in the loop."""
+    """A request that is answered by messages; see `offload.http.channel_exchange.ChannelExchange`."""
 
-    def client_left(self) -> None:
-        """Nobody is there to be answered."""
-
-    def stop(self) -> None:
-        """The process stops: a client that waits may ask another one."""
+    def client_left(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class RoutedRequests(Protocol):
@@ -98,6 +86,7 @@ class HttpServer:
 
     Attributes:
         connections: those that are open and speak HTTP.
+        deadlines: of the states that have one.
         stopping: whether each connection ends with the answers that are due.
     """
 
@@ -108,8 +97,8 @@ class HttpServer:
         options: HttpOptions,
         environ: EnvironBuilder,
         *,
-        routed: RoutedUpgrades | None,
-        raw: ApplicationUpgrades | None = None,
+        routed: TakeUpgrade | None,
+        raw: OfferSocket | None = None,
         channels: RoutedRequests | None = None,
         observer: Observer,
         after_request: Sequence[Callable[[], None]] = (),
@@ -140,6 +129,13 @@ class HttpServer:
             options.body_timeout, options.body_min_rate, attrgetter("body_progress"), methodcaller("body_expired")
         )
         self.lingering: Timeouts[ServedConnection] = Timeouts(options.linger_timeout, methodcaller("linger_expired"))
+        self.deadlines: dict[State, Deadline] = {
+            State.IDLE: self.idle,
+            State.HEAD: self.heads,
+            State.BODY: self.bodies,
+            State.DISCARDING: self.idle,
+            State.ENDING: self.lingering,
+        }
 
     def log_refusal(self, connection: Connection, error: BodyError | HttpError) -> None:
         """Tell the log of a request that the server itself answers, or that its client did not finish."""

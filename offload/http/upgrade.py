@@ -29,22 +29,6 @@ class Upgradable(Protocol):
         """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
 
 
-class RoutedUpgrades(Protocol):
-    """Takes the upgrade requests of routed paths out of the HTTP cycle."""
-
-    def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, early: bytes) -> bool:
-        """Take over the connection, or leave the request to the application by returning False."""
-
-
-class ApplicationUpgrades(Protocol):
-    """Offers the application the WebSockets of upgrade requests that no route wants."""
-
-    def offer(
-        self, http: Upgradable, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
-    ) -> None:
-        """Put a WebSocket into the environ; the application may take it instead of answering."""
-
-
 def may_upgrade(request: Request) -> bool:
     """Whether a request can become a WebSocket; others may be served as if they had not asked (RFC 9110, 7.8)."""
     return (
@@ -53,16 +37,11 @@ def may_upgrade(request: Request) -> bool:
 
 
 class OfferedSocket(Protocol):
-    """A socket that an application may take instead of answering."""
+    """A socket that an application may take instead of answering; see `offload.websocket.raw.RawReceiver`."""
 
-    def accept(self) -> None:
-        """Send the handshake. Raises ``WebSocketError`` where that cannot be."""
-
-    def failed(self, error: BaseException) -> None:
-        """The application took it, and raised."""
-
-    def finish(self) -> None:
-        """The application is done, with it or without."""
+    def accept(self) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+    def finish(self) -> None: ...
 
 
 class UpgradeResponse(Response):
@@ -85,19 +64,17 @@ class UpgradeResponse(Response):
         self.failed = False
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
-        """See `Response`."""
         if self.taken:
             self.failed = status.startswith("5")
             return self.write
         return super().start_response(status, headers, exc_info)
 
     def write(self, data: bytes) -> None:
-        """See `Response`."""
         if not self.taken:
             super().write(data)
 
     def send_result(self, result: Iterable[bytes] | None) -> None:
-        """See `Response`. An application that serves the socket need not call `start_response`, nor return anything."""
+        # An application that serves the socket need not call `start_response`, nor return anything.
         if self.status and not self.taken:
             super().send_result(result)  # type: ignore[arg-type]
             return
@@ -110,16 +87,15 @@ class UpgradeResponse(Response):
         self.end()
 
     def end(self) -> None:
-        """See `Response`."""
         if not self.taken:
             super().end()
 
     def early_hints(self, headers: Headers) -> None:
-        """See `Response`. On a socket they would stand among its frames."""
+        # On a socket they would stand among its frames.
         if not self.taken:
             super().early_hints(headers)
 
-    def fail(self, error: BaseException) -> bool:
+    def raised(self, error: BaseException) -> bool:
         """The application raised. Returns whether that is the socket's matter."""
         if self.taken and self.socket is not None:
             self.socket.failed(error)
@@ -130,3 +106,9 @@ class UpgradeResponse(Response):
         if self.socket is not None:
             self.socket.finish()
         return self.taken
+
+
+TakeUpgrade = Callable[[Connection, Request, Environ, Refuse, bytes], bool]
+"""Takes the connection of a routed path's request, with what came behind it; False leaves it to the application."""
+OfferSocket = Callable[[Upgradable, Connection, Request, Environ, UpgradeResponse], None]
+"""Puts a WebSocket into the environ of an upgrade request; the application may take it instead of answering."""

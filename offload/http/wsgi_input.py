@@ -11,7 +11,8 @@ import io
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Protocol
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 from gevent.event import Event
 
@@ -33,70 +34,30 @@ class BodyError(OSError):
         self.status = status
 
 
-class Body(Protocol):
-    """A request's body, as its connection and its exchange see it.
-
-    Attributes:
-        complete: whether all of it has arrived.
-        length: its size in bytes, where that is known.
-        received: bytes that have arrived.
-        before_first_read: see `StreamedBody`.
-    """
-
-    complete: bool
-    length: int | None
-    received: int
-    before_first_read: Callable[[], None] | None
-
-    @property
-    def file(self) -> Any:
-        """For the application."""
-
-    @property
-    def awaits_client(self) -> bool:
-        """Whether it is the client's to send, and not ours to read."""
-
-    def feed(self, chunk: bytes) -> None:
-        """A piece of the body has arrived."""
-
-    def ask_first(self, before_first_read: Callable[[], None]) -> None:
-        """Have this called when the application first has to wait, unless the client has begun to send unasked."""
-
-    def finish(self) -> None:
-        """The body is whole."""
-
-    def fail(self, status: int, reason: str) -> None:
-        """The rest will not come."""
-
-    def discard(self) -> None:
-        """The application is done."""
-
-
+@dataclass(slots=True, eq=False)
 class CollectedBody:
     """A body that is whole before the application sees it: in memory as far as it fits, then in a file without a name.
 
     Args:
         memory_bytes: how much is kept in memory.
+
+    Attributes and methods: as of `StreamedBody`; the application never waits, nor hears of a failure.
     """
 
-    __slots__ = ("_chunks", "_file", "_memory_bytes", "before_first_read", "complete", "length", "received")
-
-    def __init__(self, memory_bytes: int) -> None:
-        self._memory_bytes = memory_bytes
-        self._chunks: list[bytes] = []
-        self._file: IO[bytes] | None = None
-        self.before_first_read: Callable[[], None] | None = None
-        self.complete = False
-        self.length: int | None = None
-        self.received = 0
+    _memory_bytes: int
+    _chunks: list[bytes] = field(default_factory=list)
+    _file: IO[bytes] | None = None
+    before_first_read: Callable[[], None] | None = None
+    complete: bool = False
+    length: int | None = None
+    received: int = 0
 
     @property
     def awaits_client(self) -> bool:
-        """See `Body`."""
         return True
 
     def feed(self, chunk: bytes) -> None:
-        """See `Body`. Raises ``OSError`` where the disk takes no more."""
+        """Keep a piece. Raises ``OSError`` where the disk takes no more."""
         self.received += len(chunk)
         if self._file is not None:
             self._file.write(chunk)
@@ -108,10 +69,9 @@ class CollectedBody:
             self._chunks.clear()
 
     def ask_first(self, before_first_read: Callable[[], None]) -> None:
-        """See `Body`: nobody has to wait."""
+        pass
 
     def finish(self) -> None:
-        """See `Body`."""
         if self._file is None:
             self._file = io.BytesIO(b"".join(self._chunks))
             self._chunks.clear()
@@ -122,21 +82,20 @@ class CollectedBody:
 
     @property
     def file(self) -> Any:
-        """See `Body`."""
         assert self._file is not None
         return self._file
 
     def fail(self, status: int, reason: str) -> None:
-        """See `Body`: the application never hears of it."""
         self.discard()
 
     def discard(self) -> None:
-        """See `Body`. What has a file is closed; what an application keeps of the memory is its own."""
+        """What has a file is closed; what an application keeps of the memory is its own."""
         if self._file is not None and not isinstance(self._file, io.BytesIO):
             self._file.close()
         self._file = None
 
 
+@dataclass(slots=True, eq=False)
 class StreamedBody:
     """A body that the application reads while it arrives.
 
@@ -146,57 +105,41 @@ class StreamedBody:
 
     Attributes:
         complete: whether all of it has arrived.
+        received: bytes that have arrived.
         before_first_read: called once when the application first wants what has not arrived, or None. A client
             that waits for "100 Continue" has been told once this is None again.
     """
 
-    __slots__ = (
-        "_arrived",
-        "_at",
-        "_chunks",
-        "_discarding",
-        "_failure",
-        "_pause",
-        "_paused",
-        "_resume",
-        "_size",
-        "before_first_read",
-        "complete",
-        "length",
-        "received",
-    )
-
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None], length: int | None = None) -> None:
-        self.length = length
-        self.received = 0
-        self.before_first_read: Callable[[], None] | None = None
-        self._pause = pause
-        self._resume = resume
-        self._chunks: deque[bytes] = deque()
-        # How much of the first chunk has been taken.
-        self._at = 0
-        self._size = 0
-        self._paused = False
-        # Most bodies arrive with their heads, and nobody waits for them.
-        self._arrived: Event | None = None
-        self._failure: tuple[int, str] | None = None
-        self.complete = False
-        self._discarding = False
+    _pause: Callable[[], None]
+    _resume: Callable[[], None]
+    length: int | None = None
+    received: int = 0
+    before_first_read: Callable[[], None] | None = None
+    complete: bool = False
+    _chunks: deque[bytes] = field(default_factory=deque)
+    # How much of the first chunk has been taken.
+    _at: int = 0
+    _size: int = 0
+    _paused: bool = False
+    # Most bodies arrive with their heads, and nobody waits for them.
+    _arrived: Event | None = None
+    _failure: tuple[int, str] | None = None
+    _discarding: bool = False
 
     @property
     def file(self) -> Any:
-        """See `Body`."""
+        """For the application."""
         return self
 
     # The loop's side.
 
     @property
     def awaits_client(self) -> bool:
-        """See `Body`."""
+        """Whether it is the client's to send, and not ours to read."""
         return not self._paused and self.before_first_read is None
 
     def feed(self, chunk: bytes) -> None:
-        """See `Body`."""
+        """A piece of the body has arrived."""
         self.received += len(chunk)
         if self._discarding:
             return
@@ -211,25 +154,25 @@ class StreamedBody:
             self._arrived.set()
 
     def ask_first(self, before_first_read: Callable[[], None]) -> None:
-        """See `Body`."""
+        """Have this called when the application first has to wait, unless the client has begun to send unasked."""
         if not self._chunks and not self.complete:
             self.before_first_read = before_first_read
 
     def finish(self) -> None:
-        """See `Body`."""
+        """The body is whole."""
         self.complete = True
         if self._arrived is not None:
             self._arrived.set()
 
     def fail(self, status: int, reason: str) -> None:
-        """See `Body`."""
+        """The rest will not come."""
         if not self.complete and self._failure is None:
             self._failure = status, reason
             if self._arrived is not None:
                 self._arrived.set()
 
     def discard(self) -> None:
-        """See `Body`: what is and what comes is dropped, and what is kept of this object reads empty.
+        """What is and what comes is dropped, and what is kept of this object reads empty.
 
         The connection's reading is the caller's again.
         """
@@ -317,3 +260,7 @@ class StreamedBody:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
+
+
+Body = CollectedBody | StreamedBody
+"""A request's body, as its connection and its exchange see it."""

@@ -145,7 +145,7 @@ class ServerProcess:
             if is_remote:
                 routing = self._remote = RemoteDispatch(router, layer, settings.layer.dispatch_timeout)
                 configuration.add_statistics("dispatch", self._remote.statistics)
-            routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields)
+            routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields).take
             if HTTP_REQUEST in router.channels:
                 channels = ChannelRequests(routing, layer, consumers_pool)
         self._named = [] if is_remote else self._named_channels()
@@ -155,7 +155,7 @@ class ServerProcess:
             settings.http,
             environs,
             routed=routed,
-            raw=ApplicationWebSockets(self._websockets, application),
+            raw=ApplicationWebSockets(self._websockets, application).offer,
             observer=observer,
             channels=channels,
             after_request=configuration.request_hooks(),

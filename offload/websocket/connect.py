@@ -7,6 +7,7 @@ send meanwhile waits for the decision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from greenlet import getcurrent, greenlet
@@ -19,6 +20,7 @@ from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import last_answer, plain_answer
 from offload.protocol.websocket.frames import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
 from offload.protocol.websocket.handshake import Handshake
+from offload.websocket.connection import WebSocketConnection
 from offload.websocket.encode import Reply
 from offload.websocket.routed import RoutedReceiver
 
@@ -50,6 +52,7 @@ def connect_content(request: Request, environ: Environ, fields: list[list[bytes]
     return {**request_content(request, environ, fields), "scheme": scheme, "order": 0}
 
 
+@dataclass(slots=True, eq=False)
 class PendingHandshake:
     """What there is only until the connect consumer has returned; until its decision it hears the connection.
 
@@ -61,45 +64,25 @@ class PendingHandshake:
         answered: called with the status of the answer.
     """
 
-    __slots__ = (
-        "_answered",
-        "_client",
-        "_decider",
-        "_early",
-        "_fields",
-        "_handshake",
-        "_has_begun",
-        "_held",
-        "_leaving",
-        "_outcome",
-        "_receiver",
-        "_websocket",
-    )
+    _receiver: RoutedReceiver
+    _handshake: Handshake
+    _client: str
+    _early: bytes
+    _answered: Callable[[int], None]
+    _websocket: WebSocketConnection = field(init=False)
+    # Header lines that the consumers have for the answer.
+    _fields: bytes = b""
+    _held: list[Delivery] = field(default_factory=list)
+    _outcome: _Outcome | None = None
+    # What it is to be closed with when it is accepted.
+    _leaving: int | None = None
+    # The greenlet of the connect consumer, by which its own words are known.
+    _decider: greenlet | None = None
+    # Whether the connect consumer was asked, so that the disconnect consumer is due unless it refuses.
+    _has_begun: bool = False
 
-    def __init__(
-        self,
-        receiver: RoutedReceiver,
-        handshake: Handshake,
-        client: str,
-        early: bytes,
-        answered: Callable[[int], None],
-    ) -> None:
-        self._receiver = receiver
-        self._websocket = receiver.websocket
-        self._handshake = handshake
-        self._client = client
-        # Header lines that the consumers have for the answer.
-        self._fields = b""
-        self._held: list[Delivery] = []
-        self._outcome: _Outcome | None = None
-        # What it is to be closed with when it is accepted.
-        self._leaving: int | None = None
-        # The greenlet of the connect consumer, by which its own words are known.
-        self._decider: greenlet | None = None
-        self._early = early
-        # Whether the connect consumer was asked, so that the disconnect consumer is due unless it refuses.
-        self._has_begun = False
-        self._answered = answered
+    def __post_init__(self) -> None:
+        self._websocket = self._receiver.websocket
         self._websocket.handshake = self
         self._websocket.connection.handler = self
 
@@ -241,7 +224,7 @@ class PendingHandshake:
         server.observer.websocket("denied" if status < 500 else "failed_handshakes")
         self._answered(status)
         self._websocket.connection.handler = self._websocket
-        date = server.date().encode("ascii")
+        date = server.date()
         if reply is None or reply.body is None:
             answer = plain_answer(status, _REFUSALS.get(status, _REFUSALS[403]), date, self._fields)
         else:

@@ -8,6 +8,7 @@ loop, or in a greenlet that sends.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from offload.interfaces import Delivery
@@ -63,21 +64,15 @@ class Receiver(Protocol):
 
 
 class Undecided(Protocol):
-    """A handshake whose connect consumer has not decided. All methods are called in the loop, or in a greenlet."""
+    """A handshake whose connect consumer has not decided; see `offload.websocket.connect.PendingHandshake`."""
 
-    def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
-        """Something is sent to the client."""
-
-    def misspoken(self, delivery: Delivery) -> None:
-        """Something that was sent to the client is no reply."""
-
-    def close(self, code: int) -> None:
-        """The process is about to stop: close with this code as soon as the handshake is accepted."""
-
-    def abort(self) -> None:
-        """The client need not wait any longer, whatever the consumer decides."""
+    def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None: ...
+    def misspoken(self, delivery: Delivery) -> None: ...
+    def close(self, code: int) -> None: ...
+    def abort(self) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class WebSocketConnection:
     """One WebSocket.
 
@@ -91,36 +86,24 @@ class WebSocketConnection:
         handshake: hears the connection until the connect consumer has decided; None afterwards.
     """
 
-    __slots__ = (
-        "_heard",
-        "_paused",
-        "_ping",
-        "_rate_due",
-        "_receiver",
-        "_server",
-        "_spared",
-        "connection",
-        "handshake",
-        "protocol",
-        "send_queue",
-    )
+    _server: WebSocketServer
+    connection: Connection
+    _receiver: Receiver
+    protocol: WebSocketProtocol = field(init=False)
+    handshake: Undecided | None = field(default=None, init=False)
+    # Only while the socket takes nothing more.
+    send_queue: SendQueue | None = field(default=None, init=False)
+    # Whether anything came since the last ping, and that ping until its pong.
+    _heard: bool = field(default=True, init=False)
+    _ping: keepalive.Ping | None = field(default=None, init=False)
+    # Since when it is not read, if it is not.
+    _paused: float | None = field(default=None, init=False)
+    # When the messages that came would have come at the highest rate; and for how long it may have sent less.
+    _rate_due: float | None = field(default=None, init=False)
+    _spared: float = field(default=SPARED_SECONDS, init=False)
 
-    def __init__(self, server: WebSocketServer, connection: Connection, receiver: Receiver) -> None:
-        self._server = server
-        self._receiver = receiver
-        self.connection = connection
-        self.protocol = WebSocketProtocol(server.options.max_size, is_lazy=True, state=_CONNECTING)
-        self.handshake: Undecided | None = None
-        # Only while the socket takes nothing more.
-        self.send_queue: SendQueue | None = None
-        # Whether anything came since the last ping, and that ping until its pong.
-        self._heard = True
-        self._ping: keepalive.Ping | None = None
-        # Since when it is not read, if it is not.
-        self._paused: float | None = None
-        # When the messages that came would have come at the highest rate; and for how long it may have sent less.
-        self._rate_due: float | None = None
-        self._spared = SPARED_SECONDS
+    def __post_init__(self) -> None:
+        self.protocol = WebSocketProtocol(self._server.options.max_size, is_lazy=True, state=_CONNECTING)
 
     @property
     def client(self) -> str:

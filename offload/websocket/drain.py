@@ -5,20 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from typing import Protocol
 
 import gevent
+
+from offload.websocket.keepalive import Member
 
 _SHORTEST_TICK = 0.02
 _LONGEST_STEP = 0.2
 """Seconds between two closes at most: a handful of clients is no storm, and nobody likes to wait for a stop."""
-
-
-class Closing(Protocol):
-    """What can be closed."""
-
-    def close(self, code: int) -> None:
-        """Close with this code; nothing when it is closed already."""
 
 
 class Drain:
@@ -30,7 +24,7 @@ class Drain:
         seconds: from the first close to the last, or less where they are few; 0 closes all at once.
     """
 
-    def __init__(self, members: Iterable[Closing], code: int, seconds: float) -> None:
+    def __init__(self, members: Iterable[Member], code: int, seconds: float) -> None:
         self._remaining = list(members)
         random.shuffle(self._remaining)
         self._code = code

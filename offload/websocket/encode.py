@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from offload.consumers.reply_check import check_reply
 from offload.interfaces import Content
 from offload.protocol.http.response_head import field_lines
@@ -17,6 +19,7 @@ from offload.protocol.websocket.frames import (
 )
 
 
+@dataclass(slots=True, eq=False)
 class Reply:
     """A reply that is more than one small message. It is shared by all receivers of a delivery.
 
@@ -29,25 +32,15 @@ class Reply:
         status, body: of the answer that refuses the handshake; None for the server's own.
     """
 
-    __slots__ = ("_frames", "accept", "body", "close", "data", "fields", "status", "subprotocol", "text")
-
-    def __init__(
-        self,
-        text: bytes | None,
-        data: bytes | None,
-        accept: bool | None = None,
-        subprotocol: str | None = None,
-        close: int | None = None,
-    ) -> None:
-        self.text = text
-        self.data = data
-        self.accept = accept
-        self.subprotocol = subprotocol
-        self.close = close
-        self.fields = b""
-        self.status: int | None = None
-        self.body: bytes | None = None
-        self._frames: dict[Extension | None, bytes] = {}
+    text: bytes | None
+    data: bytes | None
+    accept: bool | None = None
+    subprotocol: str | None = None
+    close: int | None = None
+    fields: bytes = b""
+    status: int | None = None
+    body: bytes | None = None
+    _frames: dict[Extension | None, bytes] = field(default_factory=dict)
 
     @property
     def has_data(self) -> bool:
@@ -85,14 +78,13 @@ def prepare(content: Content) -> bytes | Reply:
             return binary_frame(data)
     check_reply(content)
     accept, close = content.get("accept"), content.get("close")
-    reply = Reply(
-        None if text is None else text.encode(),
-        data,
-        None if accept is None else bool(accept),
-        content.get("subprotocol"),
-        None if close is None or close is False else NORMAL if close is True else close,
+    return Reply(
+        text=None if text is None else text.encode(),
+        data=data,
+        accept=None if accept is None else bool(accept),
+        subprotocol=content.get("subprotocol"),
+        close=None if close is None or close is False else NORMAL if close is True else close,
+        fields=field_lines(content.get("headers") or ()),
+        status=content.get("status"),
+        body=content.get("content"),
     )
-    reply.status, reply.body = content.get("status"), content.get("content")
-    if headers := content.get("headers"):
-        reply.fields = field_lines(headers)
-    return reply

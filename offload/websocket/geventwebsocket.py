@@ -30,6 +30,7 @@ from offload.transport.connection import Connection
 log = logging.getLogger("offload.websocket")
 
 MAX_CONTROL_BYTES = 125
+_ASKED_OF_THE_SOCKET = frozenset(("fileno", "getpeername", "getsockname", "getsockopt", "setsockopt"))
 
 
 class Engine(Protocol):
@@ -101,25 +102,11 @@ class ClientSocket:
         """What `settimeout` was told."""
         return self._engine.timeout
 
-    def fileno(self) -> int:
-        """The descriptor; -1 when the connection is closed."""
-        return self._engine.connection.socket.fileno()
-
-    def getpeername(self) -> Any:
-        """The client's address."""
-        return self._engine.connection.socket.getpeername()
-
-    def getsockname(self) -> Any:
-        """The server's address."""
-        return self._engine.connection.socket.getsockname()
-
-    def getsockopt(self, *arguments: Any) -> Any:
-        """See `socket.socket.getsockopt`."""
-        return self._engine.connection.socket.getsockopt(*arguments)
-
-    def setsockopt(self, *arguments: Any) -> None:
-        """See `socket.socket.setsockopt`."""
-        self._engine.connection.socket.setsockopt(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        """The descriptor, the addresses and the options are the socket's own; -1 once it is closed."""
+        if name in _ASKED_OF_THE_SOCKET:
+            return getattr(self._engine.connection.socket, name)
+        raise AttributeError(f"the socket of a WebSocket has no {name!r}; its bytes pass through the WebSocket alone")
 
     def shutdown(self, how: int) -> None:
         """End the connection, in whichever direction: a WebSocket has no half."""

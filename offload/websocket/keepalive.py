@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import gevent
 
@@ -27,19 +27,18 @@ class Ping(NamedTuple):
 
 
 class Member(Protocol):
-    """Who is pinged; called in the loop."""
+    """A WebSocket as its keepalive, its drain and its server know it; see `WebSocketConnection`. Called in the loop."""
 
-    def ping(self, ping: Ping) -> None:
-        """Send the ping's frame."""
+    def ping(self, ping: Ping) -> None: ...
+    def check(self, before: float) -> None: ...
+    def renew(self) -> None: ...
+    def answer(self) -> None: ...
+    def close(self, code: int) -> None: ...
+    def close_expired(self) -> None: ...
+    def abort(self) -> None: ...
 
-    def check(self, before: float) -> None:
-        """End unless something was received since the last ping, or that ping was sent after `before`."""
 
-
-M = TypeVar("M", bound=Member)
-
-
-class Members(Generic[M]):
+class Members:
     """A set of members in buckets.
 
     Attributes:
@@ -47,14 +46,14 @@ class Members(Generic[M]):
     """
 
     def __init__(self) -> None:
-        self.buckets: list[set[M]] = [set() for _ in range(_BUCKETS)]
+        self.buckets: list[set[Member]] = [set() for _ in range(_BUCKETS)]
         self.left: Callable[[], None] | None = None
 
-    def add(self, member: M) -> None:
+    def add(self, member: Member) -> None:
         """No error when it is there already."""
         self.buckets[id(member) // 64 % _BUCKETS].add(member)
 
-    def discard(self, member: M) -> None:
+    def discard(self, member: Member) -> None:
         """No error when it is not there."""
         self.buckets[id(member) // 64 % _BUCKETS].discard(member)
         if self.left is not None:
@@ -63,12 +62,12 @@ class Members(Generic[M]):
     def __len__(self) -> int:
         return sum(map(len, self.buckets))
 
-    def __iter__(self) -> Iterator[M]:
+    def __iter__(self) -> Iterator[Member]:
         for bucket in self.buckets:
             yield from bucket
 
 
-class Keepalive(Generic[M]):
+class Keepalive:
     """Pings members, and checks them.
 
     Args:
@@ -77,7 +76,7 @@ class Keepalive(Generic[M]):
         timeout: seconds after a ping until silence ends a member; None for never.
     """
 
-    def __init__(self, members: Members[M], interval: float | None, timeout: float | None) -> None:
+    def __init__(self, members: Members, interval: float | None, timeout: float | None) -> None:
         self._members = members
         self._timeout = timeout
         self._count = 0
@@ -96,7 +95,7 @@ class Keepalive(Generic[M]):
         """Ping nobody any more."""
         self._timer.close()
 
-    def _bucket(self, tick: int) -> list[M]:
+    def _bucket(self, tick: int) -> list[Member]:
         begin = tick % self._ticks * self._buckets_at_once
         return [member for bucket in self._members.buckets[begin : begin + self._buckets_at_once] for member in bucket]
 

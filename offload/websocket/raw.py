@@ -8,6 +8,7 @@ application takes them out.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import InitVar, dataclass, field
 
 from gevent.event import Event as Arrival
 from gevent.lock import BoundedSemaphore
@@ -34,6 +35,7 @@ log = SafeLogger("offload.websocket")
 _CONNECTING, _OPEN, _ENDING, _CLOSING, _CLOSED = State
 
 
+@dataclass(slots=True, eq=False)
 class RawReceiver:
     """One WebSocket in the hands of the application.
 
@@ -41,7 +43,7 @@ class RawReceiver:
         server: what all WebSockets share.
         application_server: what all raw ones share.
         http: the connection's HTTP side.
-        connection: its socket.
+        client: its socket.
         request, environ, response: the upgrade request, and the answer that the application may give.
 
     Attributes:
@@ -51,58 +53,35 @@ class RawReceiver:
             server's own limits.
     """
 
-    __slots__ = (
-        "_application_server",
-        "_arrived",
-        "_environ",
-        "_has_received",
-        "_host",
-        "_http",
-        "_messages",
-        "_path",
-        "_request",
-        "_response",
-        "_senders",
-        "_server",
-        "_size",
-        "_waiting",
-        "_websocket",
-        "face",
-        "latency",
-        "timeout",
-    )
+    _server: WebSocketServer
+    _application_server: ApplicationServer
+    _http: Upgradable
+    client: InitVar[Connection]
+    _request: Request
+    # The application's, which may change what it likes there; None when it is done.
+    _environ: Environ | None
+    _response: UpgradeResponse
+    face: ApplicationSocket = field(init=False)
+    latency: float | None = None
+    timeout: float | None = None
+    _websocket: WebSocketConnection = field(init=False)
+    _path: str = field(init=False)
+    _host: str = field(init=False)
+    # What the application has not received, and how large that is; and whether it receives at all.
+    _messages: deque[str | bytes] = field(default_factory=deque)
+    _size: int = 0
+    _has_received: bool = False
+    _arrived: Arrival = field(default_factory=Arrival)
+    # Bytes of the frames whose senders wait, and which of them waits for the connection.
+    _waiting: int = 0
+    _senders: BoundedSemaphore | None = None
 
-    def __init__(
-        self,
-        server: WebSocketServer,
-        application_server: ApplicationServer,
-        http: Upgradable,
-        connection: Connection,
-        request: Request,
-        environ: Environ,
-        response: UpgradeResponse,
-    ) -> None:
-        self.face: ApplicationSocket
-        self.latency: float | None = None
-        self.timeout: float | None = None
-        self._server = server
-        self._application_server = application_server
-        self._websocket = WebSocketConnection(server, connection, self)
-        self._http = http
-        self._request = request
-        self._environ: Environ | None = environ
-        # Kept apart: the environ is the application's, which may change what it likes there.
-        self._path: str = environ["PATH_INFO"]
-        self._host: str = environ.get("HTTP_HOST", "")
-        self._response = response
-        # What the application has not received, and how large that is; and whether it receives at all.
-        self._messages: deque[str | bytes] = deque()
-        self._size = 0
-        self._has_received = False
-        self._arrived = Arrival()
-        # Bytes of the frames whose senders wait, and which of them waits for the connection.
-        self._waiting = 0
-        self._senders: BoundedSemaphore | None = None
+    def __post_init__(self, client: Connection) -> None:
+        environ = self._environ
+        assert environ is not None
+        self._websocket = WebSocketConnection(self._server, client, self)
+        self._path = environ["PATH_INFO"]
+        self._host = environ.get("HTTP_HOST", "")
 
     # Called by the application, in its greenlets.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _thread import get_native_id
 from collections import deque
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from offload.interfaces import Content, Delivery, Layer, WebSocketConsumers
@@ -24,6 +25,7 @@ _ANSWER, _DISCONNECT = object(), object()
 """What waits in the queue behind the last messages: the answer to the client's end, and the disconnect consumer."""
 
 
+@dataclass(slots=True, eq=False)
 class RoutedReceiver:
     """One routed WebSocket's consumers and their messages.
 
@@ -40,38 +42,24 @@ class RoutedReceiver:
         path: the request's, decoded.
     """
 
-    __slots__ = (
-        "_order",
-        "_queue",
-        "_queued_size",
-        "_running",
-        "consumers",
-        "layer",
-        "path",
-        "reply_channel",
-        "server",
-        "websocket",
-    )
+    server: WebSocketServer
+    layer: Layer
+    connection: InitVar[Connection]
+    consumers: WebSocketConsumers
+    content: InitVar[Content]
+    websocket: WebSocketConnection = field(init=False)
+    reply_channel: str = field(init=False)
+    path: str = field(init=False)
+    _order: int = field(default=0, init=False)
+    # One greenlet at a time serves the connection; the connect consumer is the first.
+    _running: bool = field(default=True, init=False)
+    _queue: deque[Any] | None = field(default=None, init=False)
+    _queued_size: int = field(default=0, init=False)
 
-    def __init__(
-        self,
-        server: WebSocketServer,
-        layer: Layer,
-        connection: Connection,
-        consumers: WebSocketConsumers,
-        content: Content,
-    ) -> None:
-        self.server = server
-        self.layer = layer
-        self.consumers = consumers
-        self.websocket = WebSocketConnection(server, connection, self)
-        self.reply_channel: str = content["reply_channel"]
-        self.path: str = content["path"]
-        self._order = 0
-        # One greenlet at a time serves the connection; the connect consumer is the first.
-        self._running = True
-        self._queue: deque[Any] | None = None
-        self._queued_size = 0
+    def __post_init__(self, connection: Connection, content: Content) -> None:
+        self.websocket = WebSocketConnection(self.server, connection, self)
+        self.reply_channel = content["reply_channel"]
+        self.path = content["path"]
 
     def attach(self) -> None:
         """Deliver what is sent to the reply channel. Raises what the layer raises."""

@@ -6,7 +6,6 @@ import logging
 from _thread import get_native_id
 from functools import partial
 from operator import methodcaller
-from typing import Protocol
 
 import gevent
 
@@ -29,25 +28,6 @@ log = SafeLogger("offload.websocket")
 
 ANSWER_SECONDS = 1.0
 """How long a client's close frame may wait for a raw application that is receiving what came before it."""
-
-
-class ServedWebSocket(Member, Protocol):
-    """A WebSocket, as far as the server's timers and its stop are concerned. Called in the loop."""
-
-    def close(self, code: int) -> None:
-        """Begin the closing handshake; nothing when it has begun."""
-
-    def close_expired(self) -> None:
-        """The time for the closing handshake is over."""
-
-    def answer(self) -> None:
-        """The client's close frame waits no longer for its answer."""
-
-    def abort(self) -> None:
-        """End without waiting for the client."""
-
-    def renew(self) -> None:
-        """The connection lives: what it has in the layer must not expire."""
 
 
 class ConnectionLimit:
@@ -148,9 +128,9 @@ class WebSocketServer:
         self.loop = self.hub.loop
         self.thread = get_native_id()
         self.stopping = False
-        self.members: Members[ServedWebSocket] = Members()
-        self.closing: Timeouts[ServedWebSocket] = Timeouts(options.close_timeout, methodcaller("close_expired"))
-        self.answering: Timeouts[ServedWebSocket] = Timeouts(
+        self.members: Members = Members()
+        self.closing: Timeouts[Member] = Timeouts(options.close_timeout, methodcaller("close_expired"))
+        self.answering: Timeouts[Member] = Timeouts(
             min(ANSWER_SECONDS, options.close_timeout), methodcaller("answer")
         )  # fmt: skip
         self._origins = origins

@@ -204,7 +204,7 @@ def check_value(name: str, value: object) -> None:
         raise ValueError(f"the value of header {name!r} has a character outside latin-1")
 
 
-def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodiless: bool = False) -> bytes:
+def plain_answer(status: int, text: str, date: str, fields: bytes = b"", bodiless: bool = False) -> bytes:
     """A whole small answer that ends the connection.
 
     Args:
@@ -214,12 +214,12 @@ def plain_answer(status: int, text: str, date: bytes, fields: bytes = b"", bodil
         fields: further header lines, each ending in CR LF.
         bodiless: leave the body out, as for HEAD.
     """
-    body = f"{status} {_phrase(status)}: {text}\n".encode("utf-8", "replace")
+    body = f"{status} {phrase(status)}: {text}\n".encode("utf-8", "replace")
     fields = b"Content-Type: text/plain; charset=utf-8\r\n" + fields
     return last_answer(status, body, date, fields, bodiless)
 
 
-def last_answer(status: int, body: bytes, date: bytes, fields: bytes = b"", bodiless: bool = False) -> bytes:
+def last_answer(status: int, body: bytes, date: str, fields: bytes = b"", bodiless: bool = False) -> bytes:
     """A whole answer that ends the connection.
 
     Args:
@@ -232,10 +232,10 @@ def last_answer(status: int, body: bytes, date: bytes, fields: bytes = b"", bodi
     # RFC 9110, 7.8: the field Upgrade, which belongs to a 426, is an option of the connection.
     options = "close, Upgrade" if status == 426 else "close"
     head = (
-        f"HTTP/1.1 {status} {_phrase(status)}\r\nServer: offload\r\nConnection: {options}\r\n"
-        f"Content-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status} {phrase(status)}\r\nServer: offload\r\nConnection: {options}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {date}\r\n"
     )
-    return head.encode("ascii") + b"Date: " + date + b"\r\n" + fields + b"\r\n" + (b"" if bodiless else body)
+    return head.encode("ascii") + fields + b"\r\n" + (b"" if bodiless else body)
 
 
 def field_lines(headers: Iterable[Sequence[bytes | str]]) -> bytes:
@@ -246,7 +246,7 @@ def field_lines(headers: Iterable[Sequence[bytes | str]]) -> bytes:
     """
     lines = []
     for pair in headers:
-        name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
+        name, value = text_pair(pair)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError("a header's name is empty or has a character that no field name may have")
         check_value(name, value)
@@ -255,7 +255,14 @@ def field_lines(headers: Iterable[Sequence[bytes | str]]) -> bytes:
     return "".join(lines).encode("latin-1")
 
 
-def _phrase(status: int) -> str:
+def text_pair(pair: Sequence[Any]) -> tuple[Any, Any]:
+    """The name and the value of a header field in a message, where either may be bytes."""
+    name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in pair)
+    return name, value
+
+
+def phrase(status: int) -> str:
+    """The reason phrase of a status."""
     try:
         return _PHRASES.get(status) or HTTPStatus(status).phrase
     except ValueError:
