@@ -126,6 +126,7 @@ class Exchange:
             wire.SET_MEMBER: self._set_member,
             wire.SESSION_LOAD: self._session_load,
             wire.SESSION_SAVE: self._session_save,
+            wire.SESSION_RENEW: self._session_renew,
             wire.SESSION_DELETE: self._session_delete,
             wire.FLUSH: self._flush,
             wire.STATISTICS: self._statistics,
@@ -356,6 +357,10 @@ class Exchange:
     def _session_save(self, peer: Peer, request: int, key: str, payload: bytes, expiry: float) -> None:
         now = self._clock()
         self.broker.session_save(key, (now + expiry, payload), now, expiry=expiry)
+        peer.answer(request)
+
+    def _session_renew(self, peer: Peer, request: int, key: str, expiry: float) -> None:
+        self.broker.session_renew(key, self._clock(), expiry=expiry)
         peer.answer(request)
 
     def _session_delete(self, peer: Peer, request: int, key: str) -> None:

@@ -285,11 +285,9 @@ class LayerBase(abc.ABC):
         self._local.backend.session_save(key, self.codec.encode(data, SESSION, key), expiry)
 
     def session_renew(self, key: str, expiry: float) -> None:
-        """As `Layer.session_renew`. What another process saves in the same moment may be lost."""
-        backend = self._local.backend
-        payload = backend.session_load(key)
-        if payload is not None:
-            backend.session_save(key, payload, expiry)
+        """As `Layer.session_renew`."""
+        _check_key(key)
+        self._local.backend.session_renew(key, expiry)
 
     def session_delete(self, key: str) -> None:
         """As `Layer.session_delete`."""

@@ -118,6 +118,10 @@ class MemoryBackend(Backend):
         with self.broker.exclusive() as (broker, now):
             broker.session_save(key, payload, now, expiry=expiry)
 
+    def session_renew(self, key: str, expiry: float) -> None:
+        with self.broker.exclusive() as (broker, now):
+            broker.session_renew(key, now, expiry=expiry)
+
     def session_delete(self, key: str) -> None:
         with self.broker.exclusive() as (broker, _):
             broker.session_delete(key)

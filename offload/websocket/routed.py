@@ -126,17 +126,13 @@ class RoutedReceiver:
         """See `Receiver`."""
 
     def renew(self) -> None:
-        """See `Receiver`. While a consumer runs, the session is its own; there is another chance before it expires."""
+        """See `Receiver`."""
         self.layer.renew(self.reply_channel)
-        if self.consumers.has_session and not self._running:
-            self._running = True
+        if self.consumers.has_session:
             self.server.pool.submit(self._renew_session, None)
 
     def _renew_session(self, _: None) -> None:
-        try:
-            self.consumers.renew()
-        finally:
-            self.consume_next()
+        self.consumers.renew()
 
     # Messages.
 

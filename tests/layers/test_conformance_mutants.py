@@ -507,6 +507,34 @@ def deletes_no_session(patch):
     patch.setattr(Broker, "session_delete", lambda self, key: None)
 
 
+def renews_no_session(patch):
+    patch.setattr(Broker, "session_renew", lambda self, key, now, expiry: None)
+
+
+def makes_the_session_that_it_renews(patch):
+    original = Broker.session_renew
+
+    def renew(self, key, now, expiry):
+        other = next(iter(self._sessions.values()))
+        self._sessions.setdefault(key, other)
+        original(self, key, now, expiry=expiry)
+
+    patch.setattr(Broker, "session_renew", renew)
+
+
+def renews_what_a_session_was(patch):
+    original = MemoryBackend.session_renew
+
+    def renew(self, key, expiry):
+        payload = self.session_load(key)
+        time.sleep(0.001)
+        original(self, key, expiry)
+        if payload is not None:
+            self.session_save(key, payload, expiry)
+
+    patch.setattr(MemoryBackend, "session_renew", renew)
+
+
 def keeps_sessions_for_ever(patch):
     original = Broker.session_save
     patch.setattr(
@@ -564,6 +592,9 @@ MUTANTS = [
     (gives_short_names, "new_names_are_unique_and_long"),
     (is_the_same_process_in_a_fork, "forked_child_is_a_process_of_its_own"),
     (deletes_no_session, "session_is_read_by_any_process"),
+    (renews_no_session, "session_is_renewed_as_it_is"),
+    (makes_the_session_that_it_renews, "session_is_renewed_as_it_is"),
+    (renews_what_a_session_was, "session_is_renewed_beside_a_save"),
     (keeps_sessions_for_ever, "session_expires"),
     (flushes_no_session, "flush_drops_messages_groups_and_sessions"),
 ]

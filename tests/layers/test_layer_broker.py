@@ -147,6 +147,12 @@ class BrokerAgainstModel(RuleBasedStateMachine):
         self.broker.session_save(key, self.serial, self.now, expiry=expiry)
         self.sessions[key] = (self.now + expiry, self.serial)
 
+    @rule(key=CHANNELS, expiry=SECONDS)
+    def session_renew(self, key, expiry):
+        self.broker.session_renew(key, self.now, expiry=expiry)
+        if key in self.sessions and self.sessions[key][0] > self.now:
+            self.sessions[key] = (self.now + expiry, self.sessions[key][1])
+
     @rule(key=CHANNELS)
     def session_delete(self, key):
         self.broker.session_delete(key)

@@ -19,6 +19,7 @@ GROUP_SEND                  group, payload                                      
 SET_MEMBER                  group, channel, whether it is one                                None
 SESSION_LOAD                key                                                              payload or None
 SESSION_SAVE                key, payload, expiry                                             None
+SESSION_RENEW               key, expiry                                                      None
 SESSION_DELETE              key                                                              None
 KEEP                        channel, payload, seconds                                        None
 TAKE_DUE                                                                                     messages, seconds
@@ -59,6 +60,7 @@ FLUSH = 16
 STATISTICS = 17
 KEEP = 18
 TAKE_DUE = 19
+SESSION_RENEW = 20
 
 ANSWER = 64  # likewise
 MESSAGE = 65

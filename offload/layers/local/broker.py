@@ -169,6 +169,11 @@ class Broker(Generic[Payload]):
         self._sweep_if_due(now)
         self._sessions[key] = (now + expiry, payload)
 
+    def session_renew(self, key: str, now: float, *, expiry: float) -> None:
+        payload = self.session_load(key, now)
+        if payload is not None:
+            self._sessions[key] = (now + expiry, payload)
+
     def session_delete(self, key: str) -> None:
         self._sessions.pop(key, None)
 

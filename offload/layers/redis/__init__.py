@@ -317,6 +317,10 @@ class RedisBackend(Backend):
         key = self._session_prefix + key
         self.ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
 
+    def session_renew(self, key: str, expiry: float) -> None:
+        key = self._session_prefix + key
+        self.ring.run(key, "PEXPIRE", key, milliseconds(min(expiry, _LONGEST)))
+
     def session_delete(self, key: str) -> None:
         key = self._session_prefix + key
         self.ring.run(key, "DEL", key)

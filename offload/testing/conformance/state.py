@@ -33,6 +33,34 @@ class State(Suite):
         self._until(lambda: layer.session_load("key") is None, "the session to expire")
         assert layer.session_load("lasting") == {"n": 2}
 
+    def test_session_is_renewed_as_it_is(self) -> None:
+        layer, other = self.layer(), self.layer()
+        for key in ("renewed", "left"):
+            layer.session_save(key, {"n": 1}, self.short)
+        other.session_save("renewed", {"n": 2}, self.short)
+        layer.session_renew("renewed", 60)
+        layer.session_renew("unknown", 60)
+        self._until(lambda: other.session_load("left") is None, "the session to expire that nobody renewed")
+        assert other.session_load("renewed") == {"n": 2}
+        assert other.session_load("unknown") is None
+
+    def test_session_is_renewed_beside_a_save(self) -> None:
+        layer, other = self.layer(), self.layer()
+        layer.session_save("key", {"n": 0}, 60)
+
+        def renew() -> None:
+            for _ in range(100):
+                layer.session_renew("key", 60)
+
+        thread = threading.Thread(target=renew)
+        thread.start()
+        number = 0
+        while thread.is_alive():
+            number += 1
+            other.session_save("key", {"n": number}, 60)
+            assert other.session_load("key") == {"n": number}
+        thread.join(self.patience)
+
     def test_session_refuses_what_no_message_may_hold(self) -> None:
         layer = self.layer()
         with raises(TypeError):
