@@ -16,7 +16,7 @@ from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
 from offload.layers.memory import MemoryLayer
 from offload.observe.statsd import StatsD, StatsDHandler
 from offload.server import late, logs, system
-from offload.server.control import BootError
+from offload.server.control import BOOT_FAILED, BootError
 from offload.server.directory import Directory
 from offload.server.handover import VARIABLE as HANDOVER_VARIABLE
 from offload.server.patch import patch
@@ -29,7 +29,6 @@ log = logging.getLogger("offload.server")
 
 USAGE_ERROR = 2
 FAILED = 1
-BOOT_FAILED = 3
 
 COMMANDS = (WORKER, "send", "group-send", "check", "settings")
 _OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE, late.VARIABLE)

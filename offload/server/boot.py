@@ -28,7 +28,7 @@ from offload.layers.memory import MemoryLayer
 from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, system
 from offload.server.application import check_routing_name
-from offload.server.control import Control
+from offload.server.control import BOOT_FAILED, Control
 from offload.server.hooks import Config, Hooks, Worker
 from offload.server.watchdog import Watchdog
 from offload.settings import DEFAULT_LAYER, Settings
@@ -36,9 +36,6 @@ from offload.transport.pool import Pool, keep_timeouts_in_tasks
 from offload.transport.tls import make_context
 
 log = logging.getLogger("offload.server")
-
-BOOT_FAILED = 3
-"""Exit status of a process that could not begin its work (gunicorn's number)."""
 
 
 class Process(Protocol):
@@ -73,7 +70,7 @@ def run(process: Process, settings: Settings, control: Control, hooks: Hooks, wo
         return _boot_and_serve(process, settings, control, hooks, worker, spare)
     finally:
         hooks.call("worker_exit", hooks.server, worker)
-        exit_handlers.run(settings.process.stop_seconds + settings.process.kill_timeout)
+        exit_handlers.run(settings.process.kill_seconds)
         system.flush_streams()
 
 

@@ -19,9 +19,10 @@ log = logging.getLogger("offload.server")
 
 @dataclass
 class Child:
-    """A forked process: a server process, or the hub of the IPC layer.
+    """A forked process: a server process, a worker, or the hub of the IPC layer.
 
     Attributes:
+        what: it is called in the log.
         slot: which of the ``--workers`` places it fills; None for a hub.
         counter: its place in the shared load: while one process replaces another, both count.
         stands_by: whether it is ready to take a place of another, and has none.
@@ -34,6 +35,7 @@ class Child:
     """
 
     pid: int
+    what: str
     control: Control
     started: float
     slot: int | None = None
@@ -65,10 +67,11 @@ class Child:
         return self.slot is not None and not self.ready and not self.retired
 
 
-def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
+def fork(what: str, work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
     """Fork a process.
 
     Args:
+        what: it is called in the log.
         work: what it does; its exit status.
         leave: called in it first, to let go of what is the parent's.
 
@@ -107,4 +110,4 @@ def fork(work: Callable[[Control], int], leave: Callable[[], None]) -> Child:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     theirs.sock.close()
-    return Child(pid, mine, time.monotonic())
+    return Child(pid, what, mine, time.monotonic())

@@ -14,6 +14,9 @@ from offload.exceptions import ConfigurationError
 
 Note = dict[str, Any]
 
+BOOT_FAILED = 3
+"""Exit status of a process that could not begin its work, and of its server then (gunicorn's number)."""
+
 
 class Control:
     """One end of the pair.

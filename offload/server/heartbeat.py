@@ -10,15 +10,10 @@ _LOOK_SECONDS = 1.0
 
 
 class Heartbeats:
-    """What has been seen of each process.
+    """What has been seen of each process."""
 
-    Args:
-        timeout: seconds without a beat; None for no limit.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._pause = min(_LOOK_SECONDS, (timeout or _LOOK_SECONDS) / 4)
+    def __init__(self) -> None:
+        self._pause = _LOOK_SECONDS
         self._looked = time.monotonic()
         # By process: the count of beats, and for how long it has been the same.
         self._seen: dict[int, tuple[int, float]] = {}
@@ -26,16 +21,19 @@ class Heartbeats:
     @property
     def next_look(self) -> float | None:
         """When to ask again, by the monotonic clock."""
-        return None if self._timeout is None or not self._seen else self._looked + self._pause
+        return self._looked + self._pause if self._seen else None
 
-    def stuck(self, beats: Mapping[int, int]) -> list[int]:
+    def stuck(self, beats: Mapping[int, int], timeout: float | None) -> list[int]:
         """Processes that have not beaten for too long.
 
         Args:
             beats: how often each has, by its process id; 0 for one that has not begun.
+            timeout: seconds without a beat; None for no limit.
         """
-        if self._timeout is None:
+        if timeout is None:
+            self._seen = {}
             return []
+        self._pause = min(_LOOK_SECONDS, timeout / 4)
         now = time.monotonic()
         # The supervisor itself may have been stopped meanwhile, and they with it.
         passed, self._looked = min(now - self._looked, 2 * self._pause), now
@@ -43,4 +41,4 @@ class Heartbeats:
         for pid, count in beats.items():
             last, since = before.get(pid, (0, 0.0))
             self._seen[pid] = (count, since + passed if count and count == last else 0.0)
-        return [pid for pid, (_, since) in self._seen.items() if since >= self._timeout]
+        return [pid for pid, (_, since) in self._seen.items() if since >= timeout]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+
+log = logging.getLogger("offload.server")
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 """Pauses before what keeps failing is tried again."""
@@ -48,6 +51,12 @@ class Restarts:
     def add(self, pause: float, restart: Callable[[], None]) -> None:
         """Call it after so many seconds."""
         self._waiting.append((time.monotonic() + pause, restart))
+
+    def try_again(self, key: object, what: str, error: OSError, restart: Callable[[], None]) -> None:
+        """What could not be started is tried again, after a pause that grows."""
+        pause = self.pause_after(key, 0.0, was_ready=False)
+        log.error("no %s can be started: %s; trying again in %g s", what, error.strerror, pause)
+        self.add(pause, restart)
 
     def moments(self) -> list[float]:
         """When they are due, by the monotonic clock."""

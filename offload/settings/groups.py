@@ -182,6 +182,11 @@ class ProcessOptions(Group):
         return self.graceful_timeout
 
     @property
+    def kill_seconds(self) -> float:
+        """How long after it is told to stop a server process is killed."""
+        return self.stop_seconds + self.kill_timeout
+
+    @property
     def last_seconds(self) -> float:
         """How long before that time is up the WebSockets that remain are aborted, so that consumers hear of it."""
         return min(LAST_SECONDS, self.stop_seconds / 4)
