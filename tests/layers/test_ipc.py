@@ -851,7 +851,7 @@ def test_close_gives_back_the_thread_while_the_hub_is_away(layers):
     until(lambda: threading.active_count() == threads + 2)
     layer.close()
     thread.join(PATIENCE)
-    assert failed == ["layer 'ipc' was closed"]
+    assert failed == ["layer 'ipc' was closed meanwhile; the command was not sent"]
     until(lambda: threading.active_count() == threads)
 
 

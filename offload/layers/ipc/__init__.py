@@ -18,7 +18,7 @@ from offload.exceptions import ConfigurationError
 from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
-from offload.layers.ipc.hub_link import Link
+from offload.layers.ipc.hub_link import HubLink
 from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
@@ -80,13 +80,13 @@ class IPCLayer(LayerBase):
             },
         )
         return HubBackend(
-            Link(
+            HubLink(
                 self.path,
                 self.timeout,
                 hello,
                 owner,
-                foreign=self._foreign,
-                expected=self._hub_expected,
+                is_foreign=self._foreign,
+                is_expected=self._hub_expected,
                 max_unsent_bytes=self._max_unsent,
             ),
             self.timeout,
@@ -106,7 +106,7 @@ class IPCLayer(LayerBase):
         """From now on, wait up to `timeout` for a hub that is not there: somebody is starting it. A process that has
         been connected does so anyway; others are told at once that there is none."""
         self._hub_expected = True
-        self.backend.link.expect()
+        self.backend.link.is_expected = True
 
     def hub_statistics(self) -> dict[str, int]:
         """What the hub holds under this prefix now (``pending``, ``channels``, ``groups``, ``sessions``, ``clients``,
@@ -126,7 +126,7 @@ class HubBackend(Backend):
         link: to the hub.
     """
 
-    def __init__(self, link: Link, timeout: float) -> None:
+    def __init__(self, link: HubLink, timeout: float) -> None:
         self.link = link
         self.timeout = timeout
 
@@ -182,4 +182,4 @@ class HubBackend(Backend):
         self.link.close()
 
     def abandon(self) -> None:
-        self.link.abandon()
+        self.link.drop()

@@ -19,6 +19,10 @@ Unclaimed = Callable[[Any], None]
 _setting = RLock()
 
 
+class Overdue(TimeoutError):
+    """The reply has not come in time. Not what a caller's own time limit may raise."""
+
+
 class Future:
     """A reply to come. One waits for it; a link sets it once, by `resolve` or `fail`.
 
@@ -50,12 +54,12 @@ class Future:
             timeout: seconds; None where whoever sets it does so in time.
 
         Raises:
-            TimeoutError: it has not come in time.
+            Overdue: it has not come in time.
             What it failed with.
         """
         try:
             if not wait_at(self._gate, timeout):
-                raise TimeoutError
+                raise Overdue
             if self._error is not None:
                 raise self._error
             return self._value

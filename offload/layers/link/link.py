@@ -4,8 +4,7 @@ Callers queue calls and wait for their replies; they do no input or output. So w
 moment, can only end its wait: no command is half written, and each reply finds its call. The writer sends all that is
 queued in one piece, opens the connection, and closes it; everything that ends one is told to the writer.
 
-Knows no protocol but this: answers come in the order in which commands were sent, and its user tells them from what the
-server says by itself.
+Knows no protocol: its user tells answers from what the server says by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Wire(Protocol):
         """Send all of it. Raises ``Outage``, also when nothing could be sent for too long."""
 
     def replies(self, most: int) -> list[Any] | None:
-        """What has come, up to this many; an empty list when only a part of one has, and None when nothing has for a
+        """What has come, this many or so; an empty list when only a part of one has, and None when nothing has for a
         moment. Raises ``Outage``."""
 
     def close(self) -> None:
@@ -89,14 +88,15 @@ class Call(Protocol):
 
     Attributes:
         packed: its bytes.
-        preface: how many of its bytes' answers come before its own, and are of no interest.
+        answers: how many come for it; the last is its own, the others are of no interest. The user sees to answers to
+            what has none here.
         optional: whether it is of no use on another connection than the one there is.
         left: whether it need not be sent any more.
         is_claimable: whether its reply is of use even when it comes too late.
     """
 
     packed: bytes
-    preface: int
+    answers: int
     optional: bool
     left: bool
 
@@ -104,7 +104,7 @@ class Call(Protocol):
     def is_claimable(self) -> bool: ...
 
     def resolve(self, reply: Any) -> None:
-        """The answer; an error of the server, too. In the reader, in the order in which commands were sent."""
+        """The answer; an error of the server, too. In the reader."""
 
     def abort(self, outage: Outage, *, sent: bool) -> None:
         """There is none. `sent`: whether it was, or may have been."""
@@ -118,7 +118,7 @@ class Note:
 
     __slots__ = ("_answered", "optional", "packed")
 
-    preface = 0
+    answers = 1
     left = False
     is_claimable = False
 
@@ -152,6 +152,9 @@ class User(abc.ABC, Generic[W]):
     def opened(self, wire: W) -> Sequence[Call]:
         """There is a connection. Returns what is said first. In the writer."""
         return ()
+
+    def written(self, calls: Sequence[Call]) -> None:
+        """These were sent, or may have been in part; those that were `left` not. In the writer."""
 
     @abc.abstractmethod
     def came(self, replies: list[Any], connection: Connection[W]) -> None:
@@ -188,6 +191,14 @@ class Connection(Generic[W]):
         if call is not None:
             call.resolve(reply)
         self.expected.popleft()
+
+    def answer_to(self, call: Call, reply: Any) -> None:
+        """Hand an answer to its call, where answers come in any order."""
+        call.resolve(reply)
+        if self.expected[0] is call:
+            self.expected.popleft()
+        else:
+            self.expected.remove(call)
 
 
 class _Loss:
@@ -413,28 +424,33 @@ class Link(Generic[W]):
         self._retry_at = time.monotonic() + self._delay * random.uniform(0.5, 1.0)
         self._delay = min(2 * self._delay, _LONGEST_DELAY)
 
-    def _send(self, calls: Iterable[Call]) -> None:
+    def _send(self, calls: Sequence[Call]) -> None:
         connection = self._connection
         if connection is None:
+            # It was lost again at once.
+            for call in calls:
+                self._queue.put(call)
             return
         packed: list[bytes] = []
         expected: list[Call | None] = []
         for call in calls:
             if call.left:
                 continue
-            if call.preface:
-                expected += [None] * call.preface
             packed.append(call.packed)
+            if call.answers != 1:
+                if not call.answers:
+                    continue
+                expected += [None] * (call.answers - 1)
             expected.append(call)
-        if not packed:
-            return
-        if not connection.expected and expected[0] is not self._keepalive:
+        if expected and not connection.expected and expected[0] is not self._keepalive:
             connection.asked = time.monotonic()
         connection.expected.extend(expected)
         try:
-            connection.wire.send(b"".join(packed))
+            if packed:
+                connection.wire.send(b"".join(packed))
         except Outage as outage:
             self._lose(connection, outage)
+        self._user.written(calls)
 
     def _lose(self, connection: Connection[W], outage: Outage) -> None:
         self._connection = None

@@ -29,7 +29,7 @@ _LOOK_EVERY = 2.0  # seconds for which a master is taken for one
 class _Command(Future):
     """Somebody waits for its reply."""
 
-    __slots__ = ("packed", "preface")
+    __slots__ = ("answers", "packed")
 
     optional = False
 
@@ -37,7 +37,7 @@ class _Command(Future):
         super().__init__(unclaimed)
         # A node of a cluster wants to hear the word for a slot that it is just being given.
         self.packed = _ASKING + packed if asking else packed
-        self.preface = int(asking)
+        self.answers = 1 + asking
 
     def abort(self, outage: Outage, *, sent: bool) -> None:
         self.fail(outage.error(sent=sent))
