@@ -8,13 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from offload import __version__
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.layers.addresses.urls import layer_from_url
 from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
-from offload.layers.memory import MemoryLayer
-from offload.observe.statsd import StatsD, StatsDHandler
 from offload.server import late, logs, system
 from offload.server.control import BOOT_FAILED, BootError
 from offload.server.directory import Directory
@@ -24,6 +23,9 @@ from offload.server.supervisor import Supervisor
 from offload.settings import DEFAULT_LAYER, SERVE, WORKER, Settings
 from offload.settings.command_line import USAGE, Parser
 from offload.settings.reading import Reader, Reading, left_as_they_were, lines, summary
+
+if TYPE_CHECKING:
+    from offload.observe.statsd import StatsD
 
 log = logging.getLogger("offload.server")
 
@@ -79,6 +81,8 @@ def _set_up_logs(settings: Settings) -> StatsD | None:
     metrics = settings.metrics
     if metrics.statsd_host is None:
         return None
+    from offload.observe.statsd import StatsD, StatsDHandler
+
     statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
     logging.getLogger("offload").addHandler(StatsDHandler(statsd))
     return statsd
@@ -152,6 +156,8 @@ def send(arguments: Sequence[str], command: str) -> int:
         raise ConfigurationError(
             f'the content is a JSON {type(content).__name__}; write an object: {{"text": "hello"}}'
         )
+    from offload.layers.memory import MemoryLayer
+
     with closing(layer_from_url(parsed.layer or os.environ.get("OFFLOAD_LAYER") or DEFAULT_LAYER)) as layer:
         (layer.group_send if command == "group-send" else layer.send)(parsed.target, content)
     if isinstance(layer, MemoryLayer):

@@ -30,6 +30,8 @@ FOREIGN_VARIABLES = (
     "GRANIAN_",
     "UVICORN_",
     "NODE_OPTIONS",
+    # With it our own sources would be compiled at each start, and packages that pip installed would not.
+    "PYTHONDONTWRITEBYTECODE",
     "PORT",
     "WEB_CONCURRENCY",
     "FORWARDED_",
@@ -109,7 +111,11 @@ def stop_child(child: subprocess.Popen[bytes]) -> None:
 
 
 class Server:
-    """A server process that accepts connections on 127.0.0.1 for as long as the `with` block runs."""
+    """A server process that accepts connections on 127.0.0.1 for as long as the `with` block runs.
+
+    Attributes:
+        began: when it was started, by `time.monotonic`.
+    """
 
     def __init__(
         self, command: Sequence[str], port: int, cpu: int | None, environment: Mapping[str, str] | None = None
@@ -121,6 +127,7 @@ class Server:
 
     def __enter__(self) -> Server:
         self.log = tempfile.TemporaryFile()
+        self.began = time.monotonic()
         try:
             self.child = start_child(
                 self.command, self.cpu, environment=self.environment, stdout=self.log, stderr=subprocess.STDOUT
@@ -151,7 +158,7 @@ class Server:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:
-                time.sleep(0.02)
+                time.sleep(0.005)
                 continue
             return
         raise BenchmarkError(f"the server did not accept connections in {START_TIMEOUT:g} s: {self.last_words()}")

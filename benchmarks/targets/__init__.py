@@ -13,6 +13,7 @@ from benchmarks.targets import (
     p9_worker,
     p10_scale,
     p11_large,
+    p14_start,
 )
 
 TARGETS: dict[str, Target] = {
@@ -39,5 +40,7 @@ TARGETS: dict[str, Target] = {
         p11_large.ECHO,
         p11_large.BODIES,
         p11_large.FILE,
+        p14_start.START,
+        p14_start.MEMORY,
     )
 }

@@ -2,18 +2,17 @@
 
 Configurations name gunicorn's loggers. What they say of ``gunicorn.error`` holds for ``offload``, and what they say of
 ``gunicorn.access`` for ``offload.access``, which then gets the lines of the access log.
+
+What this needs of the standard library is imported where it is used: few servers configure logging, and all start here.
 """
 
 from __future__ import annotations
 
-import configparser
 import json
 import logging
-import logging.config
 import os
 import socket
 from collections.abc import Callable, Mapping
-from logging.handlers import SysLogHandler
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +43,10 @@ def configure(options: LogOptions) -> None:
     Raises:
         ConfigurationError: it cannot be read, or says what cannot be.
     """
+    if not (options.config_dict or options.config_json or options.config):
+        return
+    import logging.config
+
     if options.config_dict:
         _adopting("logconfig_dict", lambda: logging.config.dictConfig({**DEFAULTS, **(options.config_dict or {})}))
     elif options.config_json is not None:
@@ -65,6 +68,8 @@ def _json_of(path: str) -> dict[str, Any]:
 
 def _adopting(name: str, configuring: Callable[[], None]) -> None:
     """Configure, and have our loggers be what gunicorn's became."""
+    import configparser
+
     markers = {}
     for theirs in _OURS:
         markers[theirs] = logging.NullHandler()
@@ -96,17 +101,18 @@ def log_access(line: str) -> None:
     logging.getLogger(ACCESS_LOGGER).info("%s", line.rstrip("\n"))
 
 
-class _Syslog(SysLogHandler):
-    def close(self) -> None:
-        """An application's own configuration closes all handlers that there are; this one goes on."""
-
-
 def syslog_handler(options: LogOptions) -> logging.Handler:
     """A handler for syslog.
 
     Raises:
         ConfigurationError: its address or facility cannot be, or nobody is there.
     """
+    from logging.handlers import SysLogHandler
+
+    class Syslog(SysLogHandler):
+        def close(self) -> None:
+            """An application's own configuration closes all handlers that there are; this one goes on."""
+
     facility = SysLogHandler.facility_names.get(options.syslog_facility.lower())
     if facility is None:
         known = ", ".join(sorted(SysLogHandler.facility_names))
@@ -115,7 +121,7 @@ def syslog_handler(options: LogOptions) -> logging.Handler:
         )
     kind, address = _address_of(options.syslog_to)
     try:
-        handler = _Syslog(address, facility, kind)
+        handler = Syslog(address, facility, kind)
     except OSError as error:
         raise ConfigurationError(f"cannot reach syslog at {options.syslog_to}: {error.strerror or error}") from error
     name = options.syslog_prefix or "offload"

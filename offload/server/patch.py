@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from offload.server import late
@@ -24,7 +25,7 @@ def patch() -> None:
     from gevent import monkey
 
     early = {name: dict(vars(sys.modules[name])) for name in _PATCHED if name in sys.modules}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _entry_points_read_once():
         # Of what was imported early, which is seen to here.
         warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
         monkey.patch_all()
@@ -36,6 +37,19 @@ def patch() -> None:
     sys.modules["_asyncio"] = None  # type: ignore[assignment]
     _keep_hooks_of_generators()
     late.load()
+
+
+@contextmanager
+def _entry_points_read_once() -> Iterator[None]:
+    """Have the files of all installed packages read once: gevent looks for its plugins two dozen times."""
+    from importlib import metadata
+
+    every, read = metadata.entry_points(), metadata.entry_points
+    metadata.entry_points = every.select
+    try:
+        yield
+    finally:
+        metadata.entry_points = read
 
 
 def _replace_everywhere(early: Mapping[str, Mapping[str, object]]) -> None:

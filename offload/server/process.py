@@ -1,7 +1,8 @@
 """A server process: the one place that wires pool, servers, consumers, layer and listeners together.
 
 It is forked by a supervisor that never imported gevent. What this module imports is imported in the child, after
-gevent has patched the standard library and before the application's first line.
+gevent has patched the standard library and before the application's first line. What only some settings or routes
+need is imported where it is made: it would cost every start time, and every process memory.
 """
 
 from __future__ import annotations
@@ -14,27 +15,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
 
 from offload.consumers import configuration
 from offload.consumers.dispatch.local import Dispatch
-from offload.consumers.dispatch.remote_owner import RemoteDispatch
 from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
-from offload.http.channel_exchange import ChannelRequests
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer
 from offload.layers.front import LayerBase
 from offload.layers.memory import MemoryLayer
-from offload.observe.access_log import AccessLog, LogFile
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
-from offload.observe.statsd import StatsD, StatsDObserver
 from offload.origins import Origins
 from offload.protocol.websocket.frames import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
@@ -56,6 +53,11 @@ from offload.transport.pool import Pool, make_pause
 from offload.transport.tls import TlsAcceptor, TlsConnection
 from offload.websocket.server import WebSocketServer
 from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, RoutedWebSockets
+
+if TYPE_CHECKING:
+    from offload.consumers.dispatch.remote_owner import RemoteDispatch
+    from offload.observe.access_log import LogFile
+    from offload.http.channel_exchange import ChannelRequests
 
 log = logging.getLogger("offload.server")
 
@@ -143,10 +145,14 @@ class ServerProcess:
             layer.new_channel(REPLY_PREFIX)
             routing: Dispatch | RemoteDispatch = Dispatch(router, layer)
             if is_remote:
+                from offload.consumers.dispatch.remote_owner import RemoteDispatch
+
                 routing = self._remote = RemoteDispatch(router, layer, settings.layer.dispatch_timeout)
                 configuration.add_statistics("dispatch", self._remote.statistics)
             routed = RoutedWebSockets(self._websockets, routing, layer, environs.fields).take
             if HTTP_REQUEST in router.channels:
+                from offload.http.channel_exchange import ChannelRequests
+
                 channels = ChannelRequests(routing, layer, consumers_pool)
         self._named = [] if is_remote else self._named_channels()
         self._http = HttpServer(
@@ -184,13 +190,18 @@ class ServerProcess:
         options, counters = self.settings.log, Counters()
         configuration.add_statistics("observed", counters.statistics)
         observers: list[Observer] = [counters]
-        if takes_access_lines():
+        lines = takes_access_lines()
+        if lines or options.access_file is not None:
+            from offload.observe.access_log import AccessLog, LogFile
+        if lines:
             observers.append(AccessLog(options.access_format, log_access))
         elif options.access_file is not None:
             self._access_file = LogFile(options.access_file, self._loop.run_callback)
             observers.append(AccessLog(options.access_format, self._access_file.write))
         metrics = self.settings.metrics
         if metrics.statsd_host is not None:
+            from offload.observe.statsd import StatsD, StatsDObserver
+
             statsd = StatsD(metrics.statsd_host, metrics.statsd_prefix, metrics.dogstatsd_tags)
             observers.append(StatsDObserver(statsd))
         return observers[0] if len(observers) == 1 else Observers(observers)

@@ -9,9 +9,9 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from offload import __version__
-from offload.observe.statsd import StatsD
 from offload.server import code_watcher, logs
 from offload.server.child import Child
 from offload.server.children import Children
@@ -29,6 +29,9 @@ from offload.server.shutdown import Shutdown
 from offload.server.signals import HANDLED, Signals
 from offload.server.system import give_title, raise_limit
 from offload.settings import Settings
+
+if TYPE_CHECKING:
+    from offload.observe.statsd import StatsD
 
 log = logging.getLogger("offload.server")
 

@@ -77,7 +77,7 @@ class Group:
     title: ClassVar[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ListenOptions(Group):
     """The listening sockets."""
 
@@ -94,7 +94,7 @@ class ListenOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProcessOptions(Group):
     """The processes: how many, where they run, what each holds, and how long it may take to stop."""
 
@@ -196,7 +196,7 @@ class ProcessOptions(Group):
         return min(ANSWER_SECONDS, self.graceful_timeout / 4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReplaceOptions(Group):
     """When a process is killed or gives way to another. None is no limit."""
 
@@ -246,7 +246,7 @@ class ReplaceOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HttpOptions(Group):
     """Limits and times of HTTP. None is no limit."""
 
@@ -313,7 +313,7 @@ class HttpOptions(Group):
         return min(limits, default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProxyOptions(Group):
     """Proxies in front, and what is believed of theirs."""
 
@@ -348,7 +348,7 @@ class ProxyOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TlsOptions(Group):
     """TLS."""
 
@@ -385,7 +385,7 @@ class TlsOptions(Group):
         return bool(self.certfile or self.keyfile or self.ca_certs or self.cert_reqs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerOptions(Group):
     """The channel layer, and where consumers run."""
 
@@ -417,7 +417,7 @@ class LayerOptions(Group):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WebSocketOptions(Group):
     """What one WebSocket client may do. None is no limit."""
 
@@ -467,7 +467,7 @@ class WebSocketOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WorkerOptions(Group):
     """What an ``offload worker`` takes from the layer."""
 
@@ -495,7 +495,7 @@ class WorkerOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogOptions(Group):
     """The log and the access log."""
 
@@ -553,7 +553,7 @@ class LogOptions(Group):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MetricsOptions(Group):
     """Figures for StatsD."""
 
@@ -570,7 +570,7 @@ class MetricsOptions(Group):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HookOptions(Group):
     """Functions of a configuration file, called at gunicorn's moments with gunicorn's arguments."""
 
@@ -608,7 +608,7 @@ class HookOptions(Group):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """What a server, or a worker, does.
 

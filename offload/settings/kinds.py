@@ -46,7 +46,7 @@ class Kind(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Number:
     """A number within bounds.
 
@@ -84,7 +84,7 @@ class Number:
         return number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Text:
     """A text as it is."""
 
@@ -100,7 +100,7 @@ class Text:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Choice:
     """One of a few words.
 
@@ -131,7 +131,7 @@ class Choice:
         return word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Items:
     """Several texts, as a tuple: a repeated flag, a list in a file, or one text.
 
@@ -168,7 +168,7 @@ class Items:
         return pieces
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Switch:
     """On or off: a flag without a value, a bool in a file, a word in a variable."""
 
@@ -185,7 +185,7 @@ class Switch:
         raise ConfigurationError(f"{where} is {value!r}; write true or false")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mask:
     """Bits of file modes: a number, or a text in which octal digits begin with 0, as gunicorn reads it."""
 
@@ -204,7 +204,7 @@ class Mask:
         return mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Account:
     """A user or a group of this machine, by name or number; kept as its number."""
 
@@ -221,7 +221,7 @@ class Account:
             raise ConfigurationError(f"{where} is {value!r}, and there is no such {self.metavar.lower()}") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """A dict of a configuration file."""
 
@@ -235,7 +235,7 @@ class Table:
         return dict(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hook:
     """A function of a configuration file, or the dotted name of one.
 

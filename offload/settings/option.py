@@ -14,7 +14,7 @@ BOTH = (SERVE, WORKER)
 _SERVE = (SERVE,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Source:
     """Where a value was read.
 
@@ -30,7 +30,7 @@ class Source:
         return self.what if self.place is None else f"{self.what} in {self.place}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Option:
     """One option.
 

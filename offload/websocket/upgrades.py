@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from offload.http.environ import Application, Environ
 from offload.http.upgrade import Refuse, Upgradable, UpgradeResponse
@@ -15,10 +16,11 @@ from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import Connection
 from offload.websocket.connect import PendingHandshake, connect_content
-from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
-from offload.websocket.raw import RawReceiver
 from offload.websocket.routed import RoutedReceiver
 from offload.websocket.server import WebSocketServer
+
+if TYPE_CHECKING:
+    from offload.websocket.geventwebsocket import ApplicationServer
 
 log = SafeLogger("offload.websocket")
 
@@ -82,12 +84,19 @@ class ApplicationWebSockets:
 
     def __init__(self, server: WebSocketServer, application: Application) -> None:
         self._server = server
-        self._application_server = ApplicationServer(application)
+        self._application = application
+        self._application_server: ApplicationServer | None = None
 
     def offer(
         self, http: Upgradable, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
         """See `offload.http.upgrade.ApplicationUpgrades`."""
+        # Only here, with what they bring along: few applications take WebSockets into their own hands.
+        from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
+        from offload.websocket.raw import RawReceiver
+
+        if self._application_server is None:
+            self._application_server = ApplicationServer(self._application)
         receiver = RawReceiver(self._server, self._application_server, http, connection, request, environ, response)
         response.socket = receiver
         receiver.face = ApplicationSocket(environ, receiver, self._application_server, connection.peer)

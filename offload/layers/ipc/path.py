@@ -11,7 +11,6 @@ kernel for the other's user besides, because a directory may have been made by s
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -40,6 +39,8 @@ def default_path(directory: str | None = None) -> str:
         ConfigurationError: the path would be too long for a socket.
     """
     real = as_at_the_start(os.path.realpath(directory if directory is not None else os.getcwd()))
+    import hashlib  # with OpenSSL, which most supervisors have no other use for
+
     name = hashlib.sha256(os.fsencode(real)).hexdigest()[:20]
     runtime = os.environ.get(RUNTIME_DIR_VARIABLE) or f"/tmp/offload-{os.geteuid()}"
     return check_length(os.path.join(absolute(runtime), f"{name}.sock"))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -107,7 +107,7 @@ class Inbox:
         self._prepare = prepare
         self._lost = lost
         # Not from 0: what was asked before `close` may be answered to whoever asks after it.
-        self._numbers = itertools.count(secrets.randbits(48))
+        self._numbers = itertools.count(int.from_bytes(os.urandom(6), "big"))
         self._open: dict[bytes, _Question] = {}
         self._gone = GoneProcesses()
         self._lanes: Lanes[tuple[bytes, str]] = Lanes(self._work)

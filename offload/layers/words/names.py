@@ -7,10 +7,11 @@ A group name has no mark. Either is shorter than 100 characters. As in ASGI 1, s
 
 from __future__ import annotations
 
+import base64
 import functools
+import os
 import re
 import reprlib
-import secrets
 
 from offload.exceptions import InvalidChannelName
 
@@ -45,14 +46,18 @@ def owner(channel: str) -> str:
 
 def new_process_token() -> str:
     """A token for one process: at least 96 random bits, without a dot, so that `owner` finds it again."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
+    return _random_text()
+
+
+def _random_text() -> str:
+    return base64.urlsafe_b64encode(os.urandom(_SECRET_BYTES)).decode()
 
 
 def new_channel(prefix: str, process: str) -> str:
     """A fresh name: single-reader when the prefix ends in ``?``, otherwise specific to `process`."""
     if not (prefix and isinstance(prefix, str)):
         raise InvalidChannelName(_complaint("channel", prefix))
-    random = secrets.token_urlsafe(_SECRET_BYTES)
+    random = _random_text()
     name = f"{prefix}{random}" if prefix.endswith("?") else f"{prefix}.{process}!{random}"
     check_channel(name)
     return name
