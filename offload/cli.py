@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from offload import __version__
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
-from offload.layers.addresses.urls import layer_from_url
-from offload.layers.ipc.path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
+from offload.layers.addresses.hub_path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
 from offload.server import late, logs, system
 from offload.server.control import BOOT_FAILED, BootError
 from offload.server.directory import Directory
@@ -156,6 +155,7 @@ def send(arguments: Sequence[str], command: str) -> int:
         raise ConfigurationError(
             f'the content is a JSON {type(content).__name__}; write an object: {{"text": "hello"}}'
         )
+    from offload.layers.addresses.urls import layer_from_url
     from offload.layers.memory import MemoryLayer
 
     with closing(layer_from_url(parsed.layer or os.environ.get("OFFLOAD_LAYER") or DEFAULT_LAYER)) as layer:

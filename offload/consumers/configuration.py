@@ -1,7 +1,7 @@
 """Which layer, routing and policies this process uses: what `configure` was told, by alias.
 
-The only process-wide state of offload. Layers are built from their addresses when first used, so that configuring
-costs nothing and a process may fork after it.
+The only process-wide state of offload. Layers are imported, and built from their addresses, when first used: so
+configuring costs nothing, a process may fork after it, and one without a layer has none of their code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError, LayerUnreachable
 from offload.interfaces import Layer
-from offload.layers.addresses.urls import layer_from_url
 
 LayerSource = str | Sequence[str] | Layer | Callable[[], Layer]
 RoutingSource = str | Sequence[Any]
@@ -186,10 +185,10 @@ def layer_for(alias: str = DEFAULT) -> Layer:
 
 
 def _build(source: LayerSource, directory: str | None) -> Layer:
-    if isinstance(source, str):
-        return layer_from_url(source, directory=directory)
-    if isinstance(source, Sequence):
-        return layer_from_url(list(source))
+    if isinstance(source, (str, Sequence)):
+        from offload.layers.addresses.urls import layer_from_url
+
+        return layer_from_url(source if isinstance(source, str) else list(source), directory=directory)
     return source() if callable(source) else source
 
 

@@ -6,7 +6,6 @@ them; nothing is kept beside it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from offload.consumers.channel import Group
@@ -69,5 +68,9 @@ def name_of_key(key: str) -> str:
     Args:
         key: any text.
     """
+    if _PLAIN.fullmatch(key):
+        return key
+    import hashlib  # with OpenSSL, which few supervisors and scripts have another use for
+
     # Longer than any key that stands for itself, so that the two cannot be the same.
-    return key if _PLAIN.fullmatch(key) else f"sha256_{hashlib.sha256(key.encode()).hexdigest()[:48]}"
+    return f"sha256_{hashlib.sha256(key.encode()).hexdigest()[:48]}"

@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Iterable
 
-from offload.layers.ipc import path as ipc_path
+from offload.layers.addresses import hub_path
 
 _PAUSE = 1.0
 
@@ -77,7 +77,7 @@ def connected(path: str) -> socket.socket | None:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.setblocking(False)
     try:
-        ipc_path.check_socket(path)
+        hub_path.check_socket(path)
         with contextlib.suppress(BlockingIOError):
             client.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -99,7 +99,7 @@ async def end_of(client: socket.socket) -> None:
 
 def listen(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
-        ipc_path.check_socket(path)
+        hub_path.check_socket(path)
         os.unlink(path)  # left by a hub that was killed: nobody answers there
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)

@@ -26,7 +26,7 @@ from typing import Any, cast
 from offload.exceptions import ConfigurationError
 from offload.hub import place as hub_place
 from offload.hub.relay import Exchange, Peer
-from offload.layers.ipc import path as ipc_path
+from offload.layers.addresses import hub_path
 from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings
 
@@ -67,8 +67,8 @@ def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = B
     # With a parent, its end of `life` is the sign to end: a signal may have gone to the whole process group, while the
     # parent's other children still need their hub.
     signal.signal(signal.SIGTERM, signal.SIG_DFL if life is None else signal.SIG_IGN)
-    ipc_path.check_length(path)
-    ipc_path.make_directory(path)
+    hub_path.check_length(path)
+    hub_path.make_directory(path)
     return asyncio.run(Hub(path, life, buffer_bytes, tick).run())
 
 
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol, Peer):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._hub.connections.add(self)
-        self._pid, user = ipc_path.peer(transport.get_extra_info("socket"))
+        self._pid, user = hub_path.peer(transport.get_extra_info("socket"))
         if user not in (None, 0, os.geteuid()):
             logger.warning("hub: refused a connection of user %s; this hub is for user %d", user, os.geteuid())
             self._transport.abort()

@@ -1,6 +1,6 @@
 """What every process does that runs the application's code: configure its layers, and say it when that fails.
 
-Imported in the forked child, after gevent has patched the standard library.
+Imported in the forked child, after gevent has patched the standard library. Layers are imported where one is in use.
 """
 
 from __future__ import annotations
@@ -21,11 +21,6 @@ from offload.consumers import configuration
 from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError, LayerUnavailable
 from offload.interfaces import Layer
-from offload.layers.addresses.urls import layer_from_url
-from offload.layers.front import LayerBase
-from offload.layers.ipc import IPCLayer
-from offload.layers.memory import MemoryLayer
-from offload.layers.words.settings import LayerSettings
 from offload.server import exit_handlers, logs, system
 from offload.server.application import check_routing_name
 from offload.server.control import BOOT_FAILED, Control
@@ -146,6 +141,8 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
     for alias in declare_layers(settings, module, partial(_ask_for_hub, control)):
+        from offload.layers.memory import MemoryLayer
+
         layer = configuration.layer_for(alias)
         if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
             log.warning(
@@ -172,6 +169,10 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
     addresses = list(settings.layer.urls) or [DEFAULT_LAYER]
 
     def default_layer() -> Layer:
+        from offload.layers.addresses.urls import layer_from_url
+        from offload.layers.front import LayerBase
+        from offload.layers.words.settings import LayerSettings
+
         # What a WebSocket may receive, it may send on; with as much again for its path and keys.
         largest = settings.websocket.max_size
         layer = layer_from_url(addresses, max(2 * largest, LayerSettings.max_size))
@@ -188,7 +189,7 @@ def declare_layers(settings: Settings, module: ModuleType, made: Callable[[Layer
     spoken_of = set(configuration.aliases())
     if asked_for or not configuration.is_configured():
         if configuration.is_configured():
-            _tell_of_another(layer_from_url(addresses))
+            _tell_of_another(addresses)
         configuration.configure(default_layer, routing=configuration.router_source())
     if settings.layer.routing is not None:
         configuration.configure(routing=settings.layer.routing.replace(":", "."))
@@ -219,7 +220,10 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _tell_of_another(layer: Layer) -> None:
+def _tell_of_another(addresses: list[str]) -> None:
+    from offload.layers.addresses.urls import layer_from_url
+
+    layer = layer_from_url(addresses)
     try:
         own = configuration.layer_for()
     except ConfigurationError:
@@ -256,6 +260,8 @@ def about(router: Router, settings: Settings) -> list[str]:
 
 
 def _ask_for_hub(control: Control, layer: Layer) -> None:
+    from offload.layers.ipc import IPCLayer
+
     if isinstance(layer, IPCLayer):
         control.tell(hub=layer.path)
         layer.expect_hub()

@@ -14,7 +14,7 @@ import os
 import sys
 
 from offload.exceptions import ConfigurationError
-from offload.layers.ipc.path import MOVED_VARIABLE, as_at_the_start
+from offload.layers.addresses.hub_path import MOVED_VARIABLE, as_at_the_start
 from offload.settings.config_file import current_directory
 
 

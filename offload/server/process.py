@@ -28,8 +28,6 @@ from offload.http.accept import Acceptor
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer
-from offload.layers.front import LayerBase
-from offload.layers.memory import MemoryLayer
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
 from offload.origins import Origins
@@ -56,8 +54,8 @@ from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, Rout
 
 if TYPE_CHECKING:
     from offload.consumers.dispatch.remote_owner import RemoteDispatch
-    from offload.observe.access_log import LogFile
     from offload.http.channel_exchange import ChannelRequests
+    from offload.observe.access_log import LogFile
 
 log = logging.getLogger("offload.server")
 
@@ -138,6 +136,8 @@ class ServerProcess:
         )
         routed = None
         if router.channels:
+            from offload.layers.front import LayerBase
+
             layer = configuration.layer_for()
             if isinstance(layer, LayerBase):
                 layer.subscriptions.pause = make_pause()
@@ -394,6 +394,8 @@ def _names_of_routes() -> Router:
             "--dispatch layer needs routes of WebSockets; name them with --routing MODULE:NAME, "
             "or as channel_routing in the module of APP"
         )
+    from offload.layers.memory import MemoryLayer
+
     if isinstance(configuration.layer_for(), MemoryLayer):
         raise ConfigurationError(MEMORY_DISPATCH)
     log.info("consumers of WebSockets run in workers (--dispatch layer); start some by: offload worker APP")

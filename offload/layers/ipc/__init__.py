@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
+from offload.layers.addresses.hub_path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
 from offload.layers.ipc.hub_link import HubLink
-from offload.layers.ipc.path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
 

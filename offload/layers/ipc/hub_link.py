@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError, LayerUnavailable, LayerUnreachable
+from offload.layers.addresses import hub_path
 from offload.layers.backend import Owner
-from offload.layers.ipc import path as ipc_path
 from offload.layers.ipc import wire
 from offload.layers.link.future import Future, Overdue
 from offload.layers.link.link import Call, Connection, Link, Note, User
@@ -162,13 +162,13 @@ class _Wire:
 
     def _open(self) -> None:
         link = self._link
-        ipc_path.check_directory(link.path, foreign=link.is_foreign)
-        ipc_path.check_socket(link.path)
+        hub_path.check_directory(link.path, foreign=link.is_foreign)
+        hub_path.check_socket(link.path)
         # Known from the first, so that a forked child, or `close`, finds it.
         self._socket = connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(link.patience)
         connected.connect(link.path)
-        _, user = ipc_path.peer(connected)
+        _, user = hub_path.peer(connected)
         if user not in (None, os.geteuid()) and not link.is_foreign:
             raise LayerUnreachable(
                 f"layer 'ipc' refuses {link.shown}: it belongs to user {user}, not to {os.geteuid()}"
@@ -222,7 +222,7 @@ class HubLink(User[_Wire]):
     Args:
         path: the hub's socket.
         patience: seconds to wait for a connection, and for an answer.
-        is_foreign: see ``offload.layers.ipc.path.check_directory``.
+        is_foreign: see ``offload.layers.addresses.hub_path.check_directory``.
         is_expected: whether to wait for a hub that is not there; from the first connection on, one that is lost is
             waited for anyway.
         max_unsent_bytes: of what waits for a hub that does not read; past it requests are refused.
