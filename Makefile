@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 OFFLOAD := $(abspath $(BIN)/offload)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos test-oldest test-all lint types format fuzz bench bench-quick docs clean services
+.PHONY: help demo test chaos test-oldest test-django test-all lint types format fuzz bench bench-quick docs clean services
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,8 +53,12 @@ chaos: $(INSTALLED)-test services  ## faults and load at full size: a table of w
 test-oldest:  ## run the tests with the oldest Django, gevent, redis-py and others that are supported
 	@PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test VENV=.venv-oldest
 
-test-all:  ## run the tests on every supported Python that this machine has, and with the oldest packages
-	@sh tests/every-python.sh $(PYTEST_ARGS)
+test-django: $(INSTALLED)-test  ## run the tests of Django with each supported Django
+	@sh tests/every-django.sh $(BIN)/python -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_ARGS)
+
+test-all:  ## run the tests on every supported Python that this machine has, with every Django, and with the oldest packages
+	@sh tests/every-python.sh test $(PYTEST_ARGS)
+	@sh tests/every-python.sh test-django $(PYTEST_ARGS)
 	@$(MAKE) test-oldest
 
 lint: $(INSTALLED)-test  ## check style

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -19,8 +21,12 @@ from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieStore
+from django.core import signing
 from django.db import transaction
 from django.db.models import signals
+from django.utils import timezone
 
 from django_offload.connections import give_back
 from django_offload.settings import value_of
@@ -32,7 +38,7 @@ from offload.exceptions import OffloadError
 log = logging.getLogger("offload.websocket")
 
 LOOK_SECONDS = 600.0
-"""The longest time between two looks at a session that is followed."""
+"""The longest time between two looks at a session that is followed: it may have been deleted."""
 
 
 def connect_signals() -> None:
@@ -62,7 +68,7 @@ def join(request: Any, reply_channel: str) -> None:
     if session is not None and session.session_key and ("logout" in ends or "session_expiry" in ends):
         follow_session(session.session_key, reply_channel)
         if "session_expiry" in ends:
-            _watcher.watch(session.session_key, session.get_expiry_age())
+            _watcher.watch(session.session_key, _remaining(session))
 
 
 def follow_session(session_key: str, reply_channel: str) -> None:
@@ -120,6 +126,21 @@ def _disconnect_after_commit(pk: Any, using: str) -> None:
     transaction.on_commit(lambda: _close(User(pk).group, f"a change of user {pk}"), using=using)
 
 
+def _remaining(session: SessionBase) -> float:
+    """Seconds until a session expires; where its backend does not tell that, the most that it may have."""
+    if isinstance(session, DatabaseStore):
+        ends = session.model.objects.filter(session_key=session.session_key).values_list("expire_date", flat=True)
+        if ends:
+            return float((ends[0] - timezone.now()).total_seconds())
+    elif isinstance(session, CookieStore) and session.session_key:
+        # Django takes one for so long, whatever `set_expiry` was told: its cookie is to end in the browser.
+        signed = signing.b62_decode(session.session_key.rsplit(":", 2)[-2])
+        passed = time.time() - signed
+        age = session.get_expiry_age(modification=timezone.now() - timedelta(seconds=passed))
+        return float(min(age, settings.SESSION_COOKIE_AGE) - passed)
+    return float(session.get_expiry_age())
+
+
 class _SessionWatcher:
     """Closes the connections of sessions that expire: one thread (a greenlet, in a server) for all of a process."""
 
@@ -171,9 +192,9 @@ class _SessionWatcher:
                 del self._keys[key]
             return
         session: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        # Loaded, one that has expired is empty; how long one will live yet, its backend does not say.
-        if session.get(SESSION_KEY) is not None:
-            self._again(key, min(session.get_expiry_age(), LOOK_SECONDS))
+        # Loaded, one that was deleted is empty; and what is used meanwhile may live for longer.
+        if session.get(SESSION_KEY) is not None and (seconds := _remaining(session)) > 0:
+            self._again(key, min(seconds, LOOK_SECONDS))
             return
         with self._lock:
             del self._keys[key]
@@ -190,3 +211,12 @@ class _SessionWatcher:
 
 
 _watcher = _SessionWatcher()
+
+
+def _after_fork() -> None:
+    # The thread is the parent's, as are the connections; the lock may have been held.
+    global _watcher
+    _watcher = _SessionWatcher()
+
+
+os.register_at_fork(after_in_child=_after_fork)

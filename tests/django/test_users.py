@@ -174,6 +174,9 @@ settings.configure(
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.abspath("db")}},
+    CACHES={"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "cache"}},
+    SESSION_ENGINE="django.contrib.sessions.backends." + os.environ.get("SESSIONS", "db"), SESSION_FILE_PATH=".",
+    SESSION_COOKIE_AGE=int(os.environ.get("AGE", 1000)),
     CHANNEL_LAYERS={"default": {"URL": "ipc://" + os.path.abspath("run/hub.sock"), "ROUTING": "site_of_users.routes"}},
     OFFLOAD_USERS=True, OFFLOAD_DISCONNECT_AT=["logout", "session_expiry"],
 )
@@ -259,3 +262,102 @@ def test_users_are_reached_from_anywhere_and_leave_with_their_session(tmp_path: 
         for client in second:
             client.send("still here")
             assert client.recv(DEADLINE) == "still here"
+
+
+EXPIRING = """
+import site_of_users
+import time
+from datetime import timedelta
+from importlib import import_module
+from unittest import mock
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.core.management import call_command
+from django.utils import timezone
+call_command("migrate", verbosity=0)
+user = User.objects.create_user("ada")
+
+def session(age, passed):
+    made = import_module(settings.SESSION_ENGINE).SessionStore()
+    made[SESSION_KEY] = str(user.pk)
+    made[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    made[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    made.set_expiry(age)
+    with mock.patch("django.core.signing.time.time", return_value=time.time() - passed):
+        made.save()
+    if passed:
+        Session.objects.filter(pk=made.session_key).update(expire_date=timezone.now() + timedelta(seconds=age - passed))
+        cache.clear()
+    print(made.session_key)
+
+# Of the backends that know it, this one was used so long ago.
+session(1000, 996) if settings.SESSION_COOKIE_AGE == 1000 else session(None, 0)
+session(1000, 0)
+"""
+
+
+@pytest.mark.parametrize("sessions", ["db", "cached_db", "cache", "file", "signed_cookies"])
+def test_a_session_ends_its_connections_when_it_expires(sessions: str, tmp_path: Path) -> None:
+    (tmp_path / "site_of_users.py").write_text(SITE)
+    (tmp_path / "run").mkdir(mode=0o700)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "SESSIONS": sessions}
+    if sessions in ("cache", "file"):
+        env["AGE"] = "5"
+    server = Server("site_of_users", cwd=tmp_path, env=env)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        brief, lasting = subprocess.run(
+            [sys.executable, "-c", EXPIRING],
+            cwd=tmp_path, env={**os.environ, **env}, check=True, capture_output=True, text=True, timeout=DEADLINE,
+        ).stdout.split()  # fmt: skip
+        one, other = (
+            stack.enter_context(open_socket(server, "/", additional_headers={"Cookie": f"sessionid={key}"}))
+            for key in (brief, lasting)
+        )
+        with pytest.raises(ConnectionClosed) as closed:
+            one.recv(DEADLINE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4001
+        other.send("still here")
+        assert other.recv(DEADLINE) == "still here"
+
+
+IN_A_CHILD = """
+import os, sys, threading
+import site_of_users
+from types import SimpleNamespace
+from django.contrib.sessions.backends.cache import SessionStore
+from django_offload.users import join
+from offload.consumers.configuration import configure, layer_for
+
+configure("memory://")
+ended = threading.Event()
+session = SessionStore()
+session.set_expiry(1)
+session.save()
+request = SimpleNamespace(user=SimpleNamespace(pk=7, is_authenticated=True), session=session)
+
+def follow():
+    channel = layer_for().new_channel("websocket.send")
+    layer_for().attach(channel, lambda delivery: ended.set())
+    join(request, channel)
+
+follow()
+if (child := os.fork()) == 0:
+    follow()
+    os._exit(0 if ended.wait(20) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), ended.wait(20))
+"""
+
+
+def test_a_forked_process_follows_sessions_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "site_of_users.py").write_text(SITE)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", IN_A_CHILD],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "SESSIONS": "cache"},
+        check=True, capture_output=True, text=True, timeout=3 * DEADLINE,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
