@@ -11,6 +11,7 @@ still cancel: the last ones that a client has taken are kept until it takes othe
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -20,10 +21,15 @@ from offload.layers.ipc import wire
 from offload.layers.local.broker import Broker
 from offload.layers.words.settings import LayerSettings
 
+logger = logging.getLogger("offload.layer")
+
 SLOWEST = 1.0
 """Longest time that a sender is held up because the process it sends to is slow."""
 MOST_COUNTED = 100_000
 """For how many topics publications are counted, the latest: a process that is back learns what it has missed."""
+
+MOST_HELD_BYTES = 16 * 1024 * 1024
+"""Of what waits for processes that are not back yet; past it nothing waits any more, and they count what they miss."""
 
 MOST_TAKEN = 64
 """How many messages that a client has taken are kept for it, should it cancel after all."""
@@ -108,6 +114,7 @@ class Exchange:
         self._later = later
         self._absent = absent or set()
         self._held: list[Callable[[], None]] = []
+        self._held_bytes = 0
         self._grace = later(grace, self._end_grace) if self._absent else None
         self._subscribers: dict[str, dict[Peer, None]] = {}
         self._published: dict[str, int] = {}  # by topic, for those that come back late
@@ -294,7 +301,7 @@ class Exchange:
 
     def _publish(self, peer: Peer, request: int, topic: str, payload: bytes) -> None:
         if self._absent and not self._subscribers.get(topic):
-            self._held.append(partial(self._publish, peer, request, topic, payload))
+            self._hold(partial(self._publish, peer, request, topic, payload), len(payload))
             return
         subscribers = self._send(topic, payload)
         if topic.startswith(_INBOX) and (slow := next((its for its in subscribers if its.congested), None)) is not None:
@@ -318,6 +325,18 @@ class Exchange:
         if target.slowed.pop((peer, request), None) is not None:
             peer.answer(request, 1)
 
+    def _hold(self, action: Callable[[], None], size: int) -> None:
+        self._held.append(action)
+        self._held_bytes += size
+        if self._held_bytes > MOST_HELD_BYTES:
+            logger.warning(
+                "hub: %d messages, over %d MiB, waited for processes that are not back (%d); what these miss is counted",
+                len(self._held),
+                MOST_HELD_BYTES >> 20,
+                len(self._absent),
+            )
+            self._end_grace()
+
     def _end_grace(self) -> None:
         self._absent.clear()
         if self._grace is not None:
@@ -330,7 +349,7 @@ class Exchange:
 
     def _group_send(self, peer: Peer, request: int, group: str, payload: bytes) -> None:
         if self._absent:
-            self._held.append(partial(self._group_send, peer, request, group, payload))
+            self._hold(partial(self._group_send, peer, request, group, payload), len(payload))
             return
         self._send(_GROUP + group, payload)
         now, expiry = self._clock(), peer.settings.expiry

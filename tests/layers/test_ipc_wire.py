@@ -234,6 +234,21 @@ def test_young_hub_holds_nothing_for_longer_than_the_grace_and_tells_who_comes_l
     assert late.does(wire.SUBSCRIBE, 1, ["inbox:late", "group:room", "group:empty"], True) == [answer(1, 3)]
 
 
+def test_young_hub_holds_no_more_than_its_bound_and_counts_what_goes_over(caplog):
+    world = World("late")
+    sender, late = Client(world), Client(world, "late")
+    payload = bytes(1024 * 1024)
+    for number in range(1, 17):
+        assert sender.does(wire.GROUP_SEND, number, "room", payload) == []
+    # All go, in their order, and so does what follows.
+    assert sender.does(wire.GROUP_SEND, 17, "room", payload) == [answer(number, 0) for number in range(1, 18)]
+    assert sender.does(wire.GROUP_SEND, 18, "room", payload) == [answer(18, 0)]
+    assert caplog.messages == [
+        "hub: 17 messages, over 16 MiB, waited for processes that are not back (1); what these miss is counted"
+    ]
+    assert late.does(wire.SUBSCRIBE, 1, ["inbox:late", "group:room"], True) == [answer(1, 18)]
+
+
 def test_process_that_comes_back_to_the_same_hub_is_told_what_it_missed_and_not_what_it_got():
     world = World()
     sender, old = Client(world), Client(world, "token")
