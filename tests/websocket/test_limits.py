@@ -216,21 +216,11 @@ def test_group_goes_on_past_a_member_that_does_not_read() -> None:
         stuck = RawClient(server, "/group", receive_buffer=4096)
         clients = [RawClient(server, "/group") for _ in range(members)]
         before = resident_bytes(server.pids[-1])
-        received = [0] * members
-
-        def read(number: int) -> None:
-            while received[number] < 1000:
-                assert clients[number].receive() == "x" * 9000
-                received[number] += 1
-
-        threads = [threading.Thread(target=read, args=(number,)) for number in range(members)]
-        for thread in threads:
-            thread.start()
         for _ in range(100):
+            # Less than their limit at a time: however busy the machine is, those that read are never too slow.
             ask(server, "/group/10/9000")
-        for thread in threads:
-            thread.join(20)
-        assert received == [1000] * members
+            for client in clients:
+                assert [client.receive() for _ in range(10)] == ["x" * 9000] * 10
         state = wait_state(server, too_slow=1)
         assert state["members"] <= members + 1
         assert resident_bytes(server.pids[-1]) - before < 40 << 20
