@@ -17,8 +17,7 @@ from offload.http.server import Deadline, HttpServer, RoutedRequests, WaitingReq
 from offload.http.states import TRANSITIONS, Event, State
 from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
 from offload.observe.log_lines import SafeLogger
-from offload.protocol.http.connection import END, HttpProtocol
-from offload.protocol.http.connection import Event as Received
+from offload.protocol.http.connection import END, HttpProtocol, Received
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
 from offload.protocol.websocket.handshake import wants_websocket
@@ -104,12 +103,12 @@ class HttpConnection:
             return
         protocol = self._protocol
         try:
-            events = protocol.receive(data)
+            received = protocol.receive(data)
         except HttpError as error:
             self._break(error, data)
             return
-        if events:
-            self._take(events)
+        if received:
+            self._take(received)
         elif state is _IDLE:
             self._move(Event.HEAD_BEGAN)
         elif state is _SERVING and not protocol.reading_body:
@@ -253,8 +252,11 @@ class HttpConnection:
         else:
             connection.resume_reading()
 
-    def _take(self, events: list[Received]) -> None:
-        for event in events:
+    def _take(self, received: Received) -> None:
+        if isinstance(received, Request):
+            self._begin(received)
+            return
+        for event in received:
             if event is END:
                 if self._body is not None:
                     self._finish_body(self._body)
@@ -456,15 +458,15 @@ class HttpConnection:
                 return
         self._move(Event.ANSWERED)
         try:
-            events = protocol.next_request()
+            received = protocol.next_request()
         except HttpError as error:
             self._break(error)
             return
-        if events:
+        if received:
             if protocol.reading_body or not protocol.rest:
                 # Otherwise yet another request has arrived already, and what follows that one waits in the kernel.
                 connection.resume_reading()
-            self._take(events)
+            self._take(received)
         elif self._eof:
             connection.close()
         else:

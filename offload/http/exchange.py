@@ -76,9 +76,9 @@ class Exchange:
             try:
                 response.send_result(result)
             finally:
+                kind = type(result)
                 # What most return has none.
-                close = None if type(result) is list else getattr(result, "close", None)
-                if close is not None:
+                if kind is not list and kind is not tuple and (close := getattr(result, "close", None)) is not None:
                     close()
         except ClientGone:
             log.debug("%s left %s %r before its answer was whole", connection.client, request.method, request.target)

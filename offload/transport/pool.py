@@ -75,7 +75,8 @@ class _Worker(greenlet):
     def forget(self) -> None:
         """A task has ended: nothing of it stays for the next one."""
         self.pool.ended += 1
-        self.lift_limit()
+        if self.limit is not None:
+            self.lift_limit()
         # Context variables are the task's own, as if the greenlet were new.
         self.gr_context = None
         if self.timeouts:

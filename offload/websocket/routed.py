@@ -5,7 +5,6 @@ It waits without a greenlet; each message runs the receive consumer in the pool,
 
 from __future__ import annotations
 
-from _thread import get_native_id
 from collections import deque
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from offload.protocol.websocket.connection import State
 from offload.transport.connection import Connection
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.encode import Reply, prepare
-from offload.websocket.server import WebSocketServer
+from offload.websocket.server import WebSocketServer, thread_ident
 
 log = SafeLogger("offload.websocket")
 
@@ -202,7 +201,7 @@ class RoutedReceiver:
             ValueError: the content is no reply.
             TypeError, MessageTooLarge: as for `Layer.send`.
         """
-        if get_native_id() != self.server.thread:
+        if thread_ident() != self.server.thread_ident:
             return False
         # What is no dict is the layer's to refuse; nothing is counted that is refused.
         prepared = prepare(content) if isinstance(content, dict) else b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from offload.protocol.http.connection import END, Event, HttpProtocol
+from offload.protocol.http.connection import END, Event, HttpProtocol, Received
 from offload.protocol.http.request import HttpError, Request
 from offload.settings import HttpOptions
 
@@ -39,9 +39,9 @@ class Reading:
     def rest(self) -> bytes:
         return self.protocol.rest
 
-    def _note(self, events: list[Event]) -> None:
-        while events:
-            last = None
+    def _note(self, received: Received) -> None:
+        while events := [received, END] if isinstance(received, Request) else received:
+            last: Event | None = None
             for event in events:
                 last = event
                 if isinstance(event, Request):
@@ -56,4 +56,4 @@ class Reading:
                     self.requests.append((self._request, b"".join(self._body)))
                     self._request, self._body = None, []
             # As a connection that has answered at once.
-            events = self.protocol.next_request() if last is END else []
+            received = self.protocol.next_request() if last is END else []

@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.server.children import start, wait_gone
-from tests.serving import DEADLINE, Server
+from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
 import multiprocessing, os, signal, subprocess, sys, threading, time
@@ -100,6 +100,11 @@ def ws_connect(message):
     Group("all").add(message.reply_channel)
 
 def ws_receive(message):
+    if message["text"] == "fork":
+        if os.fork() == 0:
+            message.reply_channel.send({"text": f"from {os.getpid()}"})
+            os._exit(0)
+        return
     Group("all").send({"text": message["text"]})
 
 channel_routing = [route("websocket.connect", ws_connect), route("websocket.receive", ws_receive)]
@@ -180,6 +185,20 @@ def test_a_forked_child_keeps_neither_port_nor_connections(server: Server, tmp_p
         finally:
             go(tmp_path)
         wait_gone(child)
+
+
+def test_what_a_forked_child_sends_to_a_client_comes_through_the_layer(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with (
+        serving("shop", "--layer", "ipc:", cwd=tmp_path, env=env) as server,
+        connect(server.url("/", "ws")) as websocket,
+    ):
+        websocket.send("fork")
+        sender = str(websocket.recv(DEADLINE)).removeprefix("from ")
+        assert int(sender) not in server.pids
+        websocket.send("after")
+        assert websocket.recv(DEADLINE) == "after"
 
 
 def test_a_view_runs_programs_and_waits_for_processes(server: Server) -> None:

@@ -25,6 +25,8 @@ class End(Enum):
 
 END = End.END
 Event = Request | bytes | End
+Received = Request | list[Event]
+"""A request without a body alone, whole; else the events in order, none for "more data, please"."""
 
 
 class HttpProtocol:
@@ -55,8 +57,8 @@ class HttpProtocol:
         """Whether a head was seen whose body is not whole."""
         return self._body is not None
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Feed what arrived; the events in order, none for "more data, please".
+    def receive(self, data: bytes) -> Received:
+        """Feed what arrived.
 
         Raises:
             HttpError: what the client sent is not acceptable; feed nothing more.
@@ -98,7 +100,7 @@ class HttpProtocol:
         else:
             self._complete = True
             self.rest = data
-            return [request, END]
+            return request
         return [request, *self._receive_body(self._body, data)]
 
     def _receive_body(self, body: BodyDecoder, data: bytes) -> list[Event]:
@@ -114,8 +116,8 @@ class HttpProtocol:
         """Keep nothing of the last request: the client may not come back, or not soon."""
         self._last = None
 
-    def next_request(self) -> list[Event]:
-        """Go on to the next request, after the answer to this one; its events as far as they have arrived.
+    def next_request(self) -> Received:
+        """Go on to the next request, after the answer to this one; what of it has arrived.
 
         Raises:
             HttpError: as `receive`.
