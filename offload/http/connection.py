@@ -212,7 +212,6 @@ class HttpConnection:
     def refuse(
         self, error: HttpError, fields: bytes = b"", environ: Environ | None = None, bodiless: bool = False
     ) -> None:
-        """See `Upgradable`."""
         try:
             self._server.log_refusal(self._connection, error)
         finally:
@@ -363,7 +362,6 @@ class HttpConnection:
         self._connection.patient = True
 
     def hand_over(self, handler: Handler) -> bytes | None:
-        """See `Upgradable`."""
         self._leave()
         self._connection.handler = handler
         return None if self._eof or self._connection.closed else self._protocol.rest
@@ -404,7 +402,6 @@ class HttpConnection:
     # What the exchange asks for.
 
     def may_keep(self) -> bool:
-        """See `ExchangeOwner`."""
         server, body = self._server, self._body
         if not server.options.keep_alive or server.stopping or self._broken:
             return False
@@ -420,7 +417,6 @@ class HttpConnection:
         )
 
     def answered(self, response: Response, request: Request) -> None:
-        """See `ExchangeOwner`."""
         connection, body = self._connection, self._body
         self._waiting = None
         response.seal()

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from offload.http.file_wrapper import FileWrapper
-from offload.http.forwarded import Field, Forwarders
+from offload.http.forwarded import Field, Forwarders, environ_key
 from offload.http.wsgi_input import Body
 from offload.interfaces import Content
 from offload.protocol.http.request import HttpError, Request
@@ -152,7 +152,7 @@ class EnvironBuilder:
 
     def _learn(self, name: bytes) -> str | None:
         decided = self._forwarders.decides(name)
-        key = None if decided else "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+        key = None if decided else environ_key(name)
         if len(self._keys) < _MAX_CACHED_NAMES:
             self._keys[name] = key
         return key

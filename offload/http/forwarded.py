@@ -20,16 +20,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Node = tuple[str, str]
 """An address and a port, "0" where the proxy told none."""
 
-FORWARDING_FIELDS = {
-    b"forwarded": "HTTP_FORWARDED",
-    b"x-forwarded-for": "HTTP_X_FORWARDED_FOR",
-    b"x-forwarded-host": "HTTP_X_FORWARDED_HOST",
-    b"x-forwarded-proto": "HTTP_X_FORWARDED_PROTO",
-    b"x-forwarded-protocol": "HTTP_X_FORWARDED_PROTOCOL",
-    b"x-forwarded-ssl": "HTTP_X_FORWARDED_SSL",
-}
-"""What is read here, and its names in an environ."""
-_FORWARDING_KEYS = frozenset(FORWARDING_FIELDS.values())
+_FORWARDING_FIELDS = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-forwarded-protocol",
+        b"x-forwarded-ssl",
+    )
+)
+"""What is read here."""
 
 _SECURE = {
     "HTTP_X_FORWARDED_PROTO": ("https", "wss"),
@@ -123,7 +124,7 @@ class Forwarders:
 
     def decides(self, name: bytes) -> bool:
         """Whether a field is one that `apply` puts into the environ, or drops; the name lower case."""
-        return b"_" in name or name in FORWARDING_FIELDS or name in self._twins or name in self._secure_names
+        return b"_" in name or name in _FORWARDING_FIELDS or name in self._twins or name in self._secure_names
 
     def apply(self, environ: dict[str, Any], fields: Sequence[Field]) -> None:
         """Put forwarding fields, and fields with underscores, into an environ, and do as the trusted ones say.
@@ -140,7 +141,7 @@ class Forwarders:
         for name, value in fields:
             if not self._passes(name, trusted):
                 continue
-            key = _key(name)
+            key = environ_key(name)
             text = value.decode("latin-1")
             told[key] = f"{told[key]},{text}" if key in told else text
         # They take the place of what a client may have sent by the same name.
@@ -168,7 +169,7 @@ class Forwarders:
 
     def _may_set(self, name: bytes) -> bool:
         """Whether a forwarder may set a field with underscores; "*" means none that it has its own spelling for."""
-        return name in self._fields or (self._all_fields and _key(name) not in _FORWARDING_KEYS)
+        return name in self._fields or (self._all_fields and name.replace(b"_", b"-") not in _FORWARDING_FIELDS)
 
     def _believe(self, environ: dict[str, Any]) -> None:
         secure: set[bool] = set()
@@ -223,13 +224,13 @@ class Forwarders:
 
 def _secure_words(name: str, word: str) -> tuple[str, tuple[str, ...]]:
     """What `_SECURE` has for a field, where it says the same; else the one word."""
-    key, word = _key(name.lower().encode("latin-1")), word.lower()
+    key, word = environ_key(name.lower().encode("latin-1")), word.lower()
     words = _SECURE.get(key, ())
     return key, words if word in words else (word,)
 
 
-def _key(name: bytes) -> str:
-    """A field's name in an environ."""
+def environ_key(name: bytes) -> str:
+    """A header field's name in an environ."""
     return "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
 
 

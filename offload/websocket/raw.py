@@ -258,15 +258,13 @@ class RawReceiver:
         self._environ = None
         self.face.detach()
 
-    # Called by the WebSocket, in the loop.
+    # Called by the WebSocket, in the loop; see `Receiver`.
 
     @property
     def is_busy(self) -> bool:
-        """See `Receiver`."""
         return bool(self._messages)
 
     def take(self, message: str | bytes) -> None:
-        """See `Receiver`."""
         self._messages.append(message)
         self._size += len(message)
         self._arrived.set()
@@ -292,12 +290,10 @@ class RawReceiver:
         self._arrived.set()
 
     def ended(self) -> None:
-        """See `Receiver`."""
         self.closing()
 
     def renew(self) -> None:
         """See `Receiver`. The application keeps what it has in no layer."""
 
     def connection_lost(self) -> None:
-        """See `Receiver`."""
         self._server.members.discard(self._websocket)

@@ -75,11 +75,10 @@ class RoutedReceiver:
         self.layer.detach(self.reply_channel)
         self.consumers.client = None
 
-    # Called by the WebSocket, in the loop.
+    # Called by the WebSocket, in the loop; see `Receiver`.
 
     @property
     def latency(self) -> float | None:
-        """See `Receiver`."""
         return self.consumers.latency
 
     @latency.setter
@@ -88,11 +87,9 @@ class RoutedReceiver:
 
     @property
     def is_busy(self) -> bool:
-        """See `Receiver`."""
         return self._running
 
     def take(self, message: str | bytes) -> None:
-        """See `Receiver`."""
         if not self._running:
             self._running = True
             self.server.pool.submit(self._consume, message)
@@ -103,7 +100,6 @@ class RoutedReceiver:
             self.websocket.pause()
 
     def last_message_taken(self) -> None:
-        """See `Receiver`."""
         if self._running:
             self._wait(_ANSWER)
         else:
@@ -113,7 +109,6 @@ class RoutedReceiver:
         """See `Receiver`. Messages that wait are consumed all the same."""
 
     def ended(self) -> None:
-        """See `Receiver`."""
         self._detach()
         if self._running:
             self._wait(_DISCONNECT)
@@ -125,7 +120,6 @@ class RoutedReceiver:
         """See `Receiver`."""
 
     def renew(self) -> None:
-        """See `Receiver`."""
         self.layer.renew(self.reply_channel)
         if self.consumers.has_session:
             self.server.pool.submit(self._renew_session, None)

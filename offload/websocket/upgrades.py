@@ -47,7 +47,6 @@ class RoutedWebSockets:
         self._layer = layer
 
     def take(self, connection: Connection, request: Request, environ: Environ, refuse: Refuse, early: bytes) -> bool:
-        """See `offload.http.upgrade.RoutedUpgrades`."""
         server = self._server
         content = connect_content(request, environ, self._fields(request, environ, connection.peer))
         try:
@@ -90,7 +89,6 @@ class ApplicationWebSockets:
     def offer(
         self, http: Upgradable, connection: Connection, request: Request, environ: Environ, response: UpgradeResponse
     ) -> None:
-        """See `offload.http.upgrade.ApplicationUpgrades`."""
         # Only here, with what they bring along: few applications take WebSockets into their own hands.
         from offload.websocket.geventwebsocket import ApplicationServer, ApplicationSocket
         from offload.websocket.raw import RawReceiver
