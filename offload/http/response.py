@@ -15,7 +15,7 @@ from types import TracebackType
 from offload.http.file_wrapper import FileWrapper
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
-from offload.protocol.http.response_head import FieldNames, Head, check_value, plain_answer
+from offload.protocol.http.response_head import STANDING_FIELDS, FieldNames, Head, check_value, plain_answer
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = SafeLogger("offload.http")
@@ -177,7 +177,7 @@ class Response:
         status, own = prepared.status if len(prepared.status) > 3 else prepared.status + " ", prepared.own
         start = f"HTTP/1.1 {status}\r\n"
         if "server" not in own:
-            start += "Server: offload\r\n"
+            start += STANDING_FIELDS
         if "date" not in own:
             start += f"Date: {date}\r\n"
         encoded = f"{start}{''.join(prepared.lines)}{framing}\r\n".encode("latin-1")

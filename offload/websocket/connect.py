@@ -185,14 +185,10 @@ class PendingHandshake:
             answer = handshake.answer(fields=self._fields)
         self._decide(_Outcome.ACCEPTED)
         self._answered(101)
-        receiver.server.observer.websocket("opened")
-        websocket.protocol.open(handshake.extension)
-        connection = websocket.connection
-        connection.handler = websocket
-        connection.write(answer)
+        websocket.open(handshake.extension, answer)
         for delivery in self._held:
             receiver.deliver_here(delivery)
-        connection.resume_reading()
+        websocket.connection.resume_reading()
         if self._early:
             websocket.data_received(self._early)
         if first is not None:
@@ -221,7 +217,7 @@ class PendingHandshake:
         server = receiver.server
         if reply is not None and reply.status is not None:
             status = reply.status
-        server.observer.websocket("denied" if status < 500 else "failed_handshakes")
+        server.refused(status)
         self._answered(status)
         self._websocket.connection.handler = self._websocket
         date = server.date()

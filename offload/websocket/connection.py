@@ -15,7 +15,7 @@ from offload.interfaces import Delivery
 from offload.observe.log_lines import SafeLogger
 from offload.observe.observer import WebSocketEvent
 from offload.protocol.websocket.connection import Event, Failure, Ping, Pong, State, WebSocketProtocol
-from offload.protocol.websocket.frames import POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER, pong_frame
+from offload.protocol.websocket.frames import POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER, Extension, pong_frame
 from offload.transport.connection import JOIN_BYTES, Connection
 from offload.websocket import keepalive
 from offload.websocket.encode import Reply
@@ -168,6 +168,13 @@ class WebSocketConnection:
 
     # What its receiver asks for.
 
+    def open(self, extension: Extension | None, answer: bytes) -> None:
+        """The handshake is accepted, with this answer; the connection is not read yet."""
+        self._server.observer.websocket("opened")
+        self.protocol.open(extension)
+        self.connection.handler = self
+        self.connection.write(answer)
+
     def pause(self) -> None:
         """Read nothing, since too much waits."""
         self._paused = time.monotonic()
@@ -310,7 +317,11 @@ class WebSocketConnection:
                 queue.put(frames)
                 return
         queue.dropped += 1
-        server.observer.websocket("dropped_newest")
+        self.drop_newest()
+
+    def drop_newest(self) -> None:
+        """Count a message that is not even let wait."""
+        self._server.observer.websocket("dropped_newest")
 
     def overflow(self) -> None:
         """The client holds too many unsent bytes: close it."""
@@ -322,6 +333,12 @@ class WebSocketConnection:
             TRY_AGAIN_LATER,
             self._server.options.send_buffer,
         )
+
+    def took_nothing(self, seconds: float | None) -> None:
+        """The client let a sender wait for so long: end it."""
+        self._server.observer.websocket("too_slow")
+        log.warning("closing %s: it took nothing for %s s (--send-timeout)", self.client, seconds)
+        self.connection.abort()
 
     # Control frames and the end.
 

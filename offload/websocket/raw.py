@@ -133,13 +133,11 @@ class RawReceiver:
             websocket.protocol.abandon()
             connection.abort()
             raise WebSocketError(MSG_SOCKET_DEAD)
-        websocket.protocol.open(handshake.extension)
-        server.observer.websocket("opened")
         server.connection_limit.enter(websocket, environ["REMOTE_ADDR"])
         server.connection_limit.decided()
         server.members.add(websocket)
         self._application_server.add(self.face)
-        connection.write(answer)
+        websocket.open(handshake.extension, answer)
         server.observer.handshake(environ, connection.peer, 101)
         connection.resume_reading()
         if early:
@@ -198,7 +196,7 @@ class RawReceiver:
                 websocket.overflow()
                 raise WebSocketError(MSG_SOCKET_DEAD)
             # The older ones are in the hands of greenlets that wait for them to be sent.
-            server.observer.websocket("dropped_newest")
+            websocket.drop_newest()
             log.debug("a message for %s was dropped: it reads too slowly (--ws-overflow)", websocket.client)
             return False
         if self._senders is None:
@@ -210,9 +208,7 @@ class RawReceiver:
             wait_for_client(self._senders.acquire)
             try:
                 if not self.closed and not connection.wait_drained(timeout) and not connection.closed:
-                    log.warning("closing %s: it took nothing for %s s (--send-timeout)", websocket.client, timeout)
-                    server.observer.websocket("too_slow")
-                    connection.abort()
+                    websocket.took_nothing(timeout)
                 if self.closed:
                     raise WebSocketError(MSG_SOCKET_DEAD)
             finally:
@@ -248,7 +244,7 @@ class RawReceiver:
         if websocket.protocol.state is _CONNECTING:
             websocket.protocol.abandon()
             if environ is not None:
-                self._server.observer.websocket("denied")
+                self._server.refused(403)
                 client = address_text((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
                 reason = f"no route took it, and the application answered {self._response.status or 'nothing'}"
                 self._server.log_refusal(self._path, client, reason)

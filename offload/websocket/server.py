@@ -181,6 +181,10 @@ class WebSocketServer:
         self.connection_limit.check(environ["REMOTE_ADDR"])
         return handshake
 
+    def refused(self, status: int) -> None:
+        """Count a handshake that an application, its consumer or its routing has not accepted."""
+        self.observer.websocket("denied" if status < 500 else "failed_handshakes")
+
     def log_refusal(self, path: str, client: str, reason: str) -> None:
         """Tell the log that an application, or its consumer, has refused a handshake.
 

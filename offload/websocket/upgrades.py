@@ -54,7 +54,7 @@ class RoutedWebSockets:
             consumers = self._routing.bind(content)
         except Exception:
             log.exception("the routing of a WebSocket at %s failed", ascii(content["path"]))
-            server.observer.websocket("failed_handshakes")
+            server.refused(500)
             refuse(HttpError(500, "the server failed to open the WebSocket"), b"")
             return True
         if consumers is None:

@@ -28,6 +28,8 @@ HOP_BY_HOP = frozenset(
 _OURS = frozenset(("content-length", "date", "server"))
 _PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
 """RFC 9110's names, which Python has from 3.13 on."""
+STANDING_FIELDS = "Server: offload\r\n"
+"""Lines of each answer, whoever makes it; an application's own Server goes before ours."""
 _MAX_CACHED_NAMES = 1024
 _MAX_STEADY = 512
 _STEADY = frozenset(
@@ -232,7 +234,7 @@ def last_answer(status: int, body: bytes, date: str, fields: bytes = b"", bodile
     # RFC 9110, 7.8: the field Upgrade, which belongs to a 426, is an option of the connection.
     options = "close, Upgrade" if status == 426 else "close"
     head = (
-        f"HTTP/1.1 {status} {phrase(status)}\r\nServer: offload\r\nConnection: {options}\r\n"
+        f"HTTP/1.1 {status} {phrase(status)}\r\n{STANDING_FIELDS}Connection: {options}\r\n"
         f"Content-Length: {len(body)}\r\nDate: {date}\r\n"
     )
     return head.encode("ascii") + fields + b"\r\n" + (b"" if bodiless else body)
