@@ -274,7 +274,8 @@ def test_server_process_is_killed(tmp_path, stalls, kind):
         crowd.talkers = others
         assert crowd.missed() == {}, "nothing is lost between those who live"
         assert "Traceback" not in server.log
-        assert replaced < max(1.0, 2 * imported) + stalled, server.log
+        # Beside its imports it is noticed, starts, finds its layer and says that it is ready.
+        assert replaced < max(1.0, 3 * imported) + stalled, server.log
         logger.info("replaced after %.2f s, machine stood still for %.2f s", replaced, stalled)
 
 
