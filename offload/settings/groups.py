@@ -482,7 +482,7 @@ class WorkerOptions(Group):
         "their order is not kept", low=1, commands=_WORKERS_ALONE,
     )  # fmt: skip
     takers: int = whole(
-        4, "--takers", "messages of WebSockets that a worker asks the layer for at a time; more where it is far away",
+        16, "--takers", "messages of WebSockets that a worker asks the layer for at a time; more where it is far away",
         low=1, commands=_WORKERS_ALONE,
     )  # fmt: skip
     only_channels: tuple[str, ...] = items(

@@ -116,6 +116,32 @@ def test_a_worker_that_falls_silent_closes_with_1011(pair: Pair) -> None:
     worker.join(DEADLINE)
 
 
+def test_many_that_wait_for_a_full_channel_try_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(capacity=5)
+    pair.dispatch.patience = DEADLINE
+    send, tried = pair.owner.send, []
+
+    def note_and_send(channel: str, content: Content) -> None:
+        tried.append(content["n"])
+        send(channel, content)
+
+    monkeypatch.setattr(pair.owner, "send", note_and_send)
+    threads = [
+        pair.beside(lambda number=number: pair.dispatch.send_patiently("jobs", {"n": number}))  # type: ignore[misc]
+        for number in range(100)
+    ]
+    until(lambda: pair.dispatch.counters.full >= 95, "all of them to have met the full channel")
+    tried.clear()
+    until(lambda: len(tried) >= 20, "those who try now and then")
+    assert len(set(tried)) <= 8, "four, and those that were about to"
+    for _ in threads:
+        assert pair.worker.receive(["jobs"], DEADLINE) is not None
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    assert pair.worker.receive(["jobs"], 0) is None
+
+
 def test_a_full_channel_is_waited_for_and_then_closes_with_1013(caplog: pytest.LogCaptureFixture) -> None:
     configuration.reset()
     pair = Pair(channel_capacity={RECEIVE: 1})

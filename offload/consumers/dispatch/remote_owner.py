@@ -11,8 +11,10 @@ import math
 import random
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass, fields
 
+from offload.consumers.dispatch.full_channel import FullChannel
 from offload.consumers.dispatch.last_outage import Outage
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
@@ -64,6 +66,7 @@ class RemoteDispatch:
         self.in_hand: dict[int, tuple[RemoteConsumers, str, int]] = {}
         self.outage = Outage(layer, self._look)
         self._numbers = itertools.count(1)
+        self._places: defaultdict[str, FullChannel] = defaultdict(FullChannel)
         self._reports = layer.new_channel(REPORTS_PREFIX)
         layer.attach(self._reports, self._hear)
 
@@ -119,6 +122,13 @@ class RemoteDispatch:
             WorkersUnavailable, LayerUnreachable: it could not be done in time.
             MessageTooLarge: as it says.
         """
+        place = self._places[channel]
+        try:
+            return self._send_or_wait(channel, content, place)
+        finally:
+            place.let_on()
+
+    def _send_or_wait(self, channel: str, content: Content, place: FullChannel) -> LayerUnavailable | None:
         deadline = time.monotonic() + self.patience
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -133,19 +143,20 @@ class RemoteDispatch:
                         f"the workers do not keep up: {error}, and no place was free within {self.patience:g} s "
                         "(--dispatch-timeout); run more of: offload worker APP"
                     ) from error
+                place.wait(pause, deadline)
             except LayerUnreachable:
                 self.counters.unreachable += 1
                 self.outage.found()
                 if time.monotonic() + pause > deadline:
                     self.counters.give_up("unavailable")
                     raise
+                # Not all together again.
+                time.sleep(pause * random.uniform(0.5, 1.0))
             except LayerUnavailable as error:
                 # Not again: a consumer must not run twice.
                 self.counters.in_doubt += 1
                 self.outage.found()
                 return error
-            # Not all together again.
-            time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def send_disconnect(self, content: Content, after: Turn | None) -> Turn | None:
