@@ -374,7 +374,7 @@ class HubLink(User[_Wire]):
             self._note_unsent(len(request.packed))
         if again:
             groups = sum(topic.startswith("group:") for topic in topics)
-            logger.info("layer 'ipc' has %s again; groups restored: %d", self.shown, groups)
+            logger.info("layer 'ipc' has its hub at %s again; groups restored: %d", self.path, groups)
             self.owner.reconnected()
         return [*calls, *held]
 
@@ -411,7 +411,7 @@ class HubLink(User[_Wire]):
             for take in list(self._takes.values()):
                 take.fail(outage.error(sent=True))
             return
-        logger.warning("layer 'ipc' lost %s; its queued messages and sessions are gone", self.shown)
+        logger.warning("layer 'ipc' lost its hub at %s; its queued messages and sessions are gone", self.path)
         with self._lock:
             topics = self._topics.copy()
         self.owner.lost(topics, outage.reason)
