@@ -330,8 +330,7 @@ class Exchange:
         self._held_bytes += size
         if self._held_bytes > MOST_HELD_BYTES:
             logger.warning(
-                "hub: %d messages, over %d MiB, waited for processes that are not back (%d);"
-                " what these miss is counted",
+                "hub: %d messages, over %d MiB, waited for processes that are not back (%d); they count what they miss",
                 len(self._held),
                 MOST_HELD_BYTES >> 20,
                 len(self._absent),

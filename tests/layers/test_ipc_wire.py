@@ -244,7 +244,7 @@ def test_young_hub_holds_no_more_than_its_bound_and_counts_what_goes_over(caplog
     assert sender.does(wire.GROUP_SEND, 17, "room", payload) == [answer(number, 0) for number in range(1, 18)]
     assert sender.does(wire.GROUP_SEND, 18, "room", payload) == [answer(18, 0)]
     assert caplog.messages == [
-        "hub: 17 messages, over 16 MiB, waited for processes that are not back (1); what these miss is counted"
+        "hub: 17 messages, over 16 MiB, waited for processes that are not back (1); they count what they miss"
     ]
     assert late.does(wire.SUBSCRIBE, 1, ["inbox:late", "group:room"], True) == [answer(1, 18)]
 
