@@ -11,6 +11,7 @@ from offload.exceptions import ChannelFull, MessageTooLarge
 from offload.interfaces import Content, Layer
 
 DEFAULT_CHANNEL_LAYER = configuration.DEFAULT
+"""The alias of the layer that is used where none is named."""
 
 
 def get_channel_layer(alias: str = configuration.DEFAULT) -> Layer:
@@ -86,3 +87,4 @@ class _ChannelLayers(Mapping[str, AliasedLayer]):
 
 
 channel_layers = _ChannelLayers()
+"""The configured layers, by their aliases."""

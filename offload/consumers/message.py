@@ -64,8 +64,8 @@ class Message(Mapping[str, Any]):
     def headers(self) -> list[list[bytes]] | None:
         """The handshake's header fields, ``[name, value]`` pairs with names in lower case, on all messages of a client.
 
-        Later messages' are without the Sec-WebSocket-Key. None where no client is; and in `offload worker` processes
-        (``--dispatch layer``) on all but connect messages.
+        Later messages have them without the Sec-WebSocket-Key. None where no client is; and in `offload worker`
+        processes (``--dispatch layer``) on all but connect messages.
         """
         headers: list[list[bytes]] | None = self.content.get("headers")
         return headers if headers is not None else getattr(self._connection, "headers", None)

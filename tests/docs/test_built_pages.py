@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import offload
+from django_offload import testing
+from docs.log_lines import lines as log_lines
+from offload import consumers
 from tests.browser import chromium
 from tests.serving import ROOT
 
@@ -44,6 +50,21 @@ def test_pages_fit_the_width_of_a_desk_and_of_a_telephone_in_light_and_dark(page
             backgrounds[scheme] = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert too_wide == []
     assert backgrounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 25, 29)"}
+
+
+def test_python_api_has_each_public_name(pages: list[Path]) -> None:
+    (page,) = (page.read_text() for page in pages if page.stem == "python-api")
+    names = [*offload.__all__, *consumers.__all__, *testing.__all__]
+    assert [name for name in names if f'<span class="pre">{name}</span>' not in page] == []
+
+
+def test_log_lines_are_there_for_each_logger(pages: list[Path]) -> None:
+    (page,) = (page.read_text() for page in pages if page.stem == "log-lines")
+    assert re.findall(r"<h2>(offload\.\w+)<", page) == [
+        "offload.server", "offload.http", "offload.websocket", "offload.consumer", "offload.layer",
+    ]  # fmt: skip
+    words = html.unescape(re.sub("<[^>]+>", "", page))
+    assert [text for lines in log_lines().values() for _, text in lines if text not in words] == []
 
 
 def test_each_page_is_reached_from_the_index() -> None:
