@@ -152,7 +152,11 @@ class HttpServer:
 
     def statistics(self) -> dict[str, float]:
         """How many HTTP connections there are now, by name."""
-        return {"http.connections": len(self.connections), "http.idle": len(self.idle) + len(self.resting)}
+        return {
+            "http.connections": len(self.connections),
+            "http.idle": len(self.idle) + len(self.resting),
+            "http.resting": len(self.resting),
+        }
 
     def stop(self) -> None:
         """Answer what has arrived, or may be on its way, and end each connection after that."""

@@ -107,6 +107,7 @@ def add_process_statistics(watchdog: Watchdog, pools: Collection[Pool]) -> None:
             "process.blocked": watchdog.blocked,
             "process.busy": sum(pool.busy for pool in pools),
             "process.waiting": sum(pool.waiting for pool in pools),
+            "process.greenlets": sum(pool.greenlets for pool in pools),
         }
 
     configuration.add_statistics("process", statistics)

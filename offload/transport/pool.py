@@ -128,6 +128,11 @@ class Pool:
         return self._running + self._away
 
     @property
+    def greenlets(self) -> int:
+        """Those of the tasks that have begun, and those that wait for a task."""
+        return self.busy + len(self._idle)
+
+    @property
     def waiting(self) -> int:
         """Tasks that have not begun."""
         return len(self._ready)

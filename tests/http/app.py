@@ -7,7 +7,6 @@ against the rules. Paths below ``/wrong/`` break the rules on purpose, and stand
 
 from __future__ import annotations
 
-import gc
 import gzip
 import hashlib
 import io
@@ -25,7 +24,6 @@ from wsgiref.validate import validator
 import gevent
 
 from offload import statistics
-from offload.protocol.http.request import Request
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]
@@ -285,11 +283,10 @@ def idle(environ: Environ, start: Start) -> Iterable[bytes]:
     return [str(statistics()["http.idle"]).encode()]
 
 
-def kept(environ: Environ, start: Start) -> Iterable[bytes]:
-    """How many requests are in memory, this one included."""
-    gc.unfreeze()
+def resting(environ: Environ, start: Start) -> Iterable[bytes]:
+    """How many of them keep nothing of their last request."""
     start("200 OK", TEXT)
-    return [str(sum(type(found) is Request for found in gc.get_objects())).encode()]
+    return [str(statistics()["http.resting"]).encode()]
 
 
 def blocks(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -610,7 +607,7 @@ _BARE: dict[str, View] = {
     "/wrong/fails-to-close": fails_to_close, "/wrong/too-late": too_late, "/wrong/exits": exits,
     "/bare/turns": turns, "/wrong/keeps": keeps, "/wrong/strays": strays, "/bare/context": context,
     "/bare/blocks": blocks, "/wrong/spoils": spoils, "/bare/stands": stands, "/bare/idle": idle,
-    "/bare/kept": kept,
+    "/bare/resting": resting,
 }  # fmt: skip
 
 

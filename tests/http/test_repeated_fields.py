@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from offload.protocol.http.connection import HttpProtocol
+from offload.protocol.http.request import Request
+from offload.settings import HttpOptions
 from tests.http.client import Client, ask
 from tests.http.conftest import APPLICATION
 from tests.redis_server import until
@@ -97,15 +100,35 @@ def test_connections_that_have_been_idle_for_a_while_keep_nothing_of_their_last_
         clients = [stack.enter_context(Client(server)) for _ in range(10)]
         for client in clients:
             assert client.get("/hello").status == 200
-        until(lambda: ask(server, "/bare/kept").body == b"1", "the requests to be forgotten")
+        until(lambda: ask(server, "/bare/resting").body == b"10", "the requests to be forgotten")
         assert ask(server, "/bare/idle").body == b"10"
         for client in clients:
             assert client.get("/hello").status == 200
 
 
+_HEAD = "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n"
+
+
+def _is_kept(fields: str, forget: bool = False) -> bool:
+    """Whether what was made of a request's fields is there for the next one with the same."""
+    protocol = HttpProtocol(HttpOptions())
+    made = object()
+    for _ in range(2):
+        request = protocol.receive(_HEAD.format(fields).encode())
+        assert isinstance(request, Request)
+        is_kept, request.prepared = request.prepared is made, made
+        protocol.next_request()
+        if forget:
+            protocol.forget()
+    return is_kept
+
+
 @pytest.mark.parametrize("fields", ["X-Long: " + "x" * 4096 + "\r\n", "".join(f"X-{n}: x\r\n" for n in range(40))])
 def test_large_fields_are_not_kept(fields: str) -> None:
-    with serving(APPLICATION, "--layer", "memory://", "--keep-alive", "60") as server, Client(server) as client:
-        for _ in range(2):
-            assert client.get("/hello", fields=fields).status == 200
-            assert client.get("/bare/kept", fields=fields).body == b"1"
+    assert _is_kept("X-Long: " + "x" * 3072 + "\r\n")
+    assert not _is_kept(fields)
+
+
+def test_fields_are_kept_until_they_are_forgotten() -> None:
+    assert _is_kept("X-Short: x\r\n")
+    assert not _is_kept("X-Short: x\r\n", forget=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from offload import Channel, Group, Message, route
+from offload import Channel, Group, Message, route, statistics
 
 gone: list[str] = []
 left = threading.Event()
@@ -105,10 +105,6 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     elif path.startswith("/to/"):
         Channel(path[4:]).send({"status": 201, "content": b"by name"})
     elif path == "/greenlets":
-        import gc
-
-        import greenlet
-
-        body = str(sum(isinstance(each, greenlet.greenlet) for each in gc.get_objects())).encode()
+        body = str(statistics()["process.greenlets"]).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
