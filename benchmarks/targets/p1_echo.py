@@ -35,5 +35,10 @@ TARGET = Target(
     ),
 )
 UNPINNED = dataclasses.replace(
-    TARGET, name="p1-unpinned", title=f"{TARGET.title}, CPUs as the kernel chooses", pinned=False, requirements=()
+    TARGET,
+    name="p1-unpinned",
+    title=f"{TARGET.title}, CPUs as the kernel chooses",
+    peers=tuple(peer for peer in TARGET.peers if peer.name in ("c-limit", "gevent-websocket", "node-ws")),
+    pinned=False,
+    requirements=(),
 )

@@ -43,13 +43,20 @@ TARGET = Target(
         Requirement("c-limit", at_least=0.35),
     ),
 )
+_NEXT = tuple(peer for peer in TARGET.peers if peer.name in ("c-limit", "gunicorn-gevent", "granian"))
 REPEATED = dataclasses.replace(
     TARGET,
+    peers=_NEXT,
     name="p3-repeated",
     title=f"{TARGET.title}, the same request again and again",
     work="64 connections, one request outstanding on each, no pipelining, always the same path",
     measure=measure_repeated,
 )
 UNPINNED = dataclasses.replace(
-    TARGET, name="p3-unpinned", title=f"{TARGET.title}, CPUs as the kernel chooses", pinned=False, requirements=()
+    TARGET,
+    name="p3-unpinned",
+    title=f"{TARGET.title}, CPUs as the kernel chooses",
+    peers=_NEXT,
+    pinned=False,
+    requirements=(),
 )

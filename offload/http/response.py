@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from types import TracebackType
 
@@ -268,7 +268,8 @@ class Response:
 
     def _send_pieces(self, result: Iterable[bytes]) -> None:
         length: int | None = None
-        single = isinstance(result, Sized) and len(result) == 1
+        # Not by `Sized`, whose answer costs as much as a head.
+        single = hasattr(result, "__len__") and len(result) == 1
         for piece in result:
             if single and isinstance(piece, bytes):
                 length = len(piece)
