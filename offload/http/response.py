@@ -268,8 +268,9 @@ class Response:
 
     def _send_pieces(self, result: Iterable[bytes]) -> None:
         length: int | None = None
-        # Not by `Sized`, whose answer costs as much as a head.
-        single = hasattr(result, "__len__") and len(result) == 1
+        # Not by `isinstance(result, Sized)`, which costs more than all else here.
+        size = getattr(result, "__len__", None)
+        single = size is not None and size() == 1
         for piece in result:
             if single and isinstance(piece, bytes):
                 length = len(piece)
