@@ -287,18 +287,29 @@ class WebsocketBinding(Binding):
         return body["action"], body.get("pk"), body.get("data")
 
     def create(self, data: Any) -> None:
-        """Make an object of the data's fields that the binding has."""
-        self._hydrated(None, data).save()
+        """Make an object of the data's fields that the binding has.
+
+        Raises:
+            IntegrityError: an object of this key is there, in models whose key clients choose.
+        """
+        hydrated = self._hydrated(None, data)
+        # Inserted in any case: a key that the client chose would have it overwrite the object of that key.
+        hydrated.object.save(force_insert=True)
+        self._set_related(hydrated.object, hydrated)
 
     def update(self, pk: Any, data: Any) -> None:
-        """Change the data's fields that the binding has."""
+        """Change the data's fields that the binding has, but for the key: that would change another object."""
         instance = self.model.objects.get(pk=pk)
         hydrated = self._hydrated(pk, data)
         for name in filter(self._has, data):
-            if name not in hydrated.m2m_data:
-                attribute = self.model._meta.get_field(name).attname
-                setattr(instance, attribute, getattr(hydrated.object, attribute))
+            field = self.model._meta.get_field(name)
+            if name not in hydrated.m2m_data and not field.primary_key:
+                setattr(instance, field.attname, getattr(hydrated.object, field.attname))
         instance.save()
+        self._set_related(instance, hydrated)
+
+    @staticmethod
+    def _set_related(instance: Any, hydrated: Any) -> None:
         for name, related in hydrated.m2m_data.items():
             getattr(instance, name).set(related)
 
@@ -309,7 +320,9 @@ class WebsocketBinding(Binding):
 
     def _hydrated(self, pk: Any, data: Mapping[str, Any]) -> Any:
         """Django's deserialized object, of nothing but the binding's fields: a client may send any."""
-        fields = {name: value for name, value in data.items() if self._has(name)}
+        made = self.model._meta.auto_field  # by the database alone
+        own = () if made is None else (made.name,)
+        fields = {name: value for name, value in data.items() if self._has(name) and name not in own}
         return next(iter(serializers.deserialize("python", [{"pk": pk, "model": self.model_label, "fields": fields}])))
 
 

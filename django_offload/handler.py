@@ -49,7 +49,8 @@ class AsgiRequest(WSGIRequest):
         body = self._whole_body(message)
         environ = environ_of(_as_ours(message.content))
         environ["REQUEST_METHOD"] = message.get("method", "GET").upper()
-        environ["REMOTE_HOST"] = environ["REMOTE_ADDR"]
+        if client := message.get("client"):
+            environ["REMOTE_HOST"], environ["REMOTE_PORT"] = client
         environ["wsgi.input"] = io.BytesIO(body)
         for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             if (value := environ.pop(f"HTTP_{name}", None)) is not None:

@@ -230,7 +230,7 @@ def _body(response: HttpResponseBase) -> bytes:
 def environ_of(content: Content) -> dict[str, Any]:
     """The WSGI environ of a connect message, or of a request's."""
     root = content.get("root_path", "")
-    client, server = content.get("client") or ["", 0], content.get("server") or ["localhost", 80]
+    server = content.get("server") or ["localhost", 80]
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": root,
@@ -239,8 +239,6 @@ def environ_of(content: Content) -> dict[str, Any]:
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": client[0],
-        "REMOTE_PORT": str(client[1]),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if content.get("scheme") in ("wss", "https") else "http",
         "wsgi.input": io.BytesIO(),
@@ -249,6 +247,8 @@ def environ_of(content: Content) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+    if client := content.get("client"):
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
     for name, value in content.get("headers") or ():
         key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         text = value.decode("latin-1")

@@ -9,6 +9,8 @@ import pytest
 from django.contrib.auth.models import Group as UserGroup
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.models import Session
+from django.db import transaction
 from testsite.tools import Client
 
 from django_offload.binding import Binding, WebsocketBinding, WebsocketBindingWithMembers
@@ -131,6 +133,54 @@ def test_client_creates_and_changes_the_bindings_fields_alone(sender: Client) ->
         False,
         [group],
     )
+
+
+class AnyField(UserBinding):
+    stream = "any"
+    fields = "__all__"
+
+    @classmethod
+    def group_names(cls, instance: User) -> list[str]:
+        return []
+
+
+class SessionBinding(WebsocketBinding):
+    model = Session
+    stream = "sessions"
+    fields = ("session_key", "session_data", "expire_date")
+
+    @classmethod
+    def group_names(cls, instance: Session) -> list[str]:
+        return []
+
+    def has_permission(self, user: Any, action: str, pk: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("action", ["create", "update"])
+def test_key_among_the_data_reaches_no_other_object(action: str) -> None:
+    victim = User.objects.create(username="ada", password="secret")
+    own = User.objects.create(username="eve")
+    client = Client(route("websocket.receive", AnyField.consumer))
+    data = {"id": victim.pk, "username": "eva", "first_name": "Eve"}
+    client.receive(json.dumps({"action": action, "pk": own.pk, "data": data}))
+    victim.refresh_from_db()
+    own.refresh_from_db()
+    assert (victim.username, victim.password, victim.first_name) == ("ada", "secret", "")
+    assert (User.objects.count(), own.username) == ((2, "eva") if action == "update" else (3, "eve"))
+
+
+def test_key_that_clients_choose_makes_objects_and_replaces_none(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(route("websocket.receive", SessionBinding.consumer))
+    for content in ("first", "second"):
+        data = {"session_key": "key", "session_data": content, "expire_date": "2030-01-01T00:00:00Z"}
+        client.receive(json.dumps({"action": "create", "data": data}))
+        transaction.set_rollback(False)
+    assert Session.objects.get(pk="key").session_data == "first"
+    assert "IntegrityError" in caplog.text
+    data = {"session_key": "other", "session_data": "third"}
+    client.receive(json.dumps({"action": "update", "pk": "key", "data": data}))
+    assert [session.session_data for session in Session.objects.filter(pk__in=["key", "other"])] == ["third"]
 
 
 def test_what_is_not_permitted_does_not_happen(caplog: pytest.LogCaptureFixture) -> None:
