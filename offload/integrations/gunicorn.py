@@ -23,6 +23,7 @@ from gunicorn.workers import base
 
 from offload.hub.place import lock
 from offload.server.control import Control, pair
+from offload.server.given import Given
 from offload.server.hooks import Hooks
 from offload.server.load import SharedLoad
 from offload.server.patch import patch
@@ -93,7 +94,7 @@ class Worker(base.Worker):
         gevent.spawn(self._beat, mine)
         # Ways to end that gunicorn has, beside those of a server process.
         gevent.signal_handler(signal.SIGINT, mine.tell, retire=True)
-        status = run(process, settings, theirs, hooks, worker, False)
+        status = run(process, Given(settings, process.listening, theirs, process.load, hooks, worker))
         self._answer(mine)
         sys.exit(status)
 

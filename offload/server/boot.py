@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Collection
 from functools import partial
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from gevent.socket import wait_read
 
@@ -24,7 +24,8 @@ from offload.interfaces import Layer
 from offload.server import exit_handlers, logs, system
 from offload.server.application import check_routing_name
 from offload.server.control import BOOT_FAILED, Control
-from offload.server.hooks import Config, Hooks, Worker
+from offload.server.given import Given, HubRequests, Loaded
+from offload.server.hooks import Config
 from offload.server.watchdog import Watchdog
 from offload.settings import DEFAULT_LAYER, Settings
 from offload.transport.pool import Pool, keep_timeouts_in_tasks
@@ -47,33 +48,19 @@ class Process(Protocol):
         """Work until told to stop; the exit status."""
 
 
-def run(process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker, spare: bool) -> int:
+def run(process: Process, given: Given) -> int:
     """Boot, and serve; what goes wrong at boot is told to the supervisor, which knows whom to tell.
 
     Args:
         process: what is run.
-        settings: the server's.
-        control: to the supervisor.
-        hooks: those of the configuration file.
-        worker: this process, as they see it.
-        spare: whether it serves only when the supervisor says so.
+        given: what it was given.
 
     Returns:
         The exit status.
     """
-    try:
-        return _boot_and_serve(process, settings, control, hooks, worker, spare)
-    finally:
-        hooks.call("worker_exit", hooks.server, worker)
-        exit_handlers.run(settings.process.kill_seconds)
-        system.flush_streams()
+    hooks, worker = given.hooks, given.worker
 
-
-def _boot_and_serve(
-    process: Process, settings: Settings, control: Control, hooks: Hooks, worker: Worker, spare: bool
-) -> int:
-    keep_timeouts_in_tasks()
-    try:
+    def boot() -> None:
         post_fork, post_init = hooks["post_fork"], hooks["post_worker_init"]
         if post_fork is not None:
             post_fork(hooks.server, worker)
@@ -82,21 +69,38 @@ def _boot_and_serve(
         worker.booted = True
         if post_init is not None:
             post_init(worker)
+
+    try:
+        keep_timeouts_in_tasks()
+        if not succeeds(boot, given.settings, given.control):
+            return BOOT_FAILED
+        logs.enable()
+        if given.is_spare and not _stand_by(given.control):
+            return 0
+        system.outlive_parent()
+        return process.serve()
+    finally:
+        hooks.call("worker_exit", hooks.server, worker)
+        exit_handlers.run(given.settings.process.kill_seconds)
+        system.flush_streams()
+
+
+def succeeds(act: Callable[[], None], settings: Settings, control: Control) -> bool:
+    """Do something that runs the project's code; what goes wrong is told to the supervisor. Returns whether nothing
+    does."""
+    try:
+        act()
     except (ConfigurationError, LayerUnavailable) as error:
         control.tell(failed=str(error))
-        return BOOT_FAILED
+        return False
     except BaseException as error:  # noqa: BLE001 -- told to the supervisor, which logs it
         # Somebody's own module failed, and only its traceback can say where.
         text = "".join(traceback.format_exception(error))
         # A module whose import fails is not kept; else it was the routing's, or the layer's.
         what = "starting" if settings.app.partition(":")[0] in sys.modules else "importing"
         control.tell(failed=f"{what} {settings.app!r} failed: {type(error).__name__}: {error}", traceback=text)
-        return BOOT_FAILED
-    logs.enable()
-    if spare and not _stand_by(control):
-        return 0
-    system.outlive_parent()
-    return process.serve()
+        return False
+    return True
 
 
 def add_process_statistics(watchdog: Watchdog, pools: Collection[Pool]) -> None:
@@ -130,20 +134,36 @@ def _stand_by(control: Control) -> bool:
             return False
 
 
-def configure_layers(settings: Settings, module: ModuleType, control: Control) -> None:
-    """Layers and routing, as `declare_layers` has them; connected where they are used.
+def declared(
+    settings: Settings, module: ModuleType, application: Callable[..., Any] | None, control: Control
+) -> Loaded:
+    """What is imported, with its layers and routing declared; see `declare_layers`.
 
     Args:
         settings: the server's.
         module: the application's module, imported.
+        application: its WSGI callable, if it has one.
+        control: asked for the hub of an IPC layer.
+    """
+    hubs = HubRequests(control)
+    return Loaded(module, application, declare_layers(settings, module, partial(_ask_for_hub, hubs)), hubs)
+
+
+def connect_layers(loaded: Loaded, settings: Settings, control: Control) -> None:
+    """Use the declared layers in this process.
+
+    Args:
+        loaded: what declares them.
+        settings: the server's.
         control: asked for the hub of an IPC layer.
 
     Raises:
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
-    for alias in declare_layers(settings, module, partial(_ask_for_hub, control)):
-        from offload.layers.memory import MemoryLayer
+    from offload.layers.memory import MemoryLayer
 
+    loaded.hubs.control = control
+    for alias in loaded.aliases:
         layer = configuration.layer_for(alias)
         if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
             log.warning(
@@ -151,7 +171,7 @@ def configure_layers(settings: Settings, module: ModuleType, control: Control) -
                 alias,
                 settings.process.workers,
             )
-        _ask_for_hub(control, layer)
+        _ask_for_hub(loaded.hubs, layer)
         layer.check()
 
 
@@ -260,9 +280,9 @@ def about(router: Router, settings: Settings) -> list[str]:
     return lines
 
 
-def _ask_for_hub(control: Control, layer: Layer) -> None:
+def _ask_for_hub(hubs: HubRequests, layer: Layer) -> None:
     from offload.layers.ipc import IPCLayer
 
     if isinstance(layer, IPCLayer):
-        control.tell(hub=layer.path)
+        hubs(layer.path)
         layer.expect_hub()

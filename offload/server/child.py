@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from offload.server import exit_handlers, system
 from offload.server.control import Control, pair
@@ -16,14 +18,17 @@ from offload.server.signals import HANDLED
 
 log = logging.getLogger("offload.server")
 
+_SLOW_BOOT_SECONDS = 10.0
+"""A process that is not ready by then is told of, and again with doubling pauses."""
+
 
 @dataclass
 class Child:
-    """A forked process: a server process, a worker, or the hub of the IPC layer.
+    """A forked process: a server process, a worker, a template of these, or the hub of the IPC layer.
 
     Attributes:
         what: it is called in the log.
-        slot: which of the ``--workers`` places it fills; None for a hub.
+        slot: which of the ``--workers`` places it fills; None for a hub, a spare or a template.
         counter: its place in the shared load: while one process replaces another, both count.
         stands_by: whether it is ready to take a place of another, and has none.
         replaces: whose place it takes when it is ready.
@@ -32,6 +37,7 @@ class Child:
         give_up_at: when its boot will have taken too long.
         tell_at: when the log tells next that it is not ready.
         worker: as hooks see it.
+        orders: the socket by which a template is told to fork; None for others.
     """
 
     pid: int
@@ -50,6 +56,7 @@ class Child:
     give_up_at: float | None = None
     tell_at: float | None = None
     worker: Worker | None = None
+    orders: socket.socket | None = None
 
     @property
     def serves(self) -> bool:
@@ -60,6 +67,15 @@ class Child:
     def is_spare(self) -> bool:
         """Whether it has no place yet."""
         return self.slot is None and self.worker is not None and not self.retired
+
+    def expect(self, seconds: float | None) -> None:
+        """It has so long to be ready; None for as long as it takes."""
+        self.tell_at = self.started + _SLOW_BOOT_SECONDS
+        self.give_up_at = None if seconds is None else self.started + seconds
+
+    def has_booted(self) -> None:
+        """Nothing is expected any more."""
+        self.tell_at = self.give_up_at = None
 
     @property
     def boots(self) -> bool:
@@ -94,20 +110,29 @@ def fork(what: str, work: Callable[[Control], int], leave: Callable[[], None]) -
         theirs.sock.close()
         raise
     if pid == 0:
-        status = 1
-        try:
+
+        def begin() -> int:
             leave()
             exit_handlers.forget()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             mine.sock.close()
             system.end_with_parent(supervisor)
-            status = work(theirs)
-        except BaseException as error:
-            log.critical("a process failed: %r", error, exc_info=error)
-        finally:
-            # Not sys.exit: the parent's clean-up is not the child's to run.
-            logging.shutdown()
-            os._exit(status)
+            return work(theirs)
+
+        run_and_end(begin)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     theirs.sock.close()
     return Child(pid, what, mine, time.monotonic())
+
+
+def run_and_end(work: Callable[[], int]) -> NoReturn:
+    """In a forked process: do its work, and end it with the exit status that this returns."""
+    status = 1
+    try:
+        status = work()
+    except BaseException as error:
+        log.critical("a process failed: %r", error, exc_info=error)
+    finally:
+        # Not sys.exit: the parent's clean-up is not the child's to run.
+        logging.shutdown()
+        os._exit(status)

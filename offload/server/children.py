@@ -72,7 +72,10 @@ class Children:
                 return BOOT_FAILED
             return work(control)
 
-        child = fork(what, begin, self._leave)
+        return self.add(fork(what, begin, self._leave))
+
+    def add(self, child: Child) -> Child:
+        """Take on one that was forked."""
         self._by_pid[child.pid] = child
         self._selector.register(child.control.sock, selectors.EVENT_READ, partial(self._hear, child))
         return child
@@ -81,6 +84,8 @@ class Children:
         """In a fresh child: the ends of the pairs are its parent's."""
         for child in self:
             child.control.sock.close()
+            if child.orders is not None:
+                child.orders.close()
 
     def _hear(self, child: Child) -> None:
         notes, alive = child.control.hear()
@@ -128,8 +133,11 @@ class Children:
         """Have one leave, in so many seconds; its clients may come back to another."""
         child.retired = True
         child.kill_at = time.monotonic() + seconds
+        if child.orders is not None and child.ready:
+            # It has nothing to finish, and ends with these.
+            child.orders.close()
         # A note is not read before it is ready.
-        if not child.ready or not child.control.tell(retire=True):
+        elif not child.ready or not child.control.tell(retire=True):
             self.signal([child], signal.SIGTERM)
 
     def end_at_once(self, children: Iterable[Child], number: int, is_hooked: bool, seconds: float) -> None:

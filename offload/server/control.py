@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
+
+# Bound before gevent patches it: threads of the system's tell, too, which know no greenlets.
+from threading import Lock
 from typing import Any
 
 from offload.exceptions import ConfigurationError
@@ -28,8 +30,7 @@ class Control:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._rest = b""
-        # Of the threads that tell; made before gevent patches them.
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def tell(self, **note: Any) -> bool:
         """Send one note.

@@ -147,6 +147,7 @@ class Hooks:
     def __init__(self, settings: Settings) -> None:
         self.server = Server(Config(settings), HookLog(), os.getpid())
         self._hooks = settings.hooks
+        self._was_interrupted = False
 
     def renew(self, settings: Settings) -> None:
         """Settings have been read anew."""
@@ -162,15 +163,21 @@ class Hooks:
     def of_signals(self, worker: Worker) -> None:
         """In a process: have the hooks of signals called that gunicorn has for it."""
         if self["worker_int"] is not None:
-            signal.signal(signal.SIGINT, lambda *_: self.call("worker_int", worker))
+            signal.signal(signal.SIGINT, lambda *_: self._interrupt(worker))
             signal.signal(signal.SIGQUIT, lambda *_: self._quit(worker))
         else:
             signal.signal(signal.SIGQUIT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         if self["worker_abort"] is not None:
             signal.signal(signal.SIGABRT, lambda *_: self._abort(worker))
 
+    def _interrupt(self, worker: Worker) -> None:
+        # A terminal sends it to all processes, and then the supervisor may.
+        if not self._was_interrupted:
+            self._was_interrupted = True
+            self.call("worker_int", worker)
+
     def _quit(self, worker: Worker) -> None:
-        self.call("worker_int", worker)
+        self._interrupt(worker)
         os._exit(0)
 
     def _abort(self, worker: Worker) -> None:

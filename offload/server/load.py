@@ -9,6 +9,8 @@ _SLACK = 2
 _FEW = 16
 """With no more connections than this, each counts."""
 
+FURTHER = 16
+"""Counters for what TTIN adds."""
 
 _NOBODY = -1
 _ASIDE = -2

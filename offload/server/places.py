@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 
 from offload.server.child import Child
 from offload.server.children import Children
-from offload.server.control import BootError, Control
+from offload.server.control import BootError
+from offload.server.forking import Order, Source
 from offload.server.heartbeat import Heartbeats
-from offload.server.listening import Listening
 from offload.server.load import SharedLoad
-from offload.server.patch import patch
 from offload.server.release import Release
 from offload.server.restarts import Restarts
-from offload.server.system import give_title
 
 log = logging.getLogger("offload.server")
 
-_FURTHER_COUNTERS = 16
-_SLOW_BOOT_SECONDS = 10.0
-"""A process that is not ready by then is told of, and again with doubling pauses."""
 _WAIT_FOR_CHANGE_SECONDS = 86400.0
 """A reload comes before that, or somebody has gone home."""
 
@@ -36,8 +30,8 @@ class Places:
         children: the supervisor's.
         release: what processes are forked with.
         restarts: those that are due.
-        listening: the sockets of the processes.
-        entry: the module whose ``main`` a process runs, after gevent has patched the standard library.
+        source: where processes come from.
+        load: their counters.
         what: such a process is called in the log.
 
     Attributes:
@@ -48,7 +42,13 @@ class Places:
     """
 
     def __init__(
-        self, children: Children, release: Release, restarts: Restarts, listening: Listening, entry: str, what: str
+        self,
+        children: Children,
+        release: Release,
+        restarts: Restarts,
+        source: Source,
+        load: SharedLoad,
+        what: str,
     ) -> None:
         self.count = 0
         self.has_served = False
@@ -57,12 +57,10 @@ class Places:
         self._children = children
         self._release = release
         self._restarts = restarts
-        self._listening = listening
-        self._entry = entry
+        self._source = source
+        self._load = load
         self._what = what
         self._heartbeats = Heartbeats()
-        # While they are replaced, two for each place; and some that TTIN adds.
-        self._load = SharedLoad(2 * release.settings.process.workers + _FURTHER_COUNTERS)
 
     def named(self, count: int) -> str:
         """The word for so many processes."""
@@ -126,9 +124,13 @@ class Places:
     def start(self, slot: int | None) -> None:
         """Fork a process for a place, or for none: a spare. Where that cannot be, it is tried again.
 
+        While the application is imported that they are forked with, there is none; then the places are filled.
+
         Raises:
             BootError: the first one cannot be forked.
         """
+        if not self._source.is_ready:
+            return
         try:
             self.fork(slot)
         except OSError as error:
@@ -147,37 +149,26 @@ class Places:
         Raises:
             OSError: there may be no more processes, memory or descriptors.
         """
-        settings, hooks = self._release.settings, self._release.hooks
+        hooks = self._release.hooks
         counter = self._load.take()
         if slot is None:
             self._load.put_aside(counter)
         worker = hooks.worker()
         hooks.call("pre_fork", hooks.server, worker)
-
-        def serve(control: Control) -> int:
-            worker.pid = os.getpid()
-            give_title(self._what, settings)
-            patch()
-            main = importlib.import_module(self._entry).main
-            load = self._load.slot(counter)
-            return int(main(settings, self._listening.sockets, control, load, hooks, worker, slot is None))
-
         try:
-            child = self._children.fork(self._what, settings.process, serve)
+            child = self._source.fork(Order(counter, worker, slot is None))
         except OSError:
             self._load.clear(counter)
             raise
         child.slot, child.counter, child.replaces, child.worker = slot, counter, replaces, worker
         worker.pid = child.pid
         hooks.server.WORKERS[child.pid] = worker
-        child.tell_at = child.started + _SLOW_BOOT_SECONDS
-        if settings.replace.boot_timeout is not None:
-            child.give_up_at = child.started + settings.replace.boot_timeout
+        child.expect(self._release.settings.replace.boot_timeout)
 
     def ready(self, child: Child) -> None:
         """It serves."""
         child.ready = True
-        child.give_up_at = child.tell_at = None
+        child.has_booted()
         if child.worker is not None:
             child.worker.booted = True
         log.info("%s %d is ready", self._what, child.pid)
@@ -188,7 +179,7 @@ class Places:
     def stands_by(self, child: Child) -> None:
         """It is ready, and a spare."""
         child.stands_by = True
-        child.give_up_at = child.tell_at = None
+        child.has_booted()
         log.info("spare %s %d is ready", self._what, child.pid)
 
     def count_out(self, child: Child) -> None:
@@ -212,17 +203,26 @@ class Places:
         if child.is_spare:
             log.error("spare %s %d %s%s", self._what, child.pid, how, why)
             self._restarts.add(self._restarts.pause_after("spare", lived, child.stands_by), self.fill_spares)
-        elif not self.has_served and self._release.settings.replace.reload:
-            log.error("%s %d %s%s; waiting for a change", self._what, child.pid, how, why)
-            self._restarts.add(_WAIT_FOR_CHANGE_SECONDS, partial(self.start, child.slot))
         elif not self.has_served:
-            raise BootError(child.failure or f"the {self._what} {how} before it was ready")
+            self.not_begun(child, how, partial(self.start, child.slot))
         elif any(other.replaces is child for other in self._children):
             log.error("%s %d %s; another is about to take its place", self._what, child.pid, how)
         elif child.slot is not None:
             log.error("%s %d %s%s; starting another", self._what, child.pid, how, why)
             pause = self._restarts.pause_after(child.slot, lived, child.ready)
             self._restarts.add(pause, partial(self.refill, child.slot))
+
+    def not_begun(self, child: Child, how: str, restart: Callable[[], None]) -> None:
+        """The first one has ended before it was ready; with --reload a change of code is waited for.
+
+        Raises:
+            BootError: it ends the server.
+        """
+        if not self._release.settings.replace.reload:
+            raise BootError(child.failure or f"the {child.what} {how} before it was ready")
+        why = f": {child.failure}" if child.failure else ""
+        log.error("%s %d %s%s; waiting for a change", child.what, child.pid, how, why)
+        self._restarts.add(_WAIT_FOR_CHANGE_SECONDS, restart)
 
     # Loops that are stuck.
 
@@ -244,6 +244,11 @@ class Places:
         """Kill; where there is such a hook, it is called before the end."""
         is_hooked = self._release.hooks[hook] is not None
         self._children.end_at_once(children, number, is_hooked, self._release.settings.process.kill_timeout)
+
+    def interrupt(self, children: list[Child]) -> None:
+        """Have the hook of interrupts called in them, if there is one, as by a terminal's Ctrl-C."""
+        if self._release.hooks["worker_int"] is not None:
+            self._children.signal(children, signal.SIGINT)
 
     @property
     def next_look(self) -> float | None:

@@ -34,10 +34,18 @@ from offload.origins import Origins
 from offload.protocol.websocket.frames import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application
-from offload.server.boot import about, add_process_statistics, configure_layers, log_statistics, run, tls_context
+from offload.server.boot import (
+    about,
+    add_process_statistics,
+    connect_layers,
+    declared,
+    log_statistics,
+    run,
+    tls_context,
+)
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
-from offload.server.hooks import Hooks, Worker
+from offload.server.given import Given, Loaded
 from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
 from offload.server.log_configuration import log_access, takes_access_lines
@@ -69,6 +77,7 @@ class ServerProcess:
     control: Control
     load: LoadSlot
     around: Callable[[Application], Application] = lambda application: application
+    loaded: Loaded | None = None
     _listeners: list[Listener] = field(default_factory=list)
     _connections: set[Connection] = field(default_factory=set)
     _pools: set[Pool] = field(default_factory=set)
@@ -91,12 +100,12 @@ class ServerProcess:
         # Before any file is open, so that each is reopened whenever the signal comes.
         self._moved = gevent.get_hub().loop.signal(signal.SIGUSR1, ref=False)
         self._moved.start(self._reopen_logs)
-        is_remote = settings.layer.dispatch == "layer"
-        module, application = load_application(settings.app, may_be_routing=is_remote)
-        configure_layers(settings, module, self.control)
-        router = _names_of_routes() if is_remote else configuration.router_for()
+        loaded = self.loaded or load(settings, self.control)
+        assert loaded.application is not None
+        connect_layers(loaded, settings, self.control)
+        router = _names_of_routes() if settings.layer.dispatch == "layer" else configuration.router_for()
         self._about = about(router, settings)
-        self.wire(self.around(application), router)
+        self.wire(self.around(loaded.application), router)
         # What has been imported stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -402,28 +411,18 @@ def _names_of_routes() -> Router:
     return router
 
 
-def main(
-    settings: Settings,
-    listening: list[socket.socket],
-    control: Control,
-    load: LoadSlot,
-    hooks: Hooks,
-    worker: Worker,
-    spare: bool,
-) -> int:
-    """Serve until told to stop.
+def load(settings: Settings, control: Control) -> Loaded:
+    """Import the application, and declare its layers and routing.
 
-    Args:
-        settings: the server's.
-        listening: bound sockets, shared with the other server processes.
-        control: to the supervisor.
-        load: this process's counter.
-        hooks: those of the configuration file.
-        worker: this process, as they see it.
-        spare: whether it serves only when the supervisor says so.
-
-    Returns:
-        The process's exit status.
+    Raises:
+        ConfigurationError: there is no such application, or an address is wrong. What its code raises comes through.
     """
-    around = partial(hooked, hooks=hooks, worker=worker)
-    return run(ServerProcess(settings, listening, control, load, around), settings, control, hooks, worker, spare)
+    module, application = load_application(settings.app, may_be_routing=settings.layer.dispatch == "layer")
+    return declared(settings, module, application, control)
+
+
+def main(given: Given) -> int:
+    """Serve until told to stop; the exit status of the process."""
+    around = partial(hooked, hooks=given.hooks, worker=given.worker)
+    process = ServerProcess(given.settings, given.listening, given.control, given.load, around, given.loaded)
+    return run(process, given)

@@ -12,6 +12,7 @@ from functools import partial
 from offload.exceptions import ConfigurationError
 from offload.server.child import Child
 from offload.server.children import Children
+from offload.server.forking import Source
 from offload.server.places import Places
 from offload.server.release import Release
 from offload.server.restarts import Restarts
@@ -26,6 +27,7 @@ class Replacing:
         children: the supervisor's.
         places: theirs.
         release: what the new ones are forked with.
+        source: where they come from.
         restarts: those that are due.
         reloaded: called when a reload is over, whatever came of it.
     """
@@ -35,12 +37,14 @@ class Replacing:
         children: Children,
         places: Places,
         release: Release,
+        source: Source,
         restarts: Restarts,
         reloaded: Callable[[], None],
     ) -> None:
         self._children = children
         self._places = places
         self._release = release
+        self._source = source
         self._restarts = restarts
         self._reloaded = reloaded
         self._waiting: list[Child] = []
@@ -59,8 +63,23 @@ class Replacing:
         hooks = self._release.hooks
         hooks.call("on_reload", hooks.server)
         self._reloads = self._places.is_changing = True
-        self._replace_all()
+        try:
+            self._source.renew()
+        except OSError as error:
+            self._not_replaced(None, f"no other can be started: {error.strerror}")
+        else:
+            if self._source.is_ready:
+                self._replace_all()
         return True
+
+    def source_is_ready(self) -> None:
+        """Processes can be forked, which could not."""
+        if self._reloads:
+            self._replace_all()
+        else:
+            self._places.fill()
+            self._places.fill_spares()
+            self._go_on()
 
     def _replace_all(self) -> None:
         """Whoever was forked until now may have the code of before; who only boots has no clients, and goes at once."""
@@ -82,7 +101,7 @@ class Replacing:
     def _go_on(self) -> None:
         """Have as many replacements under way as may be at a time."""
         under_way = sum(child.replaces is not None for child in self._children)
-        while self._waiting and under_way < self._release.settings.replace.reload_parallel:
+        while self._waiting and self._source.is_ready and under_way < self._release.settings.replace.reload_parallel:
             old = self._waiting.pop(0)
             if old in self._children and old.slot is not None and not self._gives_way(old):
                 try:
@@ -124,19 +143,23 @@ class Replacing:
         assert child.replaces is not None
         self._not_replaced(child.replaces, f"{child.pid} {child.failure or how}")
 
-    def _not_replaced(self, old: Child, why: str) -> None:
+    def _not_replaced(self, old: Child | None, why: str) -> None:
         """No process is replaced any more; one that has to be started again gets the code of those that run."""
         what = "reloaded" if self._reloads else "replaced"
         log.error("not %s, the old %s go on: %s", what, self._places.named(2), why)
         self._waiting.clear()
         self._release.go_back()
-        if old.serves and old in self._children and not self._reloads:
+        self._source.go_back()
+        if old is not None and old.serves and old in self._children and not self._reloads:
             pause = self._restarts.pause_after(old.slot, 0.0, was_ready=False)
             self._restarts.add(pause, partial(self.outlived, old, "trying again"))
         self._end_reload()
-        if old not in self._children and old.slot is not None:
+        if old is not None and old not in self._children and old.slot is not None:
             # It died meanwhile, and its place was left to the replacement.
             self._restarts.add(0.0, partial(self._places.refill, old.slot))
+        elif old is not None and old.orders is not None:
+            # Places whose processes have died while it was imported were left empty.
+            self._places.fill()
 
     def stop(self) -> None:
         """All leave, and nobody follows."""

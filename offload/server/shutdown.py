@@ -42,7 +42,10 @@ class Shutdown:
             log.info("stopping: %s", signal.Signals(number).name)
         for child in children:
             child.give_up_at = child.tell_at = None
-        children.signal([child for child in children if child.hub_path is None], signal.SIGTERM)
+        servers = [child for child in children if child.hub_path is None]
+        if number == signal.SIGINT:
+            places.interrupt(servers)
+        children.signal(servers, signal.SIGTERM)
 
     def go_on(self, at_once: bool) -> None:
         """Do what is due.

@@ -17,9 +17,11 @@ from offload.server.child import Child
 from offload.server.children import Children
 from offload.server.control import BootError, Note
 from offload.server.directory import Directory
+from offload.server.forking import Entry, Imports, Source, Templates
 from offload.server.handover import Handover, start_another
 from offload.server.hub_processes import HubProcesses
 from offload.server.listening import Listening
+from offload.server.load import FURTHER, SharedLoad
 from offload.server.places import Places
 from offload.server.release import Release
 from offload.server.replacing import Replacing
@@ -27,7 +29,7 @@ from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
 from offload.server.shutdown import Shutdown
 from offload.server.signals import HANDLED, Signals
-from offload.server.system import give_title, raise_limit
+from offload.server.system import adopt_orphans, give_title, raise_limit
 from offload.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,8 +70,17 @@ class Supervisor:
         self._restarts = Restarts()
         self._children = Children(self._selector, self._leave, self._hear)
         self._hubs = HubProcesses(self._children, self._release, self._restarts, self._listening)
-        self._places = Places(self._children, self._release, self._restarts, self._listening, self.entry, self.what)
-        self._replacing = Replacing(self._children, self._places, self._release, self._restarts, self._tell_ready)
+        # While they are replaced, two for each place; and some that TTIN adds.
+        load = SharedLoad(2 * self.settings.process.workers + FURTHER)
+        entry = Entry(self.entry, self.what, self._release, self._listening, load)
+        self._source: Source = (
+            Templates(self._children, entry) if self.settings.process.preload else Imports(self._children, entry)
+        )
+        self._places = Places(self._children, self._release, self._restarts, self._source, load, self.what)
+        self._replacing = Replacing(
+            self._children, self._places, self._release, self._source, self._restarts, self._tell_ready
+        )
+        self._has_begun = False
         self._shutdown: Shutdown | None = None
         # The supervisor that USR2 has started; and whether WINCH has ended all processes, until the next reload.
         self._heir: int | None = None
@@ -91,7 +102,7 @@ class Supervisor:
         try:
             if not self._begin():
                 return 0
-            while self._children or self._restarts or self._is_resting:
+            while self._children or self._restarts or self._is_resting or self._is_to_stop:
                 for key, _ in self._selector.select(self._patience()):
                     self._try(key.data)
                 self._try(self._turn)
@@ -124,7 +135,6 @@ class Supervisor:
         else:
             self._handover.when_old_has_ended(self._selector, self._release.pid_file.write)
         server.LISTENERS = self._listening.sockets
-        self._hooks.call("when_ready", server)
         self._where = self._listening.named(settings)
         count = settings.process.workers
         log.info(
@@ -134,12 +144,32 @@ class Supervisor:
         give_title("supervisor", settings)
         if settings.replace.reload:
             code_watcher.start(self._release.places, settings.replace.reload_extra_files, self._leave_to_watch)
-        # One first: what is wrong with the application is said once, and the others find it right.
-        self._try(self._start_first)
+        if isinstance(self._source, Templates):
+            adopt_orphans()
+        self._try(self._renew_source)
         return True
 
-    def _start_first(self) -> None:
-        self._places.start(0)
+    def _renew_source(self) -> None:
+        """Have something to fork processes from."""
+        try:
+            self._source.renew()
+        except OSError as error:
+            if not self._places.has_served:
+                raise BootError(f"the {self.what} cannot be started: {error.strerror}") from error
+            self._restarts.try_again("template", "template process", error, self._renew_source)
+            return
+        if self._source.is_ready:
+            self._source_is_ready()
+
+    def _source_is_ready(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._hooks.call("when_ready", self._hooks.server)
+        if self._places.has_served or any(child.boots for child in self._children):
+            self._replacing.source_is_ready()
+        else:
+            # One first: what is wrong with the application is said once, and the others find it right.
+            self._places.start(0)
 
     def _try(self, act: Callable[[], object]) -> None:
         """Do something; the server ends where its first process cannot be."""
@@ -165,7 +195,7 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Seconds until something is due."""
-        if self._stops and self._shutdown is None:
+        if self._is_to_stop:
             return 0.0
         moments = [*self._restarts.moments(), *self._children.moments()]
         due = self._places.next_look if self._shutdown is None else self._shutdown.deadline
@@ -197,6 +227,10 @@ class Supervisor:
     @property
     def _stops(self) -> bool:
         return self._signals.stop is not None or self._error is not None
+
+    @property
+    def _is_to_stop(self) -> bool:
+        return self._stops and self._shutdown is None
 
     def _act_on(self, number: int) -> None:
         if number == signal.SIGUSR1:
@@ -245,7 +279,9 @@ class Supervisor:
             self._restarts.clear()
             self._replacing.stop()
             self._shutdown = Shutdown(self._children, self._places, self._release.settings.process, self._signals.stop)
-            self._service.tell(STOPPING="1")
+            if self._heir is None:
+                # Else the service goes on.
+                self._service.tell(STOPPING="1")
         self._shutdown.go_on(at_once=self._signals.stop == signal.SIGQUIT)
 
     # Children.
@@ -260,6 +296,11 @@ class Supervisor:
             )  # fmt: skip
         if "standby" in note:
             self._places.stands_by(child)
+        if "template" in note and not child.retired:
+            child.ready, child.replaces = True, None
+            child.has_booted()
+            log.info("%s %d is ready", child.what, child.pid)
+            self._source_is_ready()
         if "outlived" in note:
             self._replacing.outlived(child, note["outlived"])
         # One that was retired was too late, and is on its way out.
@@ -273,7 +314,9 @@ class Supervisor:
                 log.error("%s", note["traceback"].rstrip())
 
     def _ready(self, child: Child, about: list[str]) -> None:
-        self._release.settle()
+        if self._source.is_ready:
+            self._release.settle()
+            self._source.settle()
         if not self._places.has_served:
             for line in about:
                 log.info("%s", line)
@@ -300,7 +343,9 @@ class Supervisor:
         if self._stops:
             return
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        if child.hub_path is not None:
+        if child.orders is not None:
+            self._template_ended(child, how)
+        elif child.hub_path is not None:
             self._hubs.ended(child, status, how, self._places.has_served)
         elif child.retired:
             log.info("%s %d was replaced and %s", child.what, child.pid, how)
@@ -308,3 +353,21 @@ class Supervisor:
             self._replacing.failed(child, how)
         else:
             self._places.ended(child, how)
+
+    def _template_ended(self, template: Child, how: str) -> None:
+        assert template.orders is not None
+        template.orders.close()
+        is_needed = self._source.lost(template)
+        if template.retired:
+            log.info("%s %d was replaced and %s", template.what, template.pid, how)
+        elif not self._places.has_served:
+            self._places.not_begun(template, how, self._renew_source)
+            return
+        elif template.replaces is not None:
+            self._replacing.failed(template, how)
+        else:
+            why = f": {template.failure}" if template.failure else ""
+            log.error("%s %d %s%s; starting another", template.what, template.pid, how, why)
+        if is_needed:
+            pause = self._restarts.pause_after("template", time.monotonic() - template.started, template.ready)
+            self._restarts.add(pause, self._renew_source)

@@ -21,6 +21,7 @@ _OTHER_FILES = 64
 _MOST_FILES = 1 << 20
 """Taken where the system has no limit; a table that is larger costs memory, and programs that close all of it time."""
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def become(options: ProcessOptions) -> None:
@@ -124,3 +125,13 @@ def _signal_on_its_death(number: int) -> None:
     if sys.platform == "linux":
         # Without effect where it is forbidden: then the control pair alone tells, later.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Be the parent of what descendants leave behind, as process 1 is otherwise.
+
+    Raises:
+        ConfigurationError: the system does not know that.
+    """
+    if sys.platform != "linux" or ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        raise ConfigurationError("--preload needs Linux, where a process may adopt others' children; leave it out")

@@ -9,7 +9,6 @@ import contextlib
 import fnmatch
 import logging
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ from offload.interfaces import Content
 from offload.layers.memory import MemoryLayer
 from offload.server import logs
 from offload.server.application import load_module
-from offload.server.boot import add_process_statistics, configure_layers, log_statistics, run
+from offload.server.boot import add_process_statistics, connect_layers, declared, log_statistics, run
 from offload.server.control import Control
 from offload.server.forks import let_go_in_children
-from offload.server.hooks import Hooks, Worker
+from offload.server.given import Given, Loaded
 from offload.server.lifetime import Lifetime
 from offload.server.load import LoadSlot
 from offload.server.named_channels import PAUSE_SECONDS, TAKE_SECONDS, NamedChannels
@@ -87,14 +86,14 @@ class WorkerProcess:
     settings: Settings
     control: Control
     load: LoadSlot
+    loaded: Loaded | None = None
 
     def boot(self) -> None:
         """See `offload.server.boot.Process`."""
         settings = self.settings
         self._pool = Pool(settings.process.pool_size, settings.process.request_timeout)
         let_go_in_children(self._let_go)
-        module = load_module(settings.app)
-        configure_layers(settings, module, self.control)
+        connect_layers(self.loaded or load(settings, self.control), settings, self.control)
         router = configuration.router_for(settings.worker.alias)
         self._layer = configuration.layer_for(settings.worker.alias)
         if isinstance(self._layer, MemoryLayer):
@@ -212,14 +211,15 @@ class WorkerProcess:
             self._free.release()
 
 
-def main(
-    settings: Settings,
-    listening: list[socket.socket],
-    control: Control,
-    load: LoadSlot,
-    hooks: Hooks,
-    worker: Worker,
-    spare: bool,
-) -> int:
-    """Run one worker; the sockets are those of servers, and not used."""
-    return run(WorkerProcess(settings, control, load), settings, control, hooks, worker, spare)
+def load(settings: Settings, control: Control) -> Loaded:
+    """Import the application's module, and declare its layers and routing.
+
+    Raises:
+        ConfigurationError: there is no such module, or an address is wrong. What its code raises comes through.
+    """
+    return declared(settings, load_module(settings.app), None, control)
+
+
+def main(given: Given) -> int:
+    """Consume until told to stop; the exit status of the process."""
+    return run(WorkerProcess(given.settings, given.control, given.load, given.loaded), given)

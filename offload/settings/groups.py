@@ -112,6 +112,10 @@ class ProcessOptions(Group):
         at_start=True,
         commands=BOTH,
     )
+    preload: bool = switch(
+        "--preload", "import the application once, in a process of its own, and fork all others from that, with which "
+        "they share memory; a reload (HUP) imports it anew", gunicorn="preload_app", at_start=True, commands=BOTH,
+    )  # fmt: skip
     pid: str | None = words(
         None, "-p --pid", "write the supervisor's process id to this file", metavar="FILE", gunicorn="pidfile",
         at_start=True, commands=BOTH,

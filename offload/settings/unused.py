@@ -71,10 +71,6 @@ UNUSED: Mapping[str, Unused] = {
         "--threads", "requests run in greenlets, up to --pool-size of them in each process", same=(1,)
     ),
     "reload_engine": _unused("--reload-engine", "watchfiles watches, by the system's own means", same=("auto",)),
-    "preload_app": _unused(
-        "--preload", "each process imports the application itself, so that a reload (HUP) takes new code",
-        is_switch=True, same=(False,),
-    ),
     "spew": _unused("--spew", "no line of code is traced", is_switch=True, same=(False,)),
     "sendfile": _unused(
         "--no-sendfile", "files are sent by the kernel where it can, and read where it cannot", is_switch=True,

@@ -196,3 +196,23 @@ def test_quit_of_a_process_without_the_hook_lets_its_requests_finish(tmp_path: P
         server.wait_for(f"server process {pid} ended with status 0; starting another")
     finally:
         assert server.stop() == 0
+
+
+def test_the_hook_of_interrupts_is_called_once_when_the_supervisor_alone_is_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(READING_APP)
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "def worker_int(worker):\n    print(worker.pid, file=open('int', 'a'))\n"
+    )
+    server = start(tmp_path)
+    try:
+        with server.connect() as sock:
+            begin_waiting(sock)
+            server.signal(signal.SIGINT)
+            server.wait_for("stopping: SIGINT")
+            # What runs is finished, as at TERM.
+            sock.sendall(b"x")
+            assert read_all(sock).endswith(b"x")
+        assert server.wait() == 0
+        assert (tmp_path / "int").read_text() == f"{server.pids[0]}\n"
+    finally:
+        server.stop()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from offload.server.service import ServiceManager
+from tests.server.children import wait_gone
 from tests.serving import DEADLINE, ROOT, Server, read_all
 
 ECHO = "examples.echo.app"
@@ -249,6 +250,42 @@ def test_a_reload_and_signs_of_life_are_told_to_the_service_manager(tmp_path: Pa
             told("WATCHDOG=1")
             process.send_signal(signal.SIGTERM)
             told("STOPPING=1")
+        finally:
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_new_supervisor_is_named_to_the_service_manager_as_the_main_process(tmp_path: Path, fails: bool) -> None:
+    (tmp_path / "shop.py").write_text("def application(environ, start_response): ...\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "-b", "127.0.0.1:0"],
+            cwd=tmp_path, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )  # fmt: skip
+        new = 0
+        try:
+            assert manager.recv(4096).startswith(b"READY=1\n")
+            if fails:
+                (tmp_path / "shop.py").write_text("raise RuntimeError('no')\n")
+            process.send_signal(signal.SIGUSR2)
+            name, _, number = manager.recv(4096).decode().partition("=")
+            assert name == "MAINPID"
+            new = int(number)
+            assert new != process.pid
+            if fails:
+                assert manager.recv(4096) == b"STOPPING=1", "of the new one"
+                assert manager.recv(4096) == f"MAINPID={process.pid}".encode()
+            else:
+                assert manager.recv(4096).startswith(b"READY=1\n")
+                # The old one leaves, and the service does not stop by that.
+                assert process.wait(DEADLINE) == 0
+                os.kill(new, signal.SIGTERM)
+                assert manager.recv(4096) == b"STOPPING=1"
+                wait_gone(new)
         finally:
             process.terminate()
             assert process.wait(DEADLINE) == 0

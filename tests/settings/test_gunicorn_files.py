@@ -24,11 +24,7 @@ REMARKS = {
         f"{IGNORED}workers_per_core_str, max_workers_str, use_max_workers, host, port, use_bind, cores, "
         "web_concurrency, log_data"
     ],
-    "preloaded": [
-        "preload_app = True in gunicorn.conf.py has no effect: "
-        "each process imports the application itself, so that a reload (HUP) takes new code",
-        f"{IGNORED}started",
-    ],
+    "preloaded": [f"{IGNORED}started"],
     "project_settings": [f"{IGNORED}GUNICORN, WORKERS (did you mean workers?), ssl_session_tickets"],
     "prometheus": [f"{IGNORED}DIRECTORY"],
 }

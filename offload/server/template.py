@@ -1,0 +1,145 @@
+"""The template of ``--preload``: imports the application, and forks the processes that serve it.
+
+It never runs the loop: what the application has begun at its import, such as a thread, which is a greenlet here, goes
+on in each of the processes, and not in the template. Imported when gevent has patched the standard library.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import logging
+import os
+import pickle
+import socket
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gevent import monkey
+from gevent.os import fork_gevent
+
+from offload.consumers import configuration
+from offload.server import system
+from offload.server.boot import succeeds
+from offload.server.child import run_and_end
+from offload.server.control import BOOT_FAILED, Control
+from offload.server.forking import Entry, Order
+from offload.server.given import Loaded
+
+log = logging.getLogger("offload.server")
+
+_MOST_BYTES = 1 << 16
+_GO = b"g"
+_fork: Callable[[], int] = monkey.get_original("os", "fork")
+_waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
+# As in processes that were forked with their pair: a thread of the system's tells by it.
+_Socket: type[socket.socket] = monkey.get_original("socket", "socket")
+
+
+def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
+    """Import the application, and fork a process at each order.
+
+    Args:
+        entry: what the processes run.
+        control: to the supervisor.
+        orders: of packets. One says what a process is given, and has its control with it; it is answered by the id of
+            the process, or a negative number of an error.
+
+    Returns:
+        The exit status, when the supervisor wants no more.
+    """
+    settings = entry.release.settings
+    found: list[Loaded] = []
+
+    def load() -> None:
+        loaded = importlib.import_module(entry.module).load(settings, control)
+        if settings.layer.dispatch != "layer":
+            for alias in loaded.aliases:
+                # Imports the consumers.
+                configuration.router_for(alias)
+        found.append(loaded)
+
+    if not succeeds(load, settings, control):
+        return BOOT_FAILED
+    # Collected now, and never looked at again: each look would write into pages that are shared.
+    gc.collect()
+    gc.freeze()
+    supervisor = os.getppid()
+    control.tell(template=True)
+    while True:
+        words, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 1)
+        if not words:
+            return 0
+
+        def work(words: bytes = words, theirs: int = descriptors[0]) -> int:
+            orders.close()
+            control.sock.close()
+            return _serve(entry, pickle.loads(words), Control(_Socket(fileno=theirs)), found[0], supervisor)
+
+        orders.send(json.dumps(_fork_for_supervisor(work)).encode())
+        os.close(descriptors[0])
+
+
+def _serve(
+    entry: Entry, words: tuple[int, bool, dict[str, Any]], control: Control, loaded: Loaded, supervisor: int
+) -> int:
+    system.end_with_parent(supervisor)
+    counter, is_spare, of_worker = words
+    worker = entry.release.hooks.worker()
+    vars(worker).update(of_worker)
+    return entry.run(Order(counter, worker, is_spare), control, loaded)
+
+
+def _fork_for_supervisor(work: Callable[[], int]) -> int:
+    """Fork a process that is the supervisor's child: the system gives it orphans, so one between has to end.
+
+    Returns:
+        Its process id, or a negative number of an error.
+    """
+    pipes: list[int] = []
+    try:
+        for _ in range(2):
+            pipes += os.pipe()
+        told, tell, go, say_go = pipes
+        system.flush_streams()
+        with warnings.catch_warnings():
+            # Of threads, which the child is without, as under every server that forks what it has imported.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            between = _fork()
+    except OSError as error:
+        for end in pipes:
+            os.close(end)
+        return -(error.errno or 1)
+    if between == 0:
+        run_and_end(partial(_fork_again, work, told, tell, go, say_go))
+    os.close(tell)
+    os.close(go)
+    answer = int(os.read(told, 64) or b"-1")
+    # As soon as it has ended, its child is the supervisor's, which has to know it before that can end.
+    _waitpid(between, 0)
+    os.close(told)
+    os.write(say_go, _GO)
+    os.close(say_go)
+    return answer
+
+
+def _fork_again(work: Callable[[], int], told: int, tell: int, go: int, say_go: int) -> int:
+    try:
+        # With a new loop of the system's under the hub, which what is imported may have used.
+        pid = fork_gevent()
+    except OSError as error:
+        os.write(tell, str(-(error.errno or 1)).encode())
+        return 1
+    if pid:
+        os.write(tell, str(pid).encode())
+        return 0
+    for end in (told, tell, say_go):
+        os.close(end)
+    if os.read(go, 1) != _GO:
+        # The template was killed meanwhile.
+        return 1
+    os.close(go)
+    return work()

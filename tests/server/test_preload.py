@@ -1,0 +1,285 @@
+"""``--preload``: the application is imported once, and all processes are forked from that."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.server.children import is_running, start, wait_gone
+from tests.serving import DEADLINE, ROOT, Server
+
+APP = """
+import gc, json, os, threading, time
+import gevent
+from offload import Group, route
+
+VERSION = 1
+print(os.getpid(), file=open("imports", "a"))
+# The loop has run, and has threads of the system's.
+time.sleep(0.01)
+gevent.get_hub().threadpool.apply(os.getpid)
+ticks = []
+
+def tick():
+    while True:
+        ticks.append(os.getpid())
+        time.sleep(0.01)
+
+threading.Thread(target=tick, daemon=True).start()
+
+def application(environ, start_response):
+    while os.getpid() not in ticks:
+        time.sleep(0.01)
+    body = json.dumps({
+        "pid": os.getpid(), "parent": os.getppid(), "version": VERSION, "frozen": gc.get_freeze_count() > 10_000,
+        "ticks": sorted(set(ticks)), "number": os.environ.get("NUMBER"),
+        "pooled": gevent.get_hub().threadpool.apply(os.getpid),
+    }).encode()
+    start_response("200 OK", [("Content-Length", str(len(body))), ("Connection", "close")])
+    return [body]
+
+def joins(message):
+    Group("all").add(message.reply_channel)
+    message.reply_channel.send({"text": str(os.getpid())})
+
+def receive(message):
+    Group("all").send({"text": message["text"]})
+
+channel_routing = [route("websocket.connect", joins), route("websocket.receive", receive)]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+def get(server: Server) -> dict[str, Any]:
+    with urllib.request.urlopen(server.url("/"), timeout=DEADLINE) as answer:
+        document: dict[str, Any] = json.load(answer)
+        return document
+
+
+def template_of(server: Server, times: int = 1) -> int:
+    return int(server.wait_for(r"template process (\d+) is ready", times=times)[1])
+
+
+def test_processes_are_forked_from_one_import_and_are_the_supervisors_children(project: Path) -> None:
+    server = start(project, "--preload", workers=2)
+    try:
+        template = template_of(server)
+        answers = [get(server) for _ in range(40)]
+        assert {answer["pid"] for answer in answers} == set(server.pids)
+        assert (project / "imports").read_text() == f"{template}\n"
+        for answer in answers:
+            # What the import has begun goes on in each process, as if it had imported the application itself.
+            assert set(answer["ticks"]) <= {template, answer["pid"]}
+            assert answer["pid"] in answer["ticks"]
+            assert answer["pooled"] == answer["pid"]
+            assert answer["parent"] == server.process.pid
+            assert answer["frozen"]
+    finally:
+        assert server.stop() == 0, server.log
+    assert not any(map(is_running, (template, *server.pids)))
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("layer", ["ipc:", "memory://"])
+def test_consumers_and_groups_work_in_processes_forked_from_a_template(project: Path, layer: str) -> None:
+    env = {"PYTHONPATH": f"{project}:{ROOT}"}
+    workers = 1 if layer == "memory://" else 2
+    server = Server("shop", "--preload", "--layer", layer, workers=workers, cwd=project, env=env)
+    try:
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(connect(server.url("/", "ws"))) for _ in range(8)]
+            assert {int(client.recv(DEADLINE)) for client in clients} == set(server.pids)
+            clients[0].send("hello")
+            assert {client.recv(DEADLINE) for client in clients} == {"hello"}
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_killed_process_is_forked_anew_without_an_import_and_so_is_a_spare(project: Path) -> None:
+    server = start(project, "--preload", "--spare", "1")
+    try:
+        (old,) = server.pids
+        spare = int(server.wait_for(r"spare server process (\d+) is ready")[1])
+        # Were it imported again, it would fail.
+        (project / "shop.py").write_text("raise RuntimeError('broken since the last deployment')")
+        os.kill(old, signal.SIGKILL)
+        server.wait_for(f"server process {spare} was a spare, and takes the place")
+        server.wait_for(r"spare server process (\d+) is ready", times=2)
+        os.kill(spare, signal.SIGKILL)
+        server.wait_for(r"server process \d+ was a spare, and takes the place", times=2)
+        assert get(server)["pid"] not in (old, spare)
+        assert len((project / "imports").read_text().split()) == 1
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_reload_imports_new_code_in_a_template_of_its_own(project: Path) -> None:
+    server = start(project, "--preload", workers=2)
+    try:
+        template = template_of(server)
+        (project / "shop.py").write_text(APP.replace("VERSION = 1", "VERSION = 2"))
+        server.signal(signal.SIGHUP)
+        server.wait_for(r"server process \d+ was replaced and ended with status 0", times=2)
+        server.wait_for(rf"template process {template} was replaced and ended with status 0")
+        assert get(server)["version"] == 2
+        assert get(server)["pid"] in server.pids[2:]
+        assert (project / "imports").read_text().split() == [str(template), str(template_of(server, 2))]
+    finally:
+        assert server.stop() == 0, server.log
+
+
+@pytest.mark.chaos("R2: a reload of broken code leaves the old processes serving")
+def test_a_reload_whose_code_does_not_import_leaves_the_old_template_too(project: Path) -> None:
+    server = start(project, "--preload")
+    try:
+        (old,) = server.pids
+        (project / "shop.py").write_text("raise RuntimeError('broken since the last deployment')")
+        server.signal(signal.SIGHUP)
+        server.wait_for(
+            r"not reloaded, the old server processes go on: \d+ importing 'shop' failed: "
+            "RuntimeError: broken since the last deployment"
+        )
+        assert get(server)["pid"] == old
+        # Not even a crash takes the broken code.
+        os.kill(old, signal.SIGKILL)
+        server.wait_for(r"\] server process \d+ is ready", times=2)
+        assert get(server)["version"] == 1
+        (project / "shop.py").write_text(APP.replace("VERSION = 1", "VERSION = 3"))
+        server.signal(signal.SIGHUP)
+        server.wait_for(r"\] server process \d+ was replaced and ended with status 0")
+        assert get(server)["version"] == 3
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_template_that_is_killed_is_made_anew(project: Path) -> None:
+    server = start(project, "--preload")
+    try:
+        (old,) = server.pids
+        template = template_of(server)
+        os.kill(template, signal.SIGKILL)
+        server.wait_for(rf"\[ERROR\] template process {template} was killed by SIGKILL; starting another")
+        assert template_of(server, 2) != template
+        assert get(server)["pid"] == old
+        os.kill(old, signal.SIGKILL)
+        server.wait_for(r"\] server process \d+ is ready", times=2)
+        assert get(server)["pid"] != old
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_process_that_dies_without_a_template_waits_for_the_next(project: Path) -> None:
+    server = start(project, "--preload")
+    try:
+        (old,) = server.pids
+        template = template_of(server)
+        server.signal(signal.SIGSTOP)
+        for pid in (template, old):
+            os.kill(pid, signal.SIGKILL)
+        server.signal(signal.SIGCONT)
+        template_of(server, 2)
+        server.wait_for(r"\] server process \d+ is ready", times=2)
+        assert get(server)["pid"] != old
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_an_application_that_does_not_import_fails_the_start(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import not_there\n")
+    command = [sys.executable, "-m", "offload", "shop", "--preload", "--layer", "memory://", "-b", "127.0.0.1:0"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 3
+    assert ended.stderr.endswith(
+        "offload: error: importing 'shop' failed: ModuleNotFoundError: No module named 'not_there'\n"
+    )
+
+
+def test_all_processes_end_with_a_supervisor_that_is_killed(project: Path) -> None:
+    server = start(project, "--preload", workers=2)
+    try:
+        server.process.kill()
+        for pid in (template_of(server), *server.pids):
+            wait_gone(pid)
+    finally:
+        server.stop()
+
+
+HOOKS = """
+import os
+
+preload_app = True
+numbers = iter(range(10))
+
+def note(*words):
+    print(*words, file=open("notes", "a"))
+
+def on_starting(server):
+    note("on_starting", os.path.exists("imports"))
+
+def when_ready(server):
+    note("when_ready", os.path.exists("imports"), len(server.LISTENERS))
+
+def pre_fork(server, worker):
+    worker.number = next(numbers)
+    worker.lock = open(os.devnull)
+    note("pre_fork", worker.number)
+
+def post_fork(server, worker):
+    os.environ["NUMBER"] = str(worker.number)
+    note("post_fork", worker.number, worker.pid == os.getpid(), worker.ppid == server.pid == os.getppid())
+
+def worker_exit(server, worker):
+    note("worker_exit", worker.number)
+
+def child_exit(server, worker):
+    note("child_exit", worker.number)
+"""
+
+
+def test_hooks_are_called_in_gunicorns_order_and_processes_have_what_pre_fork_gave_the_worker(project: Path) -> None:
+    (project / "gunicorn.conf.py").write_text(HOOKS)
+    server = start(project)
+    try:
+        assert get(server)["number"] == "0"
+    finally:
+        assert server.stop() == 0, server.log
+    assert (project / "notes").read_text().splitlines() == [
+        "on_starting False",
+        "when_ready True 1",
+        "pre_fork 0",
+        "post_fork 0 True True",
+        "worker_exit 0",
+        "child_exit 0",
+    ]
+    assert "[WARNING] worker.lock, of a hook, is not there in the process (--preload): TypeError" in server.log
+
+
+def test_workers_are_forked_from_a_template_too(project: Path) -> None:
+    (project / "shop.py").write_text(
+        "import os\nfrom offload import route\nprint(os.getpid(), file=open('imports', 'a'))\n"
+        "channel_routing = [route('jobs', lambda message: open('done', 'w').write(message['text']))]\n"
+    )
+    env = {"PYTHONPATH": f"{project}:{ROOT}"}
+    server = Server("worker", "shop", "--preload", "--layer", "ipc:", workers=2, cwd=project, env=env)
+    try:
+        assert (project / "imports").read_text() == f"{template_of(server)}\n"
+    finally:
+        assert server.stop() == 0, server.log
