@@ -160,10 +160,10 @@ def connect_layers(loaded: Loaded, settings: Settings, control: Control) -> None
     Raises:
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
-    from offload.layers.memory import MemoryLayer
-
     loaded.hubs.control = control
     for alias in loaded.aliases:
+        from offload.layers.memory import MemoryLayer
+
         layer = configuration.layer_for(alias)
         if isinstance(layer, MemoryLayer) and settings.process.workers > 1:
             log.warning(
