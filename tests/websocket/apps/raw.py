@@ -250,10 +250,10 @@ def frames(ws: Any) -> None:
 
 
 def latency(ws: Any) -> None:
-    before = ws.latency
-    while not ws.closed and ws.latency is None:
-        gevent.sleep(0.01)
-    ws.send(json.dumps([before, ws.latency]))
+    """At once, and whenever the client asks for it."""
+    ws.send(json.dumps(ws.latency))
+    for _ in ws:
+        ws.send(json.dumps(ws.latency))
 
 
 def members(ws: Any) -> None:
