@@ -183,13 +183,18 @@ class _HandshakeChannel(Channel):
         self.has_decided = False
         return self
 
-    def send(self, content: Content, *args: Any, **kwargs: Any) -> None:
-        """See `Channel.send`."""
-        if not self.has_decided and isinstance(content, dict) and not content.keys().isdisjoint(_DECIDING):
+    def send(self, content: Content, immediately: bool = True, delay: float = 0.0) -> None:
+        """See `Channel.send`. What comes later decides nothing now."""
+        if (
+            not self.has_decided
+            and not delay
+            and isinstance(content, dict)
+            and not content.keys().isdisjoint(_DECIDING)
+        ):
             self.has_decided = True
             if content.get("accept") is not False and (headers := self._cookies()):
                 self._inner.send({"headers": headers})
-        self._inner.send(content, *args, **kwargs)
+        self._inner.send(content, immediately, delay)
 
 
 _DECIDING = frozenset(("accept", "text", "bytes"))

@@ -105,6 +105,7 @@ from offload import route, route_class
 channel_routing = [
     route("websocket.connect", "project.consumers.show", path="^/show/(?P<room>[a-z]+)$"),
     route("websocket.connect", "project.consumers.accept_first", path="^/accept-first$"),
+    route("websocket.connect", "project.consumers.greet_later", path="^/greet-later$"),
     route("websocket.connect", "project.consumers.log_in", path="^/log-in$"),
     route("websocket.connect", "project.consumers.refuse", path="^/refuse/(?P<how>[a-z]+)$"),
     route("websocket.connect", "project.consumers.untouched", path="^/untouched$"),
@@ -149,6 +150,10 @@ def accept_first(message):
     message.http_request.session["colour"] = "red"
     message.reply_channel.send({"accept": True, "subprotocol": "v1"})
     message.reply_channel.send({"text": "first"})
+
+@login_not_required
+def greet_later(message):
+    message.reply_channel.send({"text": "later"}, delay=0.2)
 
 @login_not_required
 @http_session
@@ -279,6 +284,14 @@ def test_the_cookie_travels_with_an_acceptance_by_hand(site: Site) -> None:
         assert client.response.headers["Set-Cookie"].startswith("sessionid=")
         assert client.subprotocol == "v1"
         assert client.recv(DEADLINE) == "first"
+
+
+def test_a_delayed_message_decides_nothing(site: Site) -> None:
+    with site.open("/greet-later") as client:
+        assert client.response is not None
+        assert client.response.headers["X-Seen"] == "yes"
+        assert client.recv(DEADLINE) == "later"
+    assert site.refusal("/greet-later?late")[::2] == (402, "too late")
 
 
 def test_other_fields_travel_in_the_101_but_none_of_a_body(site: Site) -> None:
