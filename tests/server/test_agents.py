@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import json
+import queue
 import ssl
 import sys
 import threading
@@ -10,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -121,3 +125,60 @@ def test_outgoing_https_works_under_agents(
     assert spec.submodule_search_locations
     path = str(Path(next(iter(spec.submodule_search_locations))).parent / place)
     assert serve(tmp_path, elsewhere, package, path, **variables) == "safe True"
+
+
+SENTRY_APP = """
+import os
+import sentry_sdk
+from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+
+sentry_sdk.init(dsn=os.environ["DSN"], traces_sample_rate=1.0)
+
+def failing(environ, start_response):
+    sentry_sdk.set_tag("process", os.getpid())
+    raise ValueError("of the shop")
+
+application = SentryWsgiMiddleware(failing)
+"""
+
+
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=" ".join)
+def test_sentry_gets_errors_of_each_process(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    pytest.importorskip("sentry_sdk")
+    found: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            for line in body.splitlines():
+                item = json.loads(line)
+                if "exception" in item:
+                    found.put(item)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "shop.py").write_text(SENTRY_APP)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as sentry:
+        thread = threading.Thread(target=sentry.serve_forever)
+        thread.start()
+        env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "DSN": f"http://key@127.0.0.1:{sentry.server_port}/1"}
+        server = Server("shop", "--layer", "memory://", *arguments, workers=2, cwd=tmp_path, env=env)
+        try:
+            processes: set[int] = set()
+            while processes != set(server.pids):
+                assert b" 500 " in server.ask(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")[:20]
+                event = found.get(timeout=DEADLINE)
+                (exception,) = event["exception"]["values"]
+                assert (exception["type"], exception["value"]) == ("ValueError", "of the shop")
+                processes.add(int(event["tags"]["process"]))
+        finally:
+            assert server.stop() == 0, server.log
+            sentry.shutdown()
+            thread.join()

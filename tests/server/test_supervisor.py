@@ -254,36 +254,6 @@ def test_a_full_process_leaves_further_connections_in_the_backlog(project: Path)
         second.close()
 
 
-@pytest.mark.chaos("R1: a reload fails no request")
-def test_sighup_replaces_the_processes_without_a_failed_request(project: Path) -> None:
-    with serving("shop", "--layer", "memory://", workers=2, cwd=project, env=_env(project)) as server:
-        stop = threading.Event()
-        answered: set[int] = set()
-        failures: list[BaseException] = []
-
-        def ask() -> None:
-            while not stop.is_set():
-                try:
-                    answered.add(int(get(server)))
-                except (OSError, ValueError) as error:
-                    failures.append(error)
-
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
-            for reload in (1, 2, 3):
-                server.signal(signal.SIGHUP)
-                server.wait_for("was replaced and ended with status 0", times=2 * reload)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(DEADLINE)
-        assert failures == []
-        assert len(server.pids) == 8
-        assert len(answered) > 2
-
-
 def test_a_reload_closes_websockets_with_1012(project: Path) -> None:
     with (
         serving("shop", "--layer", "memory://", cwd=project, env=_env(project)) as server,
