@@ -259,3 +259,17 @@ def _await_hangup_while_sending(client: Client) -> None:
             return
         if poll.poll(50):
             return
+
+
+def test_refusals_past_the_first_ten_of_a_kind_are_no_lines_of_their_own() -> None:
+    with serving(APPLICATION, "--layer", "memory://") as server:
+        for _ in range(15):
+            with Client(server) as client:
+                client.send("GET / HTTP/9.9\r\n\r\n")
+                assert client.read().status == 505
+        with Client(server) as client:
+            # Another kind has lines of its own.
+            client.send("GET / HTTP/1.1\r\n\r\n")
+            assert client.read().status == 400
+        server.wait_for("400 from 127.0.0.1")
+        assert server.log.count("505 from 127.0.0.1") == 10
