@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import ssl
 from collections.abc import Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -140,18 +141,18 @@ def _address_of(connection: Connection) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
+@dataclass(slots=True, eq=False)
 class _ProxyHeaderReader:
     """A connection whose PROXY header is awaited."""
 
-    __slots__ = ("_acceptor", "_base", "_connection", "_data")
+    _acceptor: Acceptor
+    _connection: Connection
+    _base: Environ
+    _data: bytes = b""
 
-    def __init__(self, acceptor: Acceptor, connection: Connection, base: Environ) -> None:
-        self._acceptor = acceptor
-        self._connection = connection
-        self._base = base
-        self._data = b""
-        acceptor.waiting.add(self)
-        acceptor.deadlines.add(self)
+    def __post_init__(self) -> None:
+        self._acceptor.waiting.add(self)
+        self._acceptor.deadlines.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, until the header is whole or it is clear that there is none."""

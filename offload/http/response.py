@@ -206,11 +206,11 @@ class Response:
             self.head_sent = True
         if self._bodiless:
             if self.ended:
-                self._refuse_more()
+                self._complain("had ended when its application wrote more; that is dropped")
             data = b""
         elif self._left is not None:
             if len(data) > self._left:
-                self._cut()
+                self._complain("has more bytes than its Content-Length; the rest is cut off")
                 data = data[: self._left]
             self._left -= len(data)
         self.body_bytes += len(data)
@@ -228,15 +228,11 @@ class Response:
         if connection.closed or (connection.unsent_bytes > HIGH_WATER_BYTES and not connection.wait_drained()):
             raise ClientGone
 
-    def _cut(self) -> None:
+    def _complain(self, clause: str) -> None:
+        """Tell once that the application gives more than its answer has room for."""
         if not self._too_long:
             self._too_long = True
-            log.error("%s has more bytes than its Content-Length; the rest is cut off", self._subject())
-
-    def _refuse_more(self) -> None:
-        if not self._too_long:
-            self._too_long = True
-            log.error("%s had ended when its application wrote more; that is dropped", self._subject())
+            log.error("%s %s", self._subject(), clause)
 
     def _subject(self) -> str:
         return f"the answer to {self._request.method} {self._request.target.decode('latin-1')}"

@@ -231,24 +231,17 @@ class PendingHandshake:
 
     def deliver(self, delivery: Delivery, reply: bytes | Reply) -> None:
         """Something is sent to the client. ``accept`` decides whoever says it, since it means nothing else."""
-        is_own, whole = self._is_own(delivery), None
-        if isinstance(reply, Reply):
-            whole = reply
-            is_data, accept, subprotocol, closes = (
-                reply.has_data,
-                reply.accept,
-                reply.subprotocol,
-                reply.close is not None,
-            )
-        else:
-            is_data, accept, subprotocol, closes = bool(reply), None, None, False
-        if whole is not None and whole.fields and (is_own or accept is not None):
-            self._fields = whole.fields
-        if accept is False or (is_own and closes and not is_data and not accept):
-            status = None if whole is None else whole.status
-            self._refuse(403, _DENIED if status is None else f"it was answered with {status}", whole)
-        elif accept or (is_own and is_data):
-            self._accept(subprotocol, delivery)
+        is_own = self._is_own(delivery)
+        if not isinstance(reply, Reply):
+            # A small message's frame; here it matters whether there is one.
+            reply = Reply(reply or None, None)
+        is_data, closes = reply.has_data, reply.close is not None
+        if reply.fields and (is_own or reply.accept is not None):
+            self._fields = reply.fields
+        if reply.accept is False or (is_own and closes and not is_data and not reply.accept):
+            self._refuse(403, _DENIED if reply.status is None else f"it was answered with {reply.status}", reply)
+        elif reply.accept or (is_own and is_data):
+            self._accept(reply.subprotocol, delivery)
         elif is_own or not (is_data or closes):
             # Nothing that decides, and nothing to send.
             return
