@@ -99,7 +99,7 @@ UNUSED: Mapping[str, Unused] = {
     ),
     "default_proc_name": _unused("", "--name names the processes", same=("gunicorn",)),
     "paste": _unused(
-        "--paste --paster", "PasteDeploy's files are not read; write application = loadapp(...) into a module",
+        "--paster --paste", "PasteDeploy's files are not read; write application = loadapp(...) into a module",
         same=(None,),
     ),
     "raw_paste_global_conf": _unused("--paste-global", "PasteDeploy's files are not read", same=([],)),
@@ -125,6 +125,8 @@ UNUSED: Mapping[str, Unused] = {
     "http2_max_frame_size": _unused("--http2-max-frame-size", _HTTP2, same=(16384,)),
     "http2_max_header_list_size": _unused("--http2-max-header-list-size", _HTTP2, same=(65536,)),
     "permit_obsolete_folding": _unused("--permit-obsolete-folding", _STRICT, is_switch=True, same=(False,)),
+    # Of gunicorn 22 alone.
+    "tolerate_dangerous_framing": _unused("--tolerate-dangerous-framing", _STRICT, is_switch=True, same=(False,)),
     "strip_header_spaces": _unused("--strip-header-spaces", _STRICT, is_switch=True, same=(False,)),
     "permit_unconventional_http_method": _unused(
         "--permit-unconventional-http-method", "every method that is a token of RFC 9110 is served", is_switch=True,

@@ -41,9 +41,10 @@ def replace(path: Path, text: str) -> None:
     (path.parent / "new").rename(path)
 
 
-def test_changed_code_is_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=" ".join)
+def test_changed_code_is_served(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "shop.py").write_text(APP % 1)
-    server = start(tmp_path)
+    server = start(tmp_path, *arguments)
     try:
         server.wait_for(r"\[INFO\] watching .* for changes \(--reload\), process (\d+)\n")
         assert answer(server) == b"1"
@@ -62,9 +63,12 @@ def test_changed_code_is_served(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_code_that_fails_at_the_start_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=" ".join)
+def test_code_that_fails_at_the_start_is_waited_for(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "shop.py").write_text("import not_there\n")
-    command = [sys.executable, "-m", "offload", "shop", "--layer", "memory://", "--reload", "-b", "unix:shop.sock"]
+    command = [
+        sys.executable, "-m", "offload", "shop", "--layer", "memory://", "--reload", "-b", "unix:shop.sock", *arguments,
+    ]  # fmt: skip
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=log)
     try:

@@ -44,6 +44,13 @@ def test_flag_is_taken(read: Read, setting: Any) -> None:
         assert reading.settings.app == "shop"
 
 
+def test_flag_that_gunicorn_22_alone_has_is_taken(read: Read) -> None:
+    assert read("shop", "--tolerate-dangerous-framing").remarks == (
+        "--tolerate-dangerous-framing has no effect: such requests are refused: "
+        "proxies and servers must not differ on where one ends",
+    )
+
+
 def _value_for(setting: Any) -> str:
     value = VALUES.get(setting.name, setting.default)
     if isinstance(value, list):
