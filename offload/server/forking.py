@@ -148,9 +148,13 @@ class Templates:
     Args:
         children: the supervisor's.
         entry: what the processes run.
+
+    Raises:
+        ConfigurationError: the system cannot have this process be the parent of what a template forks.
     """
 
     def __init__(self, children: Children, entry: Entry) -> None:
+        system.adopt_orphans()
         self._children = children
         self._entry = entry
         self._settled: Child | None = None
@@ -170,6 +174,7 @@ class Templates:
         """See `Source`."""
         settings = self._entry.release.settings
         self._end(self._next)
+        self._next = None
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def serve(control: Control) -> int:
@@ -200,17 +205,17 @@ class Templates:
         words = pickle.dumps((order.counter, order.is_spare, _portable(order.worker)))
         try:
             socket.send_fds(template.orders, [words], [theirs.sock.fileno()])
-            answer = json.loads(template.orders.recv(4096) or b"null")
-        except OSError as error:
+            answer = json.loads(template.orders.recv(4096))
+        except (OSError, ValueError) as error:
             # What it answers late would be taken for the answer to another.
             self._children.signal([template], signal.SIGKILL)
             mine.sock.close()
             raise OSError(errno.ESRCH, f"the template process {template.pid} does not answer") from error
         finally:
             theirs.sock.close()
-        if answer is None or answer < 0:
+        if answer < 0:
             mine.sock.close()
-            raise OSError(-(answer or -errno.ESRCH), os.strerror(-(answer or -errno.ESRCH)))
+            raise OSError(-answer, os.strerror(-answer))
         return self._children.add(Child(answer, self._entry.what, mine, time.monotonic()))
 
     def settle(self) -> None:

@@ -29,7 +29,7 @@ from offload.server.restarts import Restarts
 from offload.server.service import ServiceManager
 from offload.server.shutdown import Shutdown
 from offload.server.signals import HANDLED, Signals
-from offload.server.system import adopt_orphans, give_title, raise_limit
+from offload.server.system import give_title, raise_limit
 from offload.settings import Settings
 
 if TYPE_CHECKING:
@@ -144,8 +144,6 @@ class Supervisor:
         give_title("supervisor", settings)
         if settings.replace.reload:
             code_watcher.start(self._release.places, settings.replace.reload_extra_files, self._leave_to_watch)
-        if isinstance(self._source, Templates):
-            adopt_orphans()
         self._try(self._renew_source)
         return True
 

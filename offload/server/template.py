@@ -14,9 +14,9 @@ import os
 import pickle
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from gevent import monkey
 from gevent.os import fork_gevent
@@ -114,7 +114,7 @@ def _fork_for_supervisor(work: Callable[[], int]) -> int:
             os.close(end)
         return -(error.errno or 1)
     if between == 0:
-        run_and_end(partial(_fork_again, work, told, tell, go, say_go))
+        _fork_again(partial(_when_told, work, (told, tell, say_go), go), tell)
     os.close(tell)
     os.close(go)
     answer = int(os.read(told, 64) or b"-1")
@@ -126,20 +126,26 @@ def _fork_for_supervisor(work: Callable[[], int]) -> int:
     return answer
 
 
-def _fork_again(work: Callable[[], int], told: int, tell: int, go: int, say_go: int) -> int:
+def _fork_again(work: Callable[[], int], tell: int) -> NoReturn:
+    status = 1
     try:
         # With a new loop of the system's under the hub, which what is imported may have used.
         pid = fork_gevent()
+        if pid == 0:
+            run_and_end(work)
+        os.write(tell, str(pid).encode())
+        status = 0
     except OSError as error:
         os.write(tell, str(-(error.errno or 1)).encode())
-        return 1
-    if pid:
-        os.write(tell, str(pid).encode())
-        return 0
-    for end in (told, tell, say_go):
+    finally:
+        # At once: buffers of handlers of the log, and the like, are there in the other processes, too.
+        os._exit(status)
+
+
+def _when_told(work: Callable[[], int], others: Iterable[int], go: int) -> int:
+    for end in others:
         os.close(end)
-    if os.read(go, 1) != _GO:
-        # The template was killed meanwhile.
-        return 1
+    told = os.read(go, 1)
     os.close(go)
-    return work()
+    # Else the template was killed meanwhile.
+    return work() if told == _GO else 1

@@ -88,9 +88,12 @@ def test_a_replacement_that_fails_leaves_the_old_process_serving_and_is_tried_ag
 
 
 @pytest.mark.chaos("R2: a reload of broken code leaves the old processes serving")
-def test_a_reload_whose_import_hangs_is_given_up_after_the_boot_timeout(project: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--preload",)], ids=" ".join)
+def test_a_reload_whose_import_hangs_is_given_up_after_the_boot_timeout(
+    project: Path, arguments: tuple[str, ...]
+) -> None:
     os.mkfifo(project / "importing")
-    server = start(project, "--boot-timeout", "1")
+    server = start(project, "--boot-timeout", "1", *arguments)
     try:
         (old,) = server.pids
         (project / "shop.py").write_text(HANGING_IMPORT)
