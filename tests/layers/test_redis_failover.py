@@ -195,8 +195,10 @@ def test_cluster_loses_a_node_under_load(replicated_cluster, redis_layers, caplo
 
 
 def move_slot(cluster, key, source, target):
-    """Give a slot without keys to another node."""
+    """Give a slot to another node, without its keys."""
     slot = str(source.run("CLUSTER", "KEYSLOT", key))
+    for held in source.run("CLUSTER", "GETKEYSINSLOT", slot, "1000"):
+        source.run("DEL", held)
     name = target.run("CLUSTER", "MYID")
     for node in (target, source, *cluster.nodes):
         assert node.run("CLUSTER", "SETSLOT", slot, "NODE", name) == b"OK"

@@ -91,8 +91,8 @@ def test_interrupted_question_for_a_clusters_slots_can_be_asked_again(
 
 @pytest.mark.parametrize("kind", ["redis", "ipc"])
 def test_interrupted_start_of_a_reader_leaves_one_or_none(shared_redis_server, tmp_path, kind):  # noqa: F811
-    # A writer and a reader on Redis.
-    name, number = {"redis": ("offload-redis-subscriber", 2), "ipc": ("offload-ipc-reader", 1)}[kind]
+    # A writer and a reader.
+    name, number = {"redis": ("offload-redis-subscriber", 2), "ipc": ("offload-ipc-hub", 2)}[kind]
     hub = HubProcess(tmp_path / "hub.sock").started() if kind == "ipc" else None
     place = 0
     reached = True

@@ -168,6 +168,8 @@ class RedisBackend(Backend):
         self._settings = owner.settings
         self._prefix = prefix = self._settings.prefix
         self._members_prefix = f"{prefix}members:"
+        self._sent_prefix = f"{prefix}sent:"
+        self._group_milliseconds = milliseconds(self._settings.group_expiry)
         self._queue_prefix = f"{prefix}channel:"
         self._session_prefix = f"{prefix}session:"
         self._lock = RLock()
@@ -204,8 +206,15 @@ class RedisBackend(Backend):
     def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
         self._owner.refused({self._topic(name): number}, error)
 
-    def reconnected(self) -> None:
+    def reconnected(self, missed: int) -> None:
         self._owner.reconnected()
+        if missed:
+            self._owner.subscribed({}, missed)
+
+    def counter(self, name: str) -> tuple[str, int] | None:
+        if not name.startswith("group:", len(self._prefix)):
+            return None
+        return f"{self._sent_prefix}{{{name}}}", self._group_milliseconds
 
     def _topic(self, name: str) -> str:
         return name[len(self._prefix) :]
@@ -281,7 +290,7 @@ class RedisBackend(Backend):
     def set_member(self, group: str, channel: str, is_member: bool) -> None:
         members = self._members(group)
         if is_member:
-            self.ring.run_script(GROUP_ADD, [members], channel, milliseconds(self._settings.group_expiry))
+            self.ring.run_script(GROUP_ADD, [members], channel, self._group_milliseconds)
         else:
             self.ring.run(members, "ZREM", members, channel)
 
@@ -290,7 +299,10 @@ class RedisBackend(Backend):
 
     def group_send(self, group: str, payload: bytes) -> int:
         name = f"{self._prefix}group:{group}"
-        channels = self.ring.run_script(GROUP_SEND, [self._members(group)], self.ring.publish_command, name, payload)
+        keys = [f"{self._members_prefix}{{{name}}}", f"{self._sent_prefix}{{{name}}}"]
+        channels = self.ring.run_script(
+            GROUP_SEND, keys, self.ring.publish_command, name, payload, self._group_milliseconds
+        )
         if channels is None:
             return 0
         capacities = {
@@ -327,7 +339,9 @@ class RedisBackend(Backend):
 
     def flush(self) -> None:
         self.ring.run(self._delayed, "DEL", self._delayed)
-        prefixes = (self._queue_prefix, self._members_prefix, self._session_prefix, self._given_prefix)
+        prefixes = (
+            self._queue_prefix, self._members_prefix, self._sent_prefix, self._session_prefix, self._given_prefix
+        )  # fmt: skip
         patterns = [f"{prefix}*" for prefix in prefixes]
         for shard in self.ring.shards():
             for pattern in patterns:

@@ -6,7 +6,8 @@ itself expires some seconds after its last message, so that what expired is coun
 
 Channels that are members of a group are a sorted set at ``<prefix>members:{<prefix>group:<name>}``, scored by the
 millisecond at which the membership ends. The braces keep it on that node of a cluster that has the group's pub/sub
-channel, ``<prefix>group:<name>``. Delayed messages are a sorted set at ``<prefix>delayed``, scored by the millisecond
+channel, ``<prefix>group:<name>``. A hash at ``<prefix>sent:{<prefix>group:<name>}`` has how many messages were ``sent``
+to the group, ``since`` when. Delayed messages are a sorted set at ``<prefix>delayed``, scored by the millisecond
 at which they are due; a list at ``<prefix>given:{<prefix>delayed}:<taker>`` has the number of the batch and the
 messages that a taker was given, until he says that they came.
 """

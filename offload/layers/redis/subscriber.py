@@ -5,11 +5,14 @@ Knows pub/sub channels, payloads and keys, nothing of groups or layers. All of o
 Order is what makes a subscription right: a message is read after the answer to the subscription that lets it through.
 Each name has a command of its own, so that an error is for one name. A watched queue is one whose length was asked for
 on a connection with client tracking: the server tells once when it changes.
+
+What a name's messages are counted by on the server tells, when a lost connection is back, how many were missed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -59,8 +62,12 @@ class Owner(Protocol):
     def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
         """The server does not allow it, or no more, and it is given up."""
 
-    def reconnected(self) -> None:
-        """A connection that was lost is back, with all that was subscribed to."""
+    def reconnected(self, missed: int) -> None:
+        """A connection that was lost is back, with all that was subscribed to; so many messages were missed, as far as
+        they were counted."""
+
+    def counter(self, name: str) -> tuple[str, int] | None:
+        """The key of what counts a name's messages, if anything does, and the milliseconds for which it is kept."""
 
 
 class Router(Protocol):
@@ -139,6 +146,14 @@ class _End(Note):
         self.name = name.encode()
 
 
+class _Count(Note):
+    """Three commands, of which the last tells."""
+
+    __slots__ = ()
+
+    answers = 3
+
+
 class _Watch(Note):
     """The question for a queue's length, which the server answers once more when that changes."""
 
@@ -181,6 +196,10 @@ class Subscriber(User[Wire]):
         self._lock = RLock()
         self._names: dict[str, _Subscription] = {}
         self._watches: dict[str, dict[Waiter, None]] = {}
+        # How many messages a name's counter would have counted, if none had been missed since it was last read; and
+        # since when it counts.
+        self._counted: dict[bytes, tuple[int, bytes]] = {}
+        self._missed = 0
         self._tracks = False  # whether the server was asked to tell of changes, on this connection
         self.is_blind = False
         """Whether the server does not tell of queues that change."""
@@ -195,7 +214,10 @@ class Subscriber(User[Wire]):
         subscription = _Subscription(self, pack(self._verb, name), name, number, moves)
         with self._lock:
             self._names[name] = subscription
+            self._counted.pop(name.encode(), None)
         self._link.submit(subscription)
+        for call in self._count([name]):
+            self._link.submit(call)
 
     def unsubscribe(self, name: str) -> None:
         """Neither waits nor raises.
@@ -207,6 +229,7 @@ class Subscriber(User[Wire]):
             if subscription is None:
                 return
             subscription.left = True
+            self._counted.pop(name.encode(), None)
         if self._link.is_open:
             self._link.submit(_End(pack(self._end, name), name))
 
@@ -249,7 +272,7 @@ class Subscriber(User[Wire]):
                 elif key in waiter.woken:
                     self._wake_one(key)
 
-    def adopt(self, names: Mapping[str, int], lost: float) -> None:
+    def adopt(self, names: Mapping[str, int], counted: Mapping[bytes, tuple[int, bytes]], lost: float) -> None:
         """Go on with subscriptions that another one lost at this time. Neither waits nor raises."""
         adopted = [_Subscription(self, pack(self._verb, name), name, number) for name, number in names.items()]
         with self._lock:
@@ -258,9 +281,10 @@ class Subscriber(User[Wire]):
             for subscription in adopted:
                 subscription.in_force = True
                 self._names[subscription.name] = subscription
+            self._counted.update(counted)
             self._lost = lost if self._lost is None else self._lost
         if self._link.is_open:
-            calls: list[Call] = [*adopted, Note(pack("PING"), self._come_back)]
+            calls: list[Call] = [*adopted, *self._count(names), Note(pack("PING"), self._come_back)]
             for call in calls:
                 self._link.submit(call)
         else:
@@ -309,7 +333,9 @@ class Subscriber(User[Wire]):
             # Some may have been given up meanwhile.
             moving = [(other, self._names.pop(name)) for other, name in theirs if name in self._names]
         for other in {other for other, _ in moving}:
-            other.adopt({each.name: each.number for heir, each in moving if heir is other}, lost)
+            heirs = {each.name: each.number for heir, each in moving if heir is other}
+            counted = {name.encode(): self._counted.pop(name.encode(), None) for name in heirs}
+            other.adopt(heirs, {name: count for name, count in counted.items() if count is not None}, lost)
 
     def opened(self, wire: Wire) -> Sequence[Call]:
         with self._lock:
@@ -317,7 +343,8 @@ class Subscriber(User[Wire]):
             self.is_blind = not wire.speaks_resp3
             calls = self._watching(list(self._watches))
             if self._lost is not None:
-                calls += [subscription for subscription in self._names.values() if subscription.in_force]
+                restored = [subscription for subscription in self._names.values() if subscription.in_force]
+                calls += [*restored, *self._count(each.name for each in restored)]
                 calls.append(Note(pack("PING"), self._come_back))
         return calls
 
@@ -329,9 +356,13 @@ class Subscriber(User[Wire]):
             raise Outage(_CLOSED, was_open=True)
         started = time.monotonic()
         batch: list[tuple[bytes, bytes]] = []
+        counted = self._counted
         for reply in replies:
             if isinstance(reply, list) and reply and reply[0] in _MESSAGES:
-                batch.append((reply[1], reply[2]))
+                _, name, payload = reply
+                batch.append((name, payload))
+                if (count := counted.get(name)) is not None:
+                    counted[name] = count[0] + 1, count[1]
                 continue
             if batch:
                 owner.arrived(batch)
@@ -451,9 +482,32 @@ class Subscriber(User[Wire]):
         if self._drop(subscription) and (owner := self._owner()) is not None:
             owner.refused(subscription.name, subscription.number, error)
 
+    def _count(self, names: Iterable[str]) -> list[Call]:
+        """Questions how many messages were sent to them. The answers are behind those that were sent before."""
+        owner = self._owner()
+        calls: list[Call] = []
+        for name in names:
+            if owner is not None and (counter := owner.counter(name)) is not None:
+                key, lifetime = counter
+                # Its beginning is noted when somebody wants to know it: that of one that began anew is another.
+                begin = pack("HSETNX", key, "since", os.urandom(8).hex()) + pack("PEXPIRE", key, lifetime)
+                packed = begin + pack("HMGET", key, "sent", "since")
+                calls.append(_Count(packed, partial(self._take_count, name), optional=False))
+        return calls
+
+    def _take_count(self, name: str, reply: Any) -> None:
+        if not isinstance(reply, list) or name not in self._names:
+            return  # forbidden, elsewhere, or left
+        sent, since = int(reply[0] or 0), reply[1]
+        before, began = self._counted.get(name.encode(), (sent, since))
+        # One that began anew, on a server that lost its data, has counted what was sent since then.
+        self._missed += max(0, sent - before) if since == began else sent
+        self._counted[name.encode()] = sent, since
+
     def _come_back(self, _: Any) -> None:
         with self._lock:
             lost, self._lost = self._lost, None
+            missed, self._missed = self._missed, 0
             number = len(self._names)
         if lost is not None:
             logger.info(
@@ -463,7 +517,7 @@ class Subscriber(User[Wire]):
                 number,
             )
             if (owner := self._owner()) is not None:
-                owner.reconnected()
+                owner.reconnected(missed)
 
     # Watches
 
