@@ -1,0 +1,51 @@
+"""The simulation of group traffic: it loses nothing, and comes to what was measured where the bench has measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from benchmarks.simulate import Costs, Traffic, plan, rounds, simulate
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+
+
+def measured_us(target: str) -> float:
+    """CPU of one delivery of offload's in the last run of a target."""
+    samples = json.loads((RESULTS / f"{target}.json").read_text())["entries"][0]["samples"]
+    return statistics.median(sample["detail"]["server_cpu"] / sample["value"] * 1e6 for sample in samples)
+
+
+@pytest.mark.parametrize(("target", "senders"), [("p2", 1), ("p2-senders", 16)])
+def test_a_delivery_costs_what_the_bench_has_measured(target: str, senders: int) -> None:
+    service = rounds(500, senders, Costs())
+    simulated = service.processes[0].cpu / service.deliveries * 1e6
+    assert simulated == pytest.approx(measured_us(target), rel=0.2)
+
+
+def test_every_member_gets_every_message_wherever_it_is() -> None:
+    traffic = Traffic(20_000, largest=2000, ranks=200)
+    sizes = traffic.sizes()
+    assert sum(sizes) == traffic.connections * traffic.memberships
+    sent = []
+    service = simulate(traffic, processes=7, shards=2, seconds=1.0, costs=Costs())
+    service.delivered = lambda message, members: sent.append(members)
+    before = service.deliveries
+    for group, size in enumerate(sizes[:20]):
+        assert sum(service.homes(group).values()) == size
+        service.send(group)
+    service.clock.run()
+    assert sum(sent) == service.deliveries - before == sum(sizes[:20])
+    # A process gets a message once, however many of its members want it.
+    assert len(sent) == sum(len(service.homes(group)) for group in range(20))
+
+
+def test_a_plan_keeps_every_core_below_what_it_may_be_busy() -> None:
+    lines = "\n".join(plan(Traffic(40_000, largest=2000, ranks=200), Costs(), busy=0.5))
+    shares = [int(share) for share in re.findall(r"(\d+)% busy", lines)]
+    assert len(shares) == 2
+    assert max(shares) <= 50
