@@ -68,7 +68,7 @@ def test_ipc_layer_conforms_under_gevent():
         env={**os.environ, UNDER_GEVENT: "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

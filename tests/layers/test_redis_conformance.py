@@ -162,7 +162,7 @@ def test_redis_layer_is_right_under_gevent(tests):
         [sys.executable, "-c", program, "-q", "-p", "no:cacheprovider", *(str(here.with_name(name)) for name in tests)],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -79,14 +79,14 @@ class _Request(Future):
 class _Take(_Request):
     """One whose answer may take long, and which the hub is told of before the caller has it."""
 
-    __slots__ = ("_channels", "_ends", "held_since", "sent")
+    __slots__ = ("_channels", "_ends", "answered", "held_since", "sent")
 
     answers = 0  # in any order of time
 
     def __init__(self, link: HubLink, number: int, channels: Sequence[str], timeout: float | None) -> None:
         self._channels = channels
         self._ends = None if timeout is None else time.monotonic() + timeout
-        self.sent = False
+        self.sent = self.answered = False
         self.held_since = 0.0
         super().__init__(link, number, wire.pack(wire.TAKE, number, channels, timeout), again=True)
 
@@ -416,7 +416,7 @@ class HubLink(User[_Wire]):
             topics = self._topics.copy()
         self.owner.lost(topics, outage.reason)
         for take in list(self._takes.values()):
-            if take.sent:
+            if take.sent and not take.answered:
                 self.aborted(take, outage, sent=True)
 
     def unreachable(self, outage: Outage) -> None:
@@ -451,7 +451,7 @@ class HubLink(User[_Wire]):
                 batch.append((frame[1], frame[2]))
             elif kind == wire.ANSWER:
                 if (take := self._takes.get(frame[1])) is not None:
-                    take.sent = False  # it need not be asked again
+                    take.answered = True
                     if frame[3] is None or frame[2] != wire.OK:
                         take.resolve(frame)
                     else:
