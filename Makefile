@@ -47,7 +47,7 @@ services: $(INSTALLED)-test  # what the tests talk to, where the system's packag
 test: $(INSTALLED)-test services  ## run the tests, some ten minutes on two CPUs; PYTEST_ARGS are passed on
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(PYTEST_ARGS)
 
-chaos: $(INSTALLED)-test services  ## faults and load at full size: a table of what is promised, done and seen; an hour
+chaos: $(INSTALLED)-test services  ## faults and load at full size: a table of what is promised, done and seen; forty minutes
 	OFFLOAD_TEST_FULL=1 OFFLOAD_SLOW_CLIENTS=2000 $(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
 
 test-oldest:  ## run the tests with the oldest Django, gevent, redis-py and others that are supported
