@@ -83,7 +83,9 @@ def test_certificate_is_chosen_by_the_name_that_the_client_asks_for(files: Files
 
 def test_sighup_reloads_certificates_for_new_connections(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    with serving(MIRROR, "--layer", "memory://", "--certfile", files.pair, workers=2) as server:
+    # On a busy machine new processes take longer than the rest of a body may.
+    arguments = ("--layer", "memory://", "--certfile", files.pair, "--body-min-rate", "0")
+    with serving(MIRROR, *arguments, workers=2) as server:
         with tls(server, files.client()) as sock:
             # The request is on its way while the process that has it is replaced.
             sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\no")
