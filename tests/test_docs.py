@@ -76,6 +76,18 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_versions_are_those_of_the_package() -> None:
+    metadata = (ROOT / "setup.cfg").read_text()
+    rows = dict(re.findall(r"^\| (\S+) \| (\d.*) \|$", (ROOT / "docs/reference/versions.md").read_text(), re.MULTILINE))
+    pythons = re.findall(r"Language :: Python :: (3\.\d+)", metadata)
+    djangos = re.findall(r"Django :: (\d\.\d)", metadata)
+    assert rows["Python"] == ", ".join(pythons)
+    assert rows["Django"] == ", ".join(djangos) + ", and what is newer"
+    for package, name in {"gevent": "gevent", "redis-py": r"redis\[hiredis\]"}.items():
+        [oldest] = set(re.findall(rf"^    {name} >= (.*)$", metadata, re.MULTILINE))
+        assert rows[package] == f"{oldest} and newer"
+
+
 def test_every_option_that_the_documentation_names_exists() -> None:
     flags = subprocess.run(
         [sys.executable, "-c", "from offload.settings import OPTIONS\n"
