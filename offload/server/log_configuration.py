@@ -77,8 +77,8 @@ def _adopting(name: str, configuring: Callable[[], None]) -> None:
     try:
         configuring()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, configparser.Error) as error:
-        cause = error.__cause__ or error
-        raise ConfigurationError(f"the configuration of logging {name!r} cannot be used: {error}: {cause}") from error
+        why = f"{error}: {error.__cause__}" if error.__cause__ is not None else str(error)
+        raise ConfigurationError(f"the configuration of logging {name!r} cannot be used: {why}") from error
     for theirs, ours in _OURS.items():
         logger, own = logging.getLogger(theirs), logging.getLogger(ours)
         if markers[theirs] in logger.handlers:

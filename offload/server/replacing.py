@@ -48,8 +48,6 @@ class Replacing:
         self._restarts = restarts
         self._reloaded = reloaded
         self._waiting: list[Child] = []
-        # Whether SIGHUP asked for it.
-        self._reloads = False
 
     def reload(self) -> bool:
         """Have all processes be of the code and the settings of now. Returns whether these can be read."""
@@ -62,7 +60,7 @@ class Replacing:
             return False
         hooks = self._release.hooks
         hooks.call("on_reload", hooks.server)
-        self._reloads = self._places.is_changing = True
+        self._places.is_changing = True
         try:
             self._source.renew()
         except OSError as error:
@@ -74,7 +72,7 @@ class Replacing:
 
     def source_is_ready(self) -> None:
         """Processes can be forked, which could not."""
-        if self._reloads:
+        if self._places.is_changing:
             self._replace_all()
         else:
             self._places.fill()
@@ -110,12 +108,12 @@ class Replacing:
                     self._not_replaced(old, f"no other can be started: {error.strerror}")
                 else:
                     under_way += 1
-        if self._reloads and not self._waiting and not under_way:
+        if self._places.is_changing and not self._waiting and not under_way:
             self._places.change_count(self._release.settings.process.workers)
             self._end_reload()
 
     def _end_reload(self) -> None:
-        self._reloads = self._places.is_changing = False
+        self._places.is_changing = False
         self._reloaded()
         self._places.fill_spares()
 
@@ -145,12 +143,12 @@ class Replacing:
 
     def _not_replaced(self, old: Child | None, why: str) -> None:
         """No process is replaced any more; one that has to be started again gets the code of those that run."""
-        what = "reloaded" if self._reloads else "replaced"
+        what = "reloaded" if self._places.is_changing else "replaced"
         log.error("not %s, the old %s go on: %s", what, self._places.named(2), why)
         self._waiting.clear()
         self._release.go_back()
         self._source.go_back()
-        if old is not None and old.serves and old in self._children and not self._reloads:
+        if old is not None and old.serves and old in self._children and not self._places.is_changing:
             pause = self._restarts.pause_after(old.slot, 0.0, was_ready=False)
             self._restarts.add(pause, partial(self.outlived, old, "trying again"))
         self._end_reload()

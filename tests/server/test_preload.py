@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from tests.redis_server import until
 from tests.server.children import is_running, start, wait_gone
 from tests.serving import DEADLINE, ROOT, Server
 
@@ -69,6 +70,10 @@ def get(server: Server) -> dict[str, Any]:
     with urllib.request.urlopen(server.url("/"), timeout=DEADLINE) as answer:
         document: dict[str, Any] = json.load(answer)
         return document
+
+
+def children_of(server: Server) -> list[str]:
+    return Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
 
 
 def template_of(server: Server, times: int = 1) -> int:
@@ -139,6 +144,21 @@ def test_a_reload_imports_new_code_in_a_template_of_its_own(project: Path) -> No
         assert get(server)["version"] == 2
         assert get(server)["pid"] in server.pids[2:]
         assert (project / "imports").read_text().split() == [str(template), str(template_of(server, 2))]
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_reloads_that_overtake_each_other_leave_one_template_of_the_last_code(project: Path) -> None:
+    server = start(project, "--preload", workers=2)
+    try:
+        for version in (2, 3, 4):
+            (project / "shop.py").write_text(APP.replace("VERSION = 1", f"VERSION = {version}"))
+            server.signal(signal.SIGHUP)
+            server.wait_for("reloading: SIGHUP", times=version - 1)
+        for pid in server.pids[:2]:
+            server.wait_for(f"server process {pid} was replaced and ended with status 0")
+        until(lambda: len(children_of(server)) == 3, "a template and two processes")
+        assert {get(server)["version"] for _ in range(20)} == {4}
     finally:
         assert server.stop() == 0, server.log
 
