@@ -6,7 +6,6 @@ whom to wait for.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import json
@@ -16,17 +15,15 @@ from collections.abc import Iterable
 
 from offload.layers.addresses import hub_path
 
-_PAUSE = 1.0
 
-
-def lock(path: str, *, wait: bool) -> int | None:
-    """Take the lock that the path's hub holds; None when another has it and we do not wait."""
+def lock(path: str) -> int | None:
+    """Take the lock that the path's hub holds; None when another has it."""
     name = f"{path}.lock"
     while True:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The file may have been removed and made again while we waited: that lock would be worth nothing.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been removed and made again in between: that lock would be worth nothing.
             with contextlib.suppress(FileNotFoundError):
                 if identity(os.stat(name)) == identity(os.fstat(lock)):
                     return lock
@@ -87,14 +84,6 @@ def connected(path: str) -> socket.socket | None:
         client.close()
         raise
     return client
-
-
-async def end_of(client: socket.socket) -> None:
-    """Wait until a hub has ended its connection, or for a moment where there is none."""
-    try:
-        await asyncio.get_running_loop().sock_recv(client, 1)
-    except OSError:
-        await asyncio.sleep(_PAUSE)
 
 
 def listen(path: str) -> socket.socket:

@@ -19,7 +19,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from typing import Any, cast
 
@@ -42,6 +41,7 @@ GRACE = 2.0
 _BACKLOG = 1024
 _PAUSE_READING_BYTES = 1024 * 1024
 _FAREWELL = 0.5
+_STAND_BY = 0.1  # seconds between looks whether the other one has ended
 
 
 def serve(path: str, life: socket.socket | None = None, *, buffer_bytes: int = BUFFER_BYTES, tick: float = TICK) -> int:
@@ -158,60 +158,33 @@ class Hub:
 
     async def _take_lock(self) -> int | None:
         """The lock's descriptor; None when it is time to end before it was ours."""
-        lock = hub_place.lock(self._path, wait=False)
-        if lock is not None:
-            return lock
-        logger.info("hub: another one serves %s; standing by", self._path)
-        loop = asyncio.get_running_loop()
-        taken: asyncio.Future[int] = loop.create_future()
-
-        def settle(lock: int | None, error: OSError | None) -> None:
-            if taken.done():
-                return
-            if lock is not None:
-                taken.set_result(lock)
-            elif error is not None:
-                taken.set_exception(error)
-
-        def wait() -> None:
-            lock, error = None, None
-            try:
-                lock = hub_place.lock(self._path, wait=True)
-            except OSError as failed:
-                error = failed
-            try:
-                loop.call_soon_threadsafe(settle, lock, error)
-            except RuntimeError:  # the loop has ended
-                if lock is not None:
-                    os.close(lock)
-
-        # A thread, and a daemon: the wait for a lock cannot be ended, and must not keep the process.
-        threading.Thread(target=wait, name="offload-hub-lock", daemon=True).start()
-        ending = loop.create_task(self._ending.wait())
-        either: set[asyncio.Future[Any]] = {taken, ending}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        return taken.result() if taken.done() else None
+        told = False
+        while (lock := hub_place.lock(self._path)) is None:
+            if not told:
+                logger.info("hub: another one serves %s; standing by", self._path)
+                told = True
+            await self._stand_by()
+            if self._ending.is_set():
+                return None
+        return lock
 
     async def _outlive_another(self) -> bool:
         """Stand by while a hub serves whose lock file somebody removed. False when it is time to end before that."""
-        loop = asyncio.get_running_loop()
         told = False
         while not self._ending.is_set():
             other = hub_place.connected(self._path)
             if other is None:
                 return True
+            other.close()
             if not told:
                 logger.warning("hub: another one serves %s, whose lock file was removed; standing by", self._path)
                 told = True
-            with other:
-                waits = {loop.create_task(wait) for wait in (hub_place.end_of(other), self._ending.wait())}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
-                # None of them may have a descriptor in hand when that is closed.
-                await asyncio.wait(waits)
+            await self._stand_by()
         return False
+
+    async def _stand_by(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), _STAND_BY)
 
     async def _serve(self, lock: int) -> None:
         loop = asyncio.get_running_loop()

@@ -136,7 +136,7 @@ class Worker(base.Worker):
         if self._hub_path is None:
             return
         os.makedirs(os.path.dirname(self._hub_path), 0o700, exist_ok=True)
-        held = lock(self._hub_path, wait=False)
+        held = lock(self._hub_path)
         if held is not None:
             os.close(held)
             life = Worker._hubs_end.fileno()
