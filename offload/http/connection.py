@@ -13,7 +13,7 @@ from functools import partial
 from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import Exchange
 from offload.http.response import CONTINUE, Response
-from offload.http.server import Deadline, HttpServer, RoutedRequests, WaitingRequest
+from offload.http.server import Deadline, HttpServer, TakeRequest, WaitingRequest
 from offload.http.states import TRANSITIONS, Event, State
 from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
 from offload.observe.log_lines import SafeLogger
@@ -177,8 +177,7 @@ class HttpConnection:
             self.rest_expired()
         else:
             self._protocol.forget()
-            self._deadline = server.resting
-            server.resting.add(self)
+            self._wait_in(server.resting)
 
     def rest_expired(self) -> None:
         """Nothing came for as long as a connection may be idle."""
@@ -345,14 +344,14 @@ class HttpConnection:
             self._leave()
         return True
 
-    def _is_answered_by_messages(self, channels: RoutedRequests, request: Request) -> bool:
+    def _is_answered_by_messages(self, channels: TakeRequest, request: Request) -> bool:
         server, connection = self._server, self._connection
         try:
             environ = server.environ.build(self._base, request, connection.peer, self._body)
         except HttpError:
             # The exchange answers.
             return False
-        self._waiting = channels.take(server, self, connection, request, environ, self._body)
+        self._waiting = channels(server, self, connection, request, environ, self._body)
         return self._waiting is not None
 
     def _leave(self) -> None:
@@ -473,7 +472,11 @@ class HttpConnection:
     def _wait_idly(self) -> None:
         """Begin the time of a connection without a request anew."""
         self._reads = self._connection.unsent_bytes > 0
+        self._wait_in(self._server.idle)
+
+    def _wait_in(self, deadline: Deadline) -> None:
+        """Wait for another deadline, within one state."""
         if self._deadline is not None:
             self._deadline.discard(self)
-        self._deadline = self._server.idle
-        self._deadline.add(self)
+        self._deadline = deadline
+        deadline.add(self)

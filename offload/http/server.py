@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, methodcaller
 from typing import Any, Protocol
@@ -55,21 +56,11 @@ class WaitingRequest(Protocol):
     def stop(self) -> None: ...
 
 
-class RoutedRequests(Protocol):
-    """Takes the requests of routed paths, which are answered by messages."""
-
-    def take(
-        self,
-        server: HttpServer,
-        owner: Any,
-        connection: Connection,
-        request: Request,
-        environ: Environ,
-        body: Body | None,
-    ) -> WaitingRequest | None:
-        """Begin to serve a request, or leave it to the application by returning None."""
+TakeRequest = Callable[["HttpServer", Any, Connection, Request, Environ, "Body | None"], "WaitingRequest | None"]
+"""Begins to serve a request of a routed path, for the connection's HTTP side; None leaves it to the application."""
 
 
+@dataclass(eq=False)
 class HttpServer:
     """What all HTTP connections of a process share.
 
@@ -90,31 +81,21 @@ class HttpServer:
         stopping: whether each connection ends with the answers that are due.
     """
 
-    def __init__(
-        self,
-        application: Application,
-        pool: Pool,
-        options: HttpOptions,
-        environ: EnvironBuilder,
-        *,
-        routed: TakeUpgrade | None,
-        raw: OfferSocket | None = None,
-        channels: RoutedRequests | None = None,
-        observer: Observer,
-        after_request: Sequence[Callable[[], None]] = (),
-    ) -> None:
-        self.application = application
-        self.pool = pool
-        self.options = options
-        self.routed = routed
-        self.raw = raw
-        self.channels = channels
+    application: Application
+    pool: Pool
+    options: HttpOptions
+    environ: EnvironBuilder
+    routed: TakeUpgrade | None = field(kw_only=True)
+    raw: OfferSocket | None = field(default=None, kw_only=True)
+    channels: TakeRequest | None = field(default=None, kw_only=True)
+    observer: Observer = field(kw_only=True)
+    after_request: Sequence[Callable[[], None]] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        options = self.options
         self.stopping = False
         self.date = Date()
         self.names = FieldNames()
-        self.environ = environ
-        self.observer = observer
-        self.after_request = after_request
         self._refusals = RepeatedLines(log, "requests were refused", partial(gevent.get_hub().loop.timer, ref=False))
         self.connections: set[ServedConnection] = set()
         self.heads: Timeouts[ServedConnection] = Timeouts(options.header_timeout, methodcaller("head_expired"))

@@ -27,7 +27,7 @@ from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
 from offload.http.environ import Application, EnvironBuilder, environ_base
 from offload.http.forwarded import Forwarders, TrustedPeers
-from offload.http.server import HttpServer
+from offload.http.server import HttpServer, TakeRequest
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
 from offload.origins import Origins
@@ -62,7 +62,6 @@ from offload.websocket.upgrades import REPLY_PREFIX, ApplicationWebSockets, Rout
 
 if TYPE_CHECKING:
     from offload.consumers.dispatch.remote_owner import RemoteDispatch
-    from offload.http.channel_exchange import ChannelRequests
     from offload.observe.access_log import LogFile
 
 log = logging.getLogger("offload.server")
@@ -134,7 +133,7 @@ class ServerProcess:
                 settings.proxy.secure_scheme_headers,
             )
         )
-        channels: ChannelRequests | None = None
+        channels: TakeRequest | None = None
         self._websockets = WebSocketServer(
             consumers_pool,
             Origins(settings.websocket.origins, configuration.origin_policy()),
@@ -162,7 +161,7 @@ class ServerProcess:
             if HTTP_REQUEST in router.channels:
                 from offload.http.channel_exchange import ChannelRequests
 
-                channels = ChannelRequests(routing, layer, consumers_pool)
+                channels = ChannelRequests(routing, layer, consumers_pool).take
         self._named = [] if is_remote else self._named_channels()
         self._http = HttpServer(
             application,

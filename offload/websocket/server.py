@@ -7,6 +7,7 @@ import os
 import weakref
 from _thread import get_native_id
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from operator import methodcaller
 
@@ -95,6 +96,7 @@ class ConnectionLimit:
                 del self._counts[address]
 
 
+@dataclass(eq=False)
 class WebSocketServer:
     """What all WebSockets of a process share.
 
@@ -116,21 +118,16 @@ class WebSocketServer:
         thread_ident: its number in this process, by `thread_ident`; 0 in a forked child, where no loop runs.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        origins: Origins,
-        options: WebSocketOptions,
-        send_timeout: float | None,
-        observer: Observer,
-        accepts_by_returning: bool = True,
-    ) -> None:
-        self.pool = pool
-        self.options = options
+    pool: Pool
+    origins: Origins
+    options: WebSocketOptions
+    send_timeout: float | None
+    observer: Observer
+    accepts_by_returning: bool = True
+
+    def __post_init__(self) -> None:
+        options, observer = self.options, self.observer
         self.overflow = Overflow(options.overflow)
-        self.send_timeout = send_timeout
-        self.observer = observer
-        self.accepts_by_returning = accepts_by_returning
         self.connection_limit = ConnectionLimit(options.handshakes, options.limit_per_ip, observer)
         self.date = Date()
         self.hub = gevent.get_hub()
@@ -144,7 +141,6 @@ class WebSocketServer:
         self.answering: Timeouts[Member] = Timeouts(
             min(ANSWER_SECONDS, options.close_timeout), methodcaller("answer")
         )  # fmt: skip
-        self._origins = origins
         self._keepalive = Keepalive(self.members, options.ping_interval, options.ping_timeout)
         self._drain: Drain | None = None
         self._refusals = RepeatedLines(log, "WebSockets were refused", partial(self.loop.timer, ref=False))
@@ -170,7 +166,7 @@ class WebSocketServer:
         if self.stopping:
             raise HttpError(503, "the server is stopping")
         origin = handshake.origin
-        if origin is not None and not self._origins(origin, host, environ["wsgi.url_scheme"] == "https"):
+        if origin is not None and not self.origins(origin, host, environ["wsgi.url_scheme"] == "https"):
             self.observer.websocket("wrong_origins")
             client = address_text((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
             reason = f"from origin {origin!a}: it is not among the allowed ones for host {host!a}"

@@ -31,7 +31,7 @@ REPLY_PREFIX = "websocket.send"
 
 
 class RoutedWebSockets:
-    """Takes the upgrade requests that routes want; see `offload.http.upgrade.RoutedUpgrades`.
+    """Takes the upgrade requests that routes want; see `offload.http.upgrade.TakeUpgrade`.
 
     Args:
         server: what all WebSockets share.
@@ -74,7 +74,7 @@ class RoutedWebSockets:
 
 
 class ApplicationWebSockets:
-    """Offers the application the WebSockets of the others; see `offload.http.upgrade.ApplicationUpgrades`.
+    """Offers the application the WebSockets of the others; see `offload.http.upgrade.OfferSocket`.
 
     Args:
         server: what all WebSockets share.
