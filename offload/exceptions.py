@@ -1,7 +1,8 @@
-"""Every error that offload raises on purpose, under one base."""
+"""Every error that offload raises on purpose, under one base; and the words that its message may suggest."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -106,3 +107,17 @@ class RequestAborted(OffloadError):
 
 class ProtocolError(OffloadError):
     """The peer broke the wire protocol; the connection ends."""
+
+
+def near_matches(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The known word that is most like this one, where one is.
+
+    Args:
+        word: somebody's.
+        known: those that would have been right.
+        cutoff: how much it must be like it, of 1.
+    """
+    # Only for a message of an error: servers start without it.
+    import difflib
+
+    return difflib.get_close_matches(word, list(known), 1, cutoff)

@@ -5,8 +5,7 @@ The process that owns the socket checks again what others have put there, for in
 
 from __future__ import annotations
 
-import difflib
-
+from offload.exceptions import near_matches
 from offload.interfaces import DECIDES_KEY, Content
 from offload.protocol.http.response_head import field_lines
 from offload.protocol.websocket.frames import may_be_sent
@@ -66,7 +65,7 @@ def check_http_reply(content: object) -> None:
 def _check_keys(content: Content, keys: tuple[str, ...]) -> None:
     for key in content:
         if key not in keys and key != DECIDES_KEY:
-            near = difflib.get_close_matches(str(key), keys, 1)
+            near = near_matches(str(key), keys)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(keys)}"
             raise ValueError(f"a reply has no key {key!r}; {hint}")
     if not content:

@@ -6,7 +6,6 @@ flattens it, so that a wrong entry is found at start and not by the first client
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 from offload.consumers.routing_checks import check_rule, warn_of_undecided
 from offload.consumers.synchronous import check_plain
-from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError, RoutingError
+from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError, RoutingError, near_matches
 from offload.interfaces import Content
 from offload.layers.words.names import check_channel
 
@@ -258,7 +257,7 @@ def _checked_channel(channel: object, place: str) -> str:
     if not isinstance(channel, str) or not channel:
         raise RoutingError(f"{place} names the channel {channel!r}; a channel's name is a string")
     if channel.startswith("websocket.") and channel not in WEBSOCKET_CHANNELS:
-        near = difflib.get_close_matches(channel, WEBSOCKET_CHANNELS, 1, 0.0)
+        near = near_matches(channel, WEBSOCKET_CHANNELS, 0.0)
         raise RoutingError(f"{place} names the unknown channel {channel!r}; did you mean {near[0]!r}?")
     try:
         check_channel(channel)
@@ -341,6 +340,6 @@ def import_dotted(path: str, what: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        near = difflib.get_close_matches(name, vars(module), 1)
+        near = near_matches(name, vars(module))
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigurationError(f"{what} is {path!r}, but module {module_name!r} has no {name!r}{hint}") from None

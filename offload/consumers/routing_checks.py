@@ -5,14 +5,13 @@ Looked for once, at start. Knows rules by what they match; how they are found is
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from offload.consumers.synchronous import check_arguments
-from offload.exceptions import RoutingError
+from offload.exceptions import RoutingError, near_matches
 
 log = logging.getLogger("offload.consumer")
 
@@ -63,7 +62,7 @@ def check_rule(channel: str, rule: Rule, is_imported: bool) -> None:
         for key, pattern in stage:
             known = KEYS.get(channel)
             if known is not None and key not in known:
-                near = difflib.get_close_matches(key, known, 1)
+                near = near_matches(key, known)
                 hint = f"did you mean {near[0]!r}?" if near else f"they carry {', '.join(known)}"
                 raise RoutingError(f"{rule.place} filters by {key!r}, which no message on {channel!r} carries; {hint}")
             if key == "path" and known is not None and key not in seen:
@@ -95,7 +94,7 @@ def warn_of_undecided(connects: Iterable[Rule], receives: Iterable[Rule]) -> Non
         begins = _beginning(rule)
         if any(other.startswith(begins) or begins.startswith(other) for other, _ in deciding):
             continue
-        near = difflib.get_close_matches(begins, [other for other, _ in deciding], 1)
+        near = near_matches(begins, [other for other, _ in deciding])
         hint = f"did you mean the one of {near[0]!r}?" if near else "a consumer of websocket.connect decides"
         log.warning(
             "%s receives from %s..., and no connect consumer is routed there, so everybody is let in; %s",

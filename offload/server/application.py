@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import inspect
 import os
@@ -12,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from offload.consumers.routing import is_routing
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 
 DEFAULT_CALLABLE = "application"
 
@@ -63,7 +62,7 @@ def load_application(spec: str, may_be_routing: bool = False) -> tuple[ModuleTyp
         try:
             target = getattr(target, part)
         except AttributeError:
-            near = difflib.get_close_matches(part, _callables(target), 1, 0.4)
+            near = near_matches(part, _callables(target), 0.4)
             hint = f"; did you mean {module_name}:{near[0]}?" if near else f"; name yours as {module_name}:NAME"
             raise ConfigurationError(f"module {module_name!r} has no {name!r}{hint}") from None
     if not callable(target):
@@ -82,7 +81,7 @@ def check_routing_name(module: ModuleType) -> None:
         ConfigurationError: there is one.
     """
     named = [name for name, value in vars(module).items() if is_routing(value)]
-    near = difflib.get_close_matches("channel_routing", named, 1, 0.0)
+    near = near_matches("channel_routing", named, 0.0)
     if near:
         raise ConfigurationError(
             f"module {module.__name__!r} has routes in {near[0]!r}, and no 'channel_routing'; name it that, "

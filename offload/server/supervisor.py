@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offload import __version__
-from offload.server import code_watcher, logs
+from offload.server import logs
 from offload.server.child import Child
 from offload.server.children import Children
 from offload.server.control import BootError, Note
@@ -143,6 +143,8 @@ class Supervisor:
         )  # fmt: skip
         give_title("supervisor", settings)
         if settings.replace.reload:
+            from offload.server import code_watcher
+
             code_watcher.start(self._release.places, settings.replace.reload_extra_files, self._leave_to_watch)
         self._try(self._renew_source)
         return True

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 from offload.settings.groups import GROUPS, OPTIONS
 from offload.settings.option import SERVE, WORKER
 from offload.settings.unused import SPECIAL, UNUSED
@@ -44,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             known = [
                 flag for action in self._actions if action.help != argparse.SUPPRESS for flag in action.option_strings
             ]
-            near = difflib.get_close_matches(wrong, known, 1, 0.65)
+            near = near_matches(wrong, known, 0.65)
             hint = f"; did you mean {near[0]}?" if near else f"; '{self.prog} --help' lists all"
             kind = "option" if wrong.startswith("-") else "argument"
             raise ConfigurationError(f"unknown {kind} {wrong!r}{hint}")

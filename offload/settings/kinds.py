@@ -5,7 +5,6 @@ Each kind reads values from every source, so a value means the same on the comma
 
 from __future__ import annotations
 
-import difflib
 import grp
 import importlib
 import inspect
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 
 LARGEST = 2**31 - 1
 """No number may be larger: neither the kernel's integers nor a loop's timers take more."""
@@ -125,7 +124,7 @@ class Choice:
         word = str(value).strip().lower()
         word = self.synonyms.get(word, word)
         if word not in self.words:
-            near = difflib.get_close_matches(word, self.words, 1)
+            near = near_matches(word, self.words)
             remedy = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(self.words)}"
             raise ConfigurationError(f"{where} is {value!r}; {remedy}")
         return word

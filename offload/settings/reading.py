@@ -7,14 +7,13 @@ Later sources win: the defaults, and in their place the variables that gunicorn 
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 from offload.settings.command_line import parse
 from offload.settings.config_file import find
 from offload.settings.groups import DEFAULT_LAYER, OPTIONS, Settings
@@ -173,7 +172,7 @@ class Reader:
         for name in unknown:
             # What they have in common says nothing.
             suffixes = [other.removeprefix("OFFLOAD_") for other in sorted(known)]
-            near = difflib.get_close_matches(name.removeprefix("OFFLOAD_"), suffixes, 1, 0.8)
+            near = near_matches(name.removeprefix("OFFLOAD_"), suffixes, 0.8)
             if near:
                 raise ConfigurationError(f"unknown variable {name}; did you mean OFFLOAD_{near[0]}?")
         return [f"not settings, and ignored: {', '.join(unknown)}"] if unknown else []
@@ -240,7 +239,7 @@ class _Said:
 def _unknown_name(name: str, value: Any, command: str) -> Iterator[str]:
     """A name of a configuration file that may have been meant as a setting of the command."""
     known = [known for known, option in _FILE_NAMES.items() if command in option.commands]
-    near = difflib.get_close_matches(name.lower(), [*known, *UNUSED], 1, 0.8)
+    near = near_matches(name.lower(), [*known, *UNUSED], 0.8)
     if near:
         yield f"{name} (did you mean {near[0]}?)"
     elif not isinstance(value, ModuleType) and not callable(value):

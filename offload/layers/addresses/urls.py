@@ -7,13 +7,12 @@ settings. Addresses may hold passwords: complaints show an address without them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, quote, unquote
 
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 from offload.interfaces import Layer
 from offload.layers.addresses.schemes import (
     SCHEMES,
@@ -88,7 +87,7 @@ def _kind(address: str) -> str:
         if scheme.lower() in installed:
             return scheme.lower()
         known = [*SCHEMES, *sorted(installed)]
-        near = difflib.get_close_matches(scheme.lower(), known, 1)
+        near = near_matches(scheme.lower(), known)
         remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         # Without a scheme, this is the user.
         named = f"the unknown scheme {scheme!r}" if shown(address).startswith(f"{scheme}:") else "an unknown scheme"

@@ -5,7 +5,6 @@ Knows no layer. Every complaint names the setting, the value, and what is allowe
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import math
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from offload.exceptions import ConfigurationError
+from offload.exceptions import ConfigurationError, near_matches
 
 PREFIX = re.compile(r"[A-Za-z0-9_.:/@\-]{0,100}")  # nothing that means something in a Redis pattern or hash tag
 PREFIX_RULE = "must be at most 100 letters, digits and '-_.:/@'"
@@ -103,7 +102,7 @@ def unknown_setting(name: str, layer: str, extra: Iterable[str] = ()) -> Configu
 def nearest_setting(name: str, extra: Iterable[str] = ()) -> tuple[str | None, str]:
     """The setting that may have been meant, if any is near, and the remedy in words."""
     known = sorted({*SETTING_NAMES, *extra})
-    for near in difflib.get_close_matches(name, known, 1):
+    for near in near_matches(name, known):
         return near, f"did you mean {near!r}?"
     return None, f"it has {', '.join(known)}"
 
