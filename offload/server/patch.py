@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ def patch() -> None:
     from gevent import monkey
 
     early = {name: dict(vars(sys.modules[name])) for name in _PATCHED if name in sys.modules}
-    with warnings.catch_warnings(), _entry_points_read_once():
+    with warnings.catch_warnings(), _entry_points_read_once(), _without_collector():
         # Of what was imported early, which is seen to here.
         warnings.simplefilter("ignore", monkey.MonkeyPatchWarning)
         monkey.patch_all()
@@ -37,6 +38,18 @@ def patch() -> None:
     sys.modules["_asyncio"] = None  # type: ignore[assignment]
     _keep_hooks_of_generators()
     late.load()
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Modules are hardly garbage: the collector would look at all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
