@@ -61,9 +61,10 @@ test-all:  ## run the tests on every supported Python that this machine has, wit
 	@sh tests/every-python.sh test-django $(PYTEST_ARGS)
 	@$(MAKE) test-oldest
 
-lint: $(INSTALLED)-test  ## check style
+lint: $(INSTALLED)-test  ## check style and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell *.md docs examples offload django_offload benchmarks conf
 
 format: $(INSTALLED)-test  ## put files into shape
 	$(BIN)/ruff format .

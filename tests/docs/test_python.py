@@ -51,6 +51,17 @@ with override_settings(MIDDLEWARE=middleware), apply_routes([route("websocket.co
     Group(f"user-{account.pk}").send({"text": "hello"})
     assert (client.receive(), client.http.session["visits"]) == ("hello", 1)
 """,
+    "docs/howto/logging.md": """
+import logging.config
+from offload.server import logs
+from offload.settings import LogOptions
+logs.set_up(LogOptions(level="warning"))
+logging.config.dictConfig(LOGGING)
+for name, level in (("websocket", "DEBUG"), ("http", "ERROR"), ("layer", "WARNING")):
+    logger = logging.getLogger(f"offload.{name}")
+    assert logging.getLevelName(logger.getEffectiveLevel()) == level
+    assert logger.hasHandlers()
+""",
 }
 """What the code of a page does, once it has run."""
 
