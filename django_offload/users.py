@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable
@@ -30,7 +29,7 @@ from django.utils import timezone
 
 from django_offload.connections import give_back
 from django_offload.settings import value_of
-from offload import Group
+from offload import Group, at_fork
 from offload.consumers.configuration import layer_for
 from offload.consumers.user import LOGGED_OUT, User
 from offload.exceptions import OffloadError
@@ -219,4 +218,4 @@ def _after_fork() -> None:
     _watcher = _SessionWatcher()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork.in_child(_after_fork)

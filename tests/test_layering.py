@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up. What stands in one line may not import its neighbours.
 FLOORS: list[set[str]] = [
-    {"offload.exceptions", "offload.origins"},
+    {"offload.exceptions", "offload.origins", "offload.at_fork"},
     {"offload.interfaces", "offload.settings", "offload.observe"},
     {"offload.protocol"},
     {"offload.transport", "offload.layers"},

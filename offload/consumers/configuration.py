@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from json import JSONEncoder
 from typing import Any
 
+from offload import at_fork
 from offload.consumers.routing import Router
 from offload.exceptions import ConfigurationError, LayerUnreachable
 from offload.interfaces import Layer
@@ -65,7 +66,7 @@ def _after_fork() -> None:
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork.in_child(_after_fork)
 
 
 def configure(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import os
 import threading
 import time
 import weakref
@@ -21,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
+from offload import at_fork
 from offload.exceptions import ChannelFull, InvalidChannelName, LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
 from offload.layers.backend import Backend, Owner
@@ -401,7 +401,7 @@ def _after_fork() -> None:
             logger.exception("layer %r is of no use in this forked child", layer.name)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork.in_child(_after_fork)
 
 
 def _check_key(key: object) -> None:

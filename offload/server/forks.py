@@ -15,6 +15,7 @@ from collections.abc import Callable
 import gevent
 from greenlet import getcurrent, greenlet
 
+from offload import at_fork
 from offload.server import system
 
 log = logging.getLogger("offload.server")
@@ -40,7 +41,7 @@ def let_go_in_children(let_go: Callable[[Callable[[], None]], None]) -> None:
             signal.signal(number, signal.SIG_DFL)
         _take_new_loop()
 
-    os.register_at_fork(after_in_child=after)
+    at_fork.last_in_child(after)
 
 
 def _take_new_loop() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from _thread import get_native_id
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from operator import methodcaller
 import gevent
 from gevent import monkey
 
+from offload import at_fork
 from offload.http.environ import Environ
 from offload.http.response import Date
 from offload.observe.log_lines import RepeatedLines, SafeLogger, address_text
@@ -228,4 +228,4 @@ def _after_fork() -> None:
         server.thread_ident = 0
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork.in_child(_after_fork)

@@ -199,6 +199,7 @@ def test_what_a_forked_child_sends_to_a_client_comes_through_the_layer(tmp_path:
         assert int(sender) not in server.pids
         websocket.send("after")
         assert websocket.recv(DEADLINE) == "after"
+    assert "Traceback" not in server.log
 
 
 def test_a_view_runs_programs_and_waits_for_processes(server: Server) -> None:
