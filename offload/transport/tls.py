@@ -243,7 +243,7 @@ class TlsConnection(Connection):
         self.handler = None
         self._ready = ready
         self._plain = plain
-        self._recv = self._receive
+        self._source = self
         self._tls = self._acceptor.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._acceptor.shaking_hands.add(self)
         self._acceptor.deadlines.add(self)
@@ -268,7 +268,7 @@ class TlsConnection(Connection):
         self._acceptor.deadlines.discard(self)
         self._ready = self._plain = None
         # Held by the connection, it would hold the connection.
-        self._recv = self._sock.recv
+        self._source = self._sock
 
     def handshake_expired(self) -> None:
         """The client took too long."""
@@ -303,7 +303,7 @@ class TlsConnection(Connection):
         if not self.closed:
             ready(self)
 
-    def _receive(self, size: int) -> bytes:
+    def recv(self, size: int) -> bytes:
         """In the place of a socket's ``recv``: all that can be decrypted now, b"" at the end."""
         data = self._sock.recv(size)
         if not data:
