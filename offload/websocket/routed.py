@@ -12,7 +12,7 @@ from typing import Any
 from offload.interfaces import Content, Delivery, Layer, WebSocketConsumers
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.websocket.connection import State
-from offload.transport.connection import Connection
+from offload.transport.connection import JOIN_BYTES, Connection
 from offload.websocket.connection import WebSocketConnection
 from offload.websocket.encode import Reply, prepare
 from offload.websocket.server import WebSocketServer, thread_ident
@@ -215,18 +215,17 @@ class RoutedReceiver:
             self.server.loop.run_callback_threadsafe(self.deliver_here, delivery)
             return
         prepared, websocket = delivery.prepared, self.websocket
-        # The shortest way for what is sent most, a small message to many.
-        if (
-            type(prepared) is bytes
-            and prepared
-            and not delivery.more
-            and websocket.send_queue is None
-            and websocket.protocol.state is _OPEN
-        ):
+        # The shortest way for what is sent most, a small message to many; otherwise as `WebSocketConnection.send`.
+        if type(prepared) is bytes and prepared and websocket.send_queue is None and websocket.protocol.state is _OPEN:
             connection = websocket.connection
-            connection.write(prepared)
-            if connection.unsent_bytes:
-                websocket.relieve()
+            if delivery.more:
+                connection.write_soon(prepared)
+                if connection.unsent_bytes > JOIN_BYTES:
+                    websocket.relieve()
+            else:
+                connection.write(prepared)
+                if connection.unsent_bytes:
+                    websocket.relieve()
             return
         self.deliver_here(delivery)
 
