@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from offload import __version__
 from offload.exceptions import ConfigurationError, InvalidChannelName, OffloadError
 from offload.layers.addresses.hub_path import MOVED_VARIABLE, RUNTIME_DIR_VARIABLE
-from offload.server import late, logs, system
+from offload.server import logs, system
+from offload.server.agents import sitecustomize
 from offload.server.control import BOOT_FAILED, BootError
 from offload.server.directory import Directory
 from offload.server.handover import VARIABLE as HANDOVER_VARIABLE
@@ -32,7 +33,7 @@ USAGE_ERROR = 2
 FAILED = 1
 
 COMMANDS = (WORKER, "send", "group-send", "check", "settings")
-_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE, late.VARIABLE)
+_OWN_VARIABLES = (RUNTIME_DIR_VARIABLE, MOVED_VARIABLE, HANDOVER_VARIABLE, sitecustomize.VARIABLE)
 
 
 def reader(arguments: Sequence[str], command: str = SERVE) -> Reader:
@@ -171,7 +172,7 @@ def send(arguments: Sequence[str], command: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status."""
     if arguments is None:
-        late.begin_clean()
+        sitecustomize.begin_clean()
     args = list(sys.argv[1:] if arguments is None else arguments)
     command = args[0] if args and args[0] in COMMANDS else SERVE
     try:

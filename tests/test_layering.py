@@ -186,7 +186,7 @@ def test_no_test_uses_a_private_name() -> None:
 
 def test_a_file_is_a_room_not_a_fragment() -> None:
     """A package's face may be short, and so may what Python runs by its name."""
-    named_by_python = {"__init__.py", "__main__.py", "sitecustomize.py"}
+    named_by_python = {"__init__.py", "__main__.py"}
     lines = {path: len(path.read_text().splitlines()) for path in (ROOT / "offload").rglob("*.py")}
     fragments = [str(path.relative_to(ROOT)) for path, number in lines.items() if number < 40]
     assert not [path for path in fragments if Path(path).name not in named_by_python]

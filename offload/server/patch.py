@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from offload.server import late
+from offload.server.agents import sitecustomize
 
 _PATCHED = (
     "ssl", "socket", "time", "threading", "_thread", "select", "selectors", "queue", "subprocess", "os", "signal"
@@ -37,7 +37,7 @@ def patch() -> None:
     # Python's own way to say that a module cannot be imported; asyncio then takes what it has in Python.
     sys.modules["_asyncio"] = None  # type: ignore[assignment]
     _keep_hooks_of_generators()
-    late.load()
+    sitecustomize.load()
 
 
 @contextmanager
