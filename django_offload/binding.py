@@ -12,6 +12,7 @@ Inbound: ``consumer`` takes what a client asks for, behind a `WebsocketDemultipl
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -31,11 +32,13 @@ __all__ = ["CREATE", "DELETE", "UPDATE", "Binding", "WebsocketBinding", "Websock
 CREATE, UPDATE, DELETE = "create", "update", "delete"
 
 _ALL = ["__all__"]
+_OUTBOUND = ("encode", "group_names", "serialize")
+_INBOUND = ("create", "deserialize", "has_permission", "update")
 
 
 class Binding:
-    """Base of bindings. Define ``group_names`` and ``serialize`` for outbound, ``deserialize``, ``has_permission``,
-    ``create`` and ``update`` for inbound.
+    """Base of bindings. Define ``group_names``, ``serialize`` and ``encode``; for inbound also ``deserialize``,
+    ``has_permission``, ``create`` and ``update``.
 
     Attributes:
         model: the model, or its "app.Model"; ``model = None`` in a class's own body makes it abstract.
@@ -73,10 +76,17 @@ class Binding:
             return
         if cls.fields is None and cls.exclude is None:
             raise ValueError(f"the binding {cls.__qualname__} has neither fields nor exclude; set one of the two")
+        cls._check(_OUTBOUND)
         if apps.models_ready:
             cls.register()
         else:
             Binding._declared.append(cls)
+
+    @classmethod
+    def _check(cls, names: Iterable[str]) -> None:
+        missing = [name for name in names if getattr(getattr(cls, name), "__isabstractmethod__", False)]
+        if missing:
+            raise ValueError(f"the binding {cls.__qualname__} does not define {' and '.join(missing)}")
 
     @classmethod
     def register_all(cls) -> None:
@@ -166,18 +176,18 @@ class Binding:
             Group(name).send(message)
 
     @classmethod
+    @abc.abstractmethod
     def encode(cls, stream: str, payload: Any) -> dict[str, Any]:
         """The content of the message that brings a payload to a stream."""
-        raise NotImplementedError(f"{cls.__qualname__} has no encode(stream, payload)")
 
     @classmethod
+    @abc.abstractmethod
     def group_names(cls, instance: Any) -> Iterable[str]:
         """The groups that hear of this object."""
-        raise NotImplementedError(f"{cls.__qualname__} has no group_names(instance)")
 
+    @abc.abstractmethod
     def serialize(self, instance: Any, action: str) -> Any:
         """The payload of the message about this object."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no serialize(instance, action)")
 
     # Inbound
 
@@ -188,7 +198,12 @@ class Binding:
 
     @classmethod
     def get_handler(cls) -> Callable[..., None]:
-        """`trigger_inbound`, decorated."""
+        """`trigger_inbound`, decorated.
+
+        Raises:
+            ValueError: a method that inbound needs is not defined.
+        """
+        cls._check(_INBOUND)
         if cls.channel_session_user:
             return channel_session_user(cls.trigger_inbound)
         return channel_session(cls.trigger_inbound) if cls.channel_session else cls.trigger_inbound
@@ -205,13 +220,13 @@ class Binding:
         binding.user = getattr(message, "user", None) or AnonymousUser()
         binding.run_action(binding.action, binding.pk, binding.data)
 
+    @abc.abstractmethod
     def deserialize(self, message: Message) -> tuple[str, Any, Any]:
         """The action, the primary key (None to create), and the data (None to delete) of a message."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no deserialize(message)")
 
+    @abc.abstractmethod
     def has_permission(self, user: Any, action: str, pk: Any) -> bool:
         """Whether this user, who may be an ``AnonymousUser``, may do this to this object."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no has_permission(user, action, pk)")
 
     def run_action(self, action: str, pk: Any, data: Any) -> None:
         """Create, update or delete, if that is permitted.
@@ -230,13 +245,13 @@ class Binding:
         else:
             raise ValueError(f"a binding has no action {action!r}; it has {CREATE}, {UPDATE} and {DELETE}")
 
+    @abc.abstractmethod
     def create(self, data: Any) -> None:
         """Make an object of a message's data."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no create(data)")
 
+    @abc.abstractmethod
     def update(self, pk: Any, data: Any) -> None:
         """Change an object by a message's data."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no update(pk, data)")
 
     def delete(self, pk: Any) -> None:
         """Delete an object; none of this key is no error."""

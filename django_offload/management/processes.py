@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import sys
 from collections.abc import Sequence
@@ -37,9 +38,9 @@ class ProcessCommand(BaseCommand):
     # What it starts says itself what is wrong.
     requires_system_checks = []
 
+    @abc.abstractmethod
     def command(self, arguments: Sequence[str]) -> list[str]:
         """What follows ``offload`` on its command line, for these arguments of ``manage.py``."""
-        raise NotImplementedError
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Become the server; Django's options have been seen to."""

@@ -208,6 +208,30 @@ def test_binding_without_model_or_fields_is_refused() -> None:
             model = User
 
 
+def test_binding_that_names_no_groups_is_refused_when_it_is_declared() -> None:
+    with pytest.raises(ValueError, match=r"Mute does not define group_names$"):
+
+        class Mute(WebsocketBinding):
+            model, stream, fields = Permission, "mute", ["name"]
+
+    with pytest.raises(ValueError, match=r"Bare does not define encode and group_names and serialize$"):
+
+        class Bare(Binding):
+            model, stream, fields = Permission, "bare", ["name"]
+
+
+def test_binding_that_permits_nothing_is_no_consumer() -> None:
+    class Outbound(WebsocketBinding):
+        model, stream, fields = Permission, "outbound", ["name"]
+
+        @classmethod
+        def group_names(cls, instance: Permission) -> list[str]:
+            return []
+
+    with pytest.raises(ValueError, match=r"Outbound does not define has_permission$"):
+        Outbound.get_handler()
+
+
 def test_signals_surround_consumers_and_bindings_send_nothing_for_nobody() -> None:
     from django_offload.signals import consumer_finished, consumer_started
 
