@@ -14,6 +14,7 @@ from gunicorn.config import KNOWN_SETTINGS
 from websockets.sync.client import connect
 
 from docs import gunicorn_page, settings_page
+from offload.layers.backend import Backend
 from offload.settings import SERVE
 from offload.settings.command_line import settings_parser
 from offload.settings.unused import UNUSED
@@ -113,3 +114,9 @@ def test_reading_path_has_twelve_files_and_the_classes_that_it_names() -> None:
         source = (ROOT / name).read_text()
         for word in re.findall(r"`([A-Z]\w+|prepare)`", reason.partition(":")[0]):
             assert re.search(rf"^(class|def) {word}\b", source, re.MULTILINE), f"{name} has no {word}"
+
+
+def test_page_counts_the_methods_of_a_layer() -> None:
+    methods = [name for name, value in vars(Backend).items() if callable(value) and not name.startswith("_")]
+    assert len(methods) <= 16
+    assert f"fills in the {len(methods)} methods of" in (ROOT / "docs/howto/write-a-layer.md").read_text()

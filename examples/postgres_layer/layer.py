@@ -203,15 +203,12 @@ class PostgresBackend(Backend):
             self._session(key), min(expiry, LONGEST), payload,
         )  # fmt: skip
 
-    def session_renew(self, key: str, expiry: float) -> None:
+    def session_expire(self, key: str, seconds: float) -> None:
         self._run(
             "UPDATE offload_session SET ends = clock_timestamp() + make_interval(secs => %s)"
             " WHERE key = %s AND ends > clock_timestamp()",
-            min(expiry, LONGEST), self._session(key),
+            min(seconds, LONGEST), self._session(key),
         )  # fmt: skip
-
-    def session_delete(self, key: str) -> None:
-        self._run("DELETE FROM offload_session WHERE key = %s", self._session(key))
 
     def _session(self, key: str) -> bytes:
         return (self._prefix + key).encode(errors="surrogatepass")

@@ -133,8 +133,7 @@ class Exchange:
             wire.SET_MEMBER: self._set_member,
             wire.SESSION_LOAD: self._session_load,
             wire.SESSION_SAVE: self._session_save,
-            wire.SESSION_RENEW: self._session_renew,
-            wire.SESSION_DELETE: self._session_delete,
+            wire.SESSION_EXPIRE: self._session_expire,
             wire.FLUSH: self._flush,
             wire.STATISTICS: self._statistics,
             wire.KEEP: self._keep,
@@ -378,12 +377,8 @@ class Exchange:
         self.broker.session_save(key, (now + expiry, payload), now, expiry=expiry)
         peer.answer(request)
 
-    def _session_renew(self, peer: Peer, request: int, key: str, expiry: float) -> None:
-        self.broker.session_renew(key, self._clock(), expiry=expiry)
-        peer.answer(request)
-
-    def _session_delete(self, peer: Peer, request: int, key: str) -> None:
-        self.broker.session_delete(key)
+    def _session_expire(self, peer: Peer, request: int, key: str, seconds: float) -> None:
+        self.broker.session_expire(key, self._clock(), seconds=seconds)
         peer.answer(request)
 
     def _flush(self, peer: Peer, request: int) -> None:

@@ -167,13 +167,9 @@ class Backend(abc.ABC):
         """Store a session for `expiry` seconds."""
 
     @abc.abstractmethod
-    def session_renew(self, key: str, expiry: float) -> None:
-        """Keep a session that is there for `expiry` seconds from now, in one operation: what another process saves in
-        the same moment stays."""
-
-    @abc.abstractmethod
-    def session_delete(self, key: str) -> None:
-        """Forget a session."""
+    def session_expire(self, key: str, seconds: float) -> None:
+        """Keep a session that is there for so many seconds from now; forget it with 0. In one operation: what another
+        process saves in the same moment stays."""
 
     # All of it
 

@@ -280,19 +280,19 @@ class LayerBase(abc.ABC):
     def session_save(self, key: str, data: Content, expiry: float) -> None:
         """As `Layer.session_save`. Raises ``MessageTooLarge`` and ``TypeError`` as for messages."""
         _check_key(key)
-        if not expiry > 0:
-            raise ValueError(f"session expiry {expiry!r} must be above 0")
+        _check_expiry(expiry)
         self._local.backend.session_save(key, self.codec.encode(data, SESSION, key), expiry)
 
     def session_renew(self, key: str, expiry: float) -> None:
         """As `Layer.session_renew`."""
         _check_key(key)
-        self._local.backend.session_renew(key, expiry)
+        _check_expiry(expiry)
+        self._local.backend.session_expire(key, expiry)
 
     def session_delete(self, key: str) -> None:
         """As `Layer.session_delete`."""
         _check_key(key)
-        self._local.backend.session_delete(key)
+        self._local.backend.session_expire(key, 0)
 
     def statistics(self) -> dict[str, int]:
         """As `Layer.statistics`. ``received`` counts what receivers and `receive` in this process got from elsewhere
@@ -407,3 +407,8 @@ at_fork.in_child(_after_fork)
 def _check_key(key: object) -> None:
     if not isinstance(key, str) or not key:
         raise TypeError(f"session key {key!r} must be a str that is not empty")
+
+
+def _check_expiry(expiry: float) -> None:
+    if not expiry > 0:
+        raise ValueError(f"session expiry {expiry!r} must be above 0")

@@ -118,13 +118,9 @@ class MemoryBackend(Backend):
         with self.broker.exclusive() as (broker, now):
             broker.session_save(key, payload, now, expiry=expiry)
 
-    def session_renew(self, key: str, expiry: float) -> None:
+    def session_expire(self, key: str, seconds: float) -> None:
         with self.broker.exclusive() as (broker, now):
-            broker.session_renew(key, now, expiry=expiry)
-
-    def session_delete(self, key: str) -> None:
-        with self.broker.exclusive() as (broker, _):
-            broker.session_delete(key)
+            broker.session_expire(key, now, seconds=seconds)
 
     def flush(self) -> None:
         with self.broker.exclusive() as (broker, _):

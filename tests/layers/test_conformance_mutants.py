@@ -504,35 +504,48 @@ def is_the_same_process_in_a_fork(patch):
 
 
 def deletes_no_session(patch):
-    patch.setattr(Broker, "session_delete", lambda self, key: None)
+    original = Broker.session_expire
+
+    def expire(self, key, now, seconds):
+        if seconds:
+            original(self, key, now, seconds=seconds)
+
+    patch.setattr(Broker, "session_expire", expire)
 
 
 def renews_no_session(patch):
-    patch.setattr(Broker, "session_renew", lambda self, key, now, expiry: None)
+    original = Broker.session_expire
+
+    def expire(self, key, now, seconds):
+        if not seconds:
+            original(self, key, now, seconds=seconds)
+
+    patch.setattr(Broker, "session_expire", expire)
 
 
 def makes_the_session_that_it_renews(patch):
-    original = Broker.session_renew
+    original = Broker.session_expire
 
-    def renew(self, key, now, expiry):
-        other = next(iter(self._sessions.values()))
-        self._sessions.setdefault(key, other)
-        original(self, key, now, expiry=expiry)
+    def expire(self, key, now, seconds):
+        if seconds:
+            other = next(iter(self._sessions.values()))
+            self._sessions.setdefault(key, other)
+        original(self, key, now, seconds=seconds)
 
-    patch.setattr(Broker, "session_renew", renew)
+    patch.setattr(Broker, "session_expire", expire)
 
 
 def renews_what_a_session_was(patch):
-    original = MemoryBackend.session_renew
+    original = MemoryBackend.session_expire
 
-    def renew(self, key, expiry):
+    def expire(self, key, seconds):
         payload = self.session_load(key)
         time.sleep(0.001)
-        original(self, key, expiry)
-        if payload is not None:
-            self.session_save(key, payload, expiry)
+        original(self, key, seconds)
+        if seconds and payload is not None:
+            self.session_save(key, payload, seconds)
 
-    patch.setattr(MemoryBackend, "session_renew", renew)
+    patch.setattr(MemoryBackend, "session_expire", expire)
 
 
 def keeps_sessions_for_ever(patch):

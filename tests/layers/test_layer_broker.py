@@ -147,16 +147,11 @@ class BrokerAgainstModel(RuleBasedStateMachine):
         self.broker.session_save(key, self.serial, self.now, expiry=expiry)
         self.sessions[key] = (self.now + expiry, self.serial)
 
-    @rule(key=CHANNELS, expiry=SECONDS)
-    def session_renew(self, key, expiry):
-        self.broker.session_renew(key, self.now, expiry=expiry)
+    @rule(key=CHANNELS, seconds=SECONDS | st.just(0))
+    def session_expire(self, key, seconds):
+        self.broker.session_expire(key, self.now, seconds=seconds)
         if key in self.sessions and self.sessions[key][0] > self.now:
-            self.sessions[key] = (self.now + expiry, self.sessions[key][1])
-
-    @rule(key=CHANNELS)
-    def session_delete(self, key):
-        self.broker.session_delete(key)
-        self.sessions.pop(key, None)
+            self.sessions[key] = (self.now + seconds, self.sessions[key][1])
 
     @rule()
     def flush(self):

@@ -169,11 +169,8 @@ class HubBackend(Backend):
     def session_save(self, key: str, payload: bytes, expiry: float) -> None:
         self.link.request(wire.SESSION_SAVE, key, payload, expiry, again=True)
 
-    def session_renew(self, key: str, expiry: float) -> None:
-        self.link.request(wire.SESSION_RENEW, key, expiry, again=True)
-
-    def session_delete(self, key: str) -> None:
-        self.link.request(wire.SESSION_DELETE, key, again=True)
+    def session_expire(self, key: str, seconds: float) -> None:
+        self.link.request(wire.SESSION_EXPIRE, key, seconds, again=True)
 
     def flush(self) -> None:
         self.link.request(wire.FLUSH, again=True)

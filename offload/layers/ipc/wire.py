@@ -19,8 +19,7 @@ GROUP_SEND                  group, payload                                      
 SET_MEMBER                  group, channel, whether it is one                                None
 SESSION_LOAD                key                                                              payload or None
 SESSION_SAVE                key, payload, expiry                                             None
-SESSION_RENEW               key, expiry                                                      None
-SESSION_DELETE              key                                                              None
+SESSION_EXPIRE              key, seconds                                                     None
 KEEP                        channel, payload, seconds                                        None
 TAKE_DUE                                                                                     messages, seconds
 FLUSH                                                                                        None
@@ -55,12 +54,11 @@ GROUP_SEND = 10
 SET_MEMBER = 11
 SESSION_LOAD = 13
 SESSION_SAVE = 14
-SESSION_DELETE = 15
+SESSION_EXPIRE = 15
 FLUSH = 16
 STATISTICS = 17
 KEEP = 18
 TAKE_DUE = 19
-SESSION_RENEW = 20
 
 ANSWER = 64  # likewise
 MESSAGE = 65

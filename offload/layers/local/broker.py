@@ -169,13 +169,10 @@ class Broker(Generic[Payload]):
         self._sweep_if_due(now)
         self._sessions[key] = (now + expiry, payload)
 
-    def session_renew(self, key: str, now: float, *, expiry: float) -> None:
-        payload = self.session_load(key, now)
-        if payload is not None:
-            self._sessions[key] = (now + expiry, payload)
-
-    def session_delete(self, key: str) -> None:
-        self._sessions.pop(key, None)
+    def session_expire(self, key: str, now: float, *, seconds: float) -> None:
+        found = self._sessions.pop(key, None)
+        if found is not None and found[0] > now and seconds:
+            self._sessions[key] = (now + seconds, found[1])
 
     def flush(self) -> None:
         """Drop every message, membership and session; counters stay."""

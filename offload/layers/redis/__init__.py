@@ -329,13 +329,10 @@ class RedisBackend(Backend):
         key = self._session_prefix + key
         self.ring.run(key, "SET", key, payload, "PX", milliseconds(min(expiry, _LONGEST)))
 
-    def session_renew(self, key: str, expiry: float) -> None:
+    def session_expire(self, key: str, seconds: float) -> None:
         key = self._session_prefix + key
-        self.ring.run(key, "PEXPIRE", key, milliseconds(min(expiry, _LONGEST)))
-
-    def session_delete(self, key: str) -> None:
-        key = self._session_prefix + key
-        self.ring.run(key, "DEL", key)
+        # Redis deletes at once what has no time.
+        self.ring.run(key, "PEXPIRE", key, milliseconds(min(seconds, _LONGEST)) if seconds else 0)
 
     def flush(self) -> None:
         self.ring.run(self._delayed, "DEL", self._delayed)
