@@ -4,7 +4,8 @@ Where a master has no sharded pub/sub (before Redis 7), channels are plain ones,
 
 redis-py finds the nodes and knows the slots. Commands go to the nodes through the layer's own connections, as with
 other shards, which share round trips. A node that answers that a slot is elsewhere has not executed the command: it is
-sent there. After such an answer, and after a failure, the slots are asked for anew.
+sent there. After such an answer, and after a failure, the slots are asked for anew. While some keys of a command are
+here and others there, it waits until the slot is moved, but not for long.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from offload.layers.redis.address import RedisAddress
 from offload.layers.redis.commands import Commands
 from offload.layers.redis.resp import Argument
 from offload.layers.redis.scripts import PUSH, TAKE, Script
-from offload.layers.redis.server import Refused, SlotMoved
+from offload.layers.redis.server import Refused, SlotDivided, SlotMoved
 from offload.layers.redis.shards import Pushed, Ring, Shard
 from offload.layers.redis.subscriber import Subscriber
 
 logger = logging.getLogger("offload.layer")
 
 _REDIRECTIONS = 5
-_PAUSE = 0.2  # seconds between questions for the slots while a node is gone
+_PAUSE = 0.2  # seconds between questions for the slots while a node is gone, or for keys while their slot is moved
 
 
 class Cluster(Ring):
@@ -173,6 +174,16 @@ class Cluster(Ring):
             self._client.close()
 
     def _at_owner(self, key: str, call: Callable[[Commands, bool], Any]) -> Any:
+        ends = time.monotonic() + self._timeout
+        while True:
+            try:
+                return self._redirected(key, call)
+            except SlotDivided:
+                if time.monotonic() >= ends:
+                    raise
+            time.sleep(_PAUSE)
+
+    def _redirected(self, key: str, call: Callable[[Commands, bool], Any]) -> Any:
         shard, asking = self._find(key), False
         for _ in range(_REDIRECTIONS):
             try:

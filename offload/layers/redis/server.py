@@ -27,6 +27,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -53,6 +54,10 @@ _REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError, MasterDownErr
 
 class Refused(LayerUnreachable):
     """The server has answered with an error, and executed nothing."""
+
+
+class SlotDivided(Refused):
+    """A node of a cluster has got some of a command's keys, and not others of their slot: it is just being moved."""
 
 
 class SlotMoved(Refused):
@@ -165,13 +170,14 @@ class Server:
 
     def refusal(self, error: Exception) -> LayerUnreachable:
         """The server answered, with an error."""
-        for word, kind in (("MOVED ", MovedError), ("ASK ", AskError)):
+        for word, kind in (("MOVED ", MovedError), ("ASK ", AskError), ("TRYAGAIN ", TryAgainError)):
             # Before its version 6, redis-py knows these in its own client of a cluster only.
             if str(error).startswith(word):
                 error = kind(str(error).removeprefix(word))
         if isinstance(error, AskError):
             return SlotMoved.told_by(self.shown, error)
-        return Refused(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
+        refusal = SlotDivided if isinstance(error, TryAgainError) else Refused
+        return refusal(f"layer 'redis' was refused by {self.shown}: {str(error).rstrip('.')}")
 
     def unreachable(self, error: Exception, greeting: Greeting) -> Outage:
         """What redis-py raised for connecting."""
