@@ -86,3 +86,18 @@ def test_what_foreign_programs_publish_is_not_counted_as_missed(redis_server, re
     assert redis_server.run("CLIENT", "KILL", "TYPE", "pubsub")
     until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
     assert layer.statistics()["lost"] == 0
+
+
+def test_what_was_heard_is_not_counted_as_missed_when_its_counter_had_expired(redis_server, redis_layers):  # noqa: F811
+    layer = redis_layers(redis_server.url)
+    receiver = joined(layer, "news")
+    for number in range(5):
+        layer.group_send("news", {"n": number})
+        if number == 2:
+            receiver.until({"n": 2})
+            assert redis_server.run("PEXPIRE", "sent:{group:news}", "1") == 1
+            until(lambda: not redis_server.run("EXISTS", "sent:{group:news}"), "the counter to expire")
+    receiver.until({"n": 4})
+    assert redis_server.run("CLIENT", "KILL", "TYPE", "pubsub")
+    until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
+    assert layer.statistics()["lost"] == 0

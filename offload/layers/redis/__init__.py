@@ -190,9 +190,9 @@ class RedisBackend(Backend):
 
     # What the subscribers call
 
-    def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
+    def arrived(self, batch: list[tuple[str, bytes]]) -> None:
         start = len(self._prefix)
-        self._owner.arrived([(name.decode()[start:], payload) for name, payload in batch])
+        self._owner.arrived([(name[start:], payload) for name, payload in batch])
 
     def subscribed(self, name: str, number: int) -> None:
         self._owner.subscribed({self._topic(name): number})
@@ -211,10 +211,8 @@ class RedisBackend(Backend):
         if missed:
             self._owner.subscribed({}, missed)
 
-    def counter(self, name: str) -> tuple[str, int] | None:
-        if not name.startswith("group:", len(self._prefix)):
-            return None
-        return f"{self._sent_prefix}{{{name}}}", self._group_milliseconds
+    def counter(self, name: str) -> str | None:
+        return f"{self._sent_prefix}{{{name}}}" if name.startswith("group:", len(self._prefix)) else None
 
     def _topic(self, name: str) -> str:
         return name[len(self._prefix) :]

@@ -6,13 +6,14 @@ Order is what makes a subscription right: a message is read after the answer to 
 Each name has a command of its own, so that an error is for one name. A watched queue is one whose length was asked for
 on a connection with client tracking: the server tells once when it changes.
 
-What a name's messages are counted by on the server tells, when a lost connection is back, how many were missed.
+A name's counter on the server tells, when a lost connection is back, how many messages were missed. It counts no less
+than what was published by this layer since it began, which may be after this process subscribed: counters expire.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import threading
 import time
 import weakref
@@ -47,7 +48,7 @@ _TURNS = 5  # of the loop, in which an answered consumer ends and the next one s
 class Owner(Protocol):
     """Whom a subscriber delivers to. None of it may wait or raise. Names come with the number of their subscription."""
 
-    def arrived(self, batch: list[tuple[bytes, bytes]]) -> None:
+    def arrived(self, batch: list[tuple[str, bytes]]) -> None:
         """Pairs of pub/sub channel and payload, which came together."""
 
     def subscribed(self, name: str, number: int) -> None:
@@ -66,8 +67,8 @@ class Owner(Protocol):
         """A connection that was lost is back, with all that was subscribed to; so many messages were missed, as far as
         they were counted."""
 
-    def counter(self, name: str) -> tuple[str, int] | None:
-        """The key of what counts a name's messages, if anything does, and the milliseconds for which it is kept."""
+    def counter(self, name: str) -> str | None:
+        """The key of a name's counter, if it has one: a hash of how many messages were ``sent``, ``since`` when."""
 
 
 class Router(Protocol):
@@ -114,9 +115,10 @@ class _Subscription(Note):
         in_force: whether it was confirmed, so that it is to be restored when it is lost.
         left: whether it was given up.
         moves: how often it was sent to another node.
+        counted: what its counter would be now if no message was missed since it was last read; None before that.
     """
 
-    __slots__ = ("_subscriber", "in_force", "left", "moves", "name", "number")
+    __slots__ = ("_subscriber", "counted", "in_force", "left", "moves", "name", "number")
 
     def __init__(self, subscriber: Subscriber, packed: bytes, name: str, number: int, moves: int = 0) -> None:
         super().__init__(packed, optional=False)
@@ -124,6 +126,7 @@ class _Subscription(Note):
         self.name = name
         self.number = number
         self.moves = moves
+        self.counted: int | None = None
         self.in_force = False
         self.left = False
 
@@ -144,14 +147,6 @@ class _End(Note):
     def __init__(self, packed: bytes, name: str) -> None:
         super().__init__(packed)
         self.name = name.encode()
-
-
-class _Count(Note):
-    """Three commands, of which the last tells."""
-
-    __slots__ = ()
-
-    answers = 3
 
 
 class _Watch(Note):
@@ -196,15 +191,13 @@ class Subscriber(User[Wire]):
         self._lock = RLock()
         self._names: dict[str, _Subscription] = {}
         self._watches: dict[str, dict[Waiter, None]] = {}
-        # How many messages a name's counter would have counted, if none had been missed since it was last read; and
-        # since when it counts.
-        self._counted: dict[bytes, tuple[int, bytes]] = {}
-        self._missed = 0
         self._tracks = False  # whether the server was asked to tell of changes, on this connection
         self.is_blind = False
         """Whether the server does not tell of queues that change."""
         self._cost = 0.0  # seconds that the last batch took to be delivered
         self._lost: float | None = None  # when the connection was lost that is not back yet
+        self._lost_at = math.inf  # the same by the server's clock, in milliseconds, or later
+        self._missed = 0  # while it was lost
         self._reason = ""  # why it is not back, as last logged
         self._closed = False
 
@@ -214,9 +207,7 @@ class Subscriber(User[Wire]):
         subscription = _Subscription(self, pack(self._verb, name), name, number, moves)
         with self._lock:
             self._names[name] = subscription
-            self._counted.pop(name.encode(), None)
-        self._link.submit(subscription)
-        for call in self._count([name]):
+        for call in (subscription, *self._counts([subscription])):
             self._link.submit(call)
 
     def unsubscribe(self, name: str) -> None:
@@ -229,7 +220,6 @@ class Subscriber(User[Wire]):
             if subscription is None:
                 return
             subscription.left = True
-            self._counted.pop(name.encode(), None)
         if self._link.is_open:
             self._link.submit(_End(pack(self._end, name), name))
 
@@ -272,20 +262,20 @@ class Subscriber(User[Wire]):
                 elif key in waiter.woken:
                     self._wake_one(key)
 
-    def adopt(self, names: Mapping[str, int], counted: Mapping[bytes, tuple[int, bytes]], lost: float) -> None:
+    def adopt(self, subscriptions: Iterable[_Subscription], lost: float) -> None:
         """Go on with subscriptions that another one lost at this time. Neither waits nor raises."""
-        adopted = [_Subscription(self, pack(self._verb, name), name, number) for name, number in names.items()]
+        adopted: list[_Subscription] = []
+        for other in subscriptions:
+            subscription = _Subscription(self, pack(self._verb, other.name), other.name, other.number)
+            subscription.in_force, subscription.counted = True, other.counted
+            adopted.append(subscription)
         with self._lock:
             if self._closed:
                 return
-            for subscription in adopted:
-                subscription.in_force = True
-                self._names[subscription.name] = subscription
-            self._counted.update(counted)
+            self._names.update((subscription.name, subscription) for subscription in adopted)
             self._lost = lost if self._lost is None else self._lost
         if self._link.is_open:
-            calls: list[Call] = [*adopted, *self._count(names), Note(pack("PING"), self._come_back)]
-            for call in calls:
+            for call in self._restoring(adopted, lost):
                 self._link.submit(call)
         else:
             self._link.keep_up()
@@ -333,9 +323,7 @@ class Subscriber(User[Wire]):
             # Some may have been given up meanwhile.
             moving = [(other, self._names.pop(name)) for other, name in theirs if name in self._names]
         for other in {other for other, _ in moving}:
-            heirs = {each.name: each.number for heir, each in moving if heir is other}
-            counted = {name.encode(): self._counted.pop(name.encode(), None) for name in heirs}
-            other.adopt(heirs, {name: count for name, count in counted.items() if count is not None}, lost)
+            other.adopt([subscription for heir, subscription in moving if heir is other], lost)
 
     def opened(self, wire: Wire) -> Sequence[Call]:
         with self._lock:
@@ -344,9 +332,13 @@ class Subscriber(User[Wire]):
             calls = self._watching(list(self._watches))
             if self._lost is not None:
                 restored = [subscription for subscription in self._names.values() if subscription.in_force]
-                calls += [*restored, *self._count(each.name for each in restored)]
-                calls.append(Note(pack("PING"), self._come_back))
+                calls += self._restoring(restored, self._lost)
         return calls
+
+    def _restoring(self, subscriptions: Sequence[_Subscription], lost: float) -> list[Call]:
+        """What to send for these, which were lost at this time."""
+        time_since = Note(pack("TIME"), partial(self._take_time, time.monotonic() - lost))
+        return [*subscriptions, time_since, *self._counts(subscriptions), Note(pack("PING"), self._come_back)]
 
     def came(self, replies: list[Any], connection: Connection[Wire]) -> None:
         if self._cost > _WORTH_WAITING and threads_are_greenlets():
@@ -355,14 +347,14 @@ class Subscriber(User[Wire]):
         if owner is None:
             raise Outage(_CLOSED, was_open=True)
         started = time.monotonic()
-        batch: list[tuple[bytes, bytes]] = []
-        counted = self._counted
+        batch: list[tuple[str, bytes]] = []
+        names = self._names
         for reply in replies:
             if isinstance(reply, list) and reply and reply[0] in _MESSAGES:
-                _, name, payload = reply
-                batch.append((name, payload))
-                if (count := counted.get(name)) is not None:
-                    counted[name] = count[0] + 1, count[1]
+                name = reply[1].decode()
+                batch.append((name, reply[2]))
+                if (subscription := names.get(name)) is not None and subscription.counted is not None:
+                    subscription.counted += 1
                 continue
             if batch:
                 owner.arrived(batch)
@@ -482,32 +474,35 @@ class Subscriber(User[Wire]):
         if self._drop(subscription) and (owner := self._owner()) is not None:
             owner.refused(subscription.name, subscription.number, error)
 
-    def _count(self, names: Iterable[str]) -> list[Call]:
-        """Questions how many messages were sent to them. The answers are behind those that were sent before."""
+    def _counts(self, subscriptions: Iterable[_Subscription]) -> list[Call]:
+        """Questions for their counters. The answers are behind the messages that were counted."""
         owner = self._owner()
         calls: list[Call] = []
-        for name in names:
-            if owner is not None and (counter := owner.counter(name)) is not None:
-                key, lifetime = counter
-                # Its beginning is noted when somebody wants to know it: that of one that began anew is another.
-                begin = pack("HSETNX", key, "since", os.urandom(8).hex()) + pack("PEXPIRE", key, lifetime)
-                packed = begin + pack("HMGET", key, "sent", "since")
-                calls.append(_Count(packed, partial(self._take_count, name), optional=False))
+        for subscription in subscriptions:
+            if owner is not None and (key := owner.counter(subscription.name)) is not None:
+                packed = pack("HMGET", key, "sent", "since")
+                calls.append(Note(packed, partial(self._take_count, subscription), optional=False))
         return calls
 
-    def _take_count(self, name: str, reply: Any) -> None:
-        if not isinstance(reply, list) or name not in self._names:
-            return  # forbidden, elsewhere, or left
-        sent, since = int(reply[0] or 0), reply[1]
-        before, began = self._counted.get(name.encode(), (sent, since))
-        # One that began anew, on a server that lost its data, has counted what was sent since then.
-        self._missed += max(0, sent - before) if since == began else sent
-        self._counted[name.encode()] = sent, since
+    def _take_time(self, elapsed: float, reply: Any) -> None:
+        if isinstance(reply, list):
+            seconds, microseconds = map(int, reply)
+            self._lost_at = (seconds - elapsed) * 1000 + microseconds / 1000
+
+    def _take_count(self, subscription: _Subscription, reply: Any) -> None:
+        if not isinstance(reply, list):
+            return  # forbidden, or elsewhere
+        sent, since = (int(value or 0) for value in reply)
+        if subscription.counted is not None:
+            # One that began meanwhile, on a server that had lost its data, has counted what was missed and nothing
+            # else. One that expired before and began anew may lack what this process has counted: the rest is certain.
+            self._missed += sent if since > self._lost_at else max(0, sent - subscription.counted)
+        subscription.counted = sent
 
     def _come_back(self, _: Any) -> None:
         with self._lock:
             lost, self._lost = self._lost, None
-            missed, self._missed = self._missed, 0
+            missed, self._missed, self._lost_at = self._missed, 0, math.inf
             number = len(self._names)
         if lost is not None:
             logger.info(
