@@ -371,7 +371,7 @@ def test_password_is_used_and_never_shown(tmp_path, redis_layers):  # noqa: F811
         layer = redis_layers([url])
         joined(layer, "news")
         layer.send("queue", {})
-        assert server.info("keyspace")["db3"].startswith("keys=2,")  # the queue, and the counter of the group
+        assert server.info("keyspace")["db3"].startswith("keys=1,")
         text, _ = unavailable(redis_layers([url.replace("hunter2", "hunter3")]).check)
         assert text == (
             f"layer 'redis' was refused by redis://127.0.0.1:{server.port}/3:"
