@@ -383,7 +383,7 @@ def test_message_whose_answer_is_cut_off_is_counted(redis_server, redis_layers):
             cutter.close()
             with pytest.raises(LayerUnavailable):
                 waiting.result(10)
-    assert layer.statistics()["lost"] == 1
+    until(lambda: layer.statistics()["lost"] == 1, "it to be counted")
 
 
 class Cutter:
