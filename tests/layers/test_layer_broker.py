@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from offload.exceptions import ChannelFull
-from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE, SWEEP_INTERVAL, Broker
+from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE, MOST_DUE_BYTES, SWEEP_INTERVAL, Broker
 
 
 def put(broker, channel, payload, now=0.0, expiry=60.0, capacity=100):
@@ -220,3 +220,16 @@ def test_broker_gives_delayed_messages_some_at_a_time():
         broker.keep("channel", b"", 1.0)
     due = broker.take_due("taker", 0, 1, 2.0)
     assert (len(due.messages), due.seconds) == (MOST_DUE, 0.0)
+
+
+def test_broker_gives_large_delayed_messages_one_by_one():
+    broker = Broker()
+    for size in (MOST_DUE_BYTES + 1, 1, MOST_DUE_BYTES - 1, 1):
+        broker.keep("channel", bytes(size), 1.0)
+    taken = [broker.take_due("taker", batch, batch + 1, 2.0).messages for batch in range(4)]
+    assert [[len(message) for _, message in messages] for messages in taken] == [
+        [MOST_DUE_BYTES + 1],
+        [1, MOST_DUE_BYTES - 1],
+        [1],
+        [],
+    ]

@@ -11,6 +11,7 @@ import pytest
 
 from offload.exceptions import ChannelFull, LayerUnavailable
 from offload.layers.addresses.urls import layer_from_url
+from offload.layers.local.broker import MOST_DUE_BYTES
 from offload.layers.redis import RedisLayer
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import shared_redis_server, until  # noqa: F401  # a fixture
@@ -446,3 +447,17 @@ def test_layer_is_used_from_a_program_that_never_heard_of_gevent(server):
     assert layer.receive(["queue"], 0) == ("queue", {"n": 1})
     assert layer.capacity == 7
     layer.close()
+
+
+def test_large_delayed_messages_are_given_one_by_one(server, make):
+    backend = make().backend
+    for _ in range(3):
+        backend.keep("later", bytes(MOST_DUE_BYTES // 2), 0.001)
+
+    def are_due():
+        seconds, microseconds = map(int, server.run("TIME"))
+        return server.run("ZCOUNT", "delayed", "-inf", str(seconds * 1000 + microseconds // 1000)) == 3
+
+    until(are_due, "all to be due")
+    taken = [backend.take_due("taker", batch, batch + 1).messages for batch in range(4)]
+    assert [len(messages) for messages in taken] == [1, 1, 1, 0]

@@ -4,9 +4,9 @@ A frame is four bytes of length (big endian), then one msgpack array, whose firs
 number that their answer repeats; those with the number 0 get none. Pure: bytes in, lists out; the caller has the
 socket. Both ends are the same user's, so a frame is checked for its form, not for malice.
 
-==========================  ===============================================================  =====================
+==========================  ===============================================================  ========================
 client to hub               arguments after kind and number                                  value of the answer
-==========================  ===============================================================  =====================
+==========================  ===============================================================  ========================
 HELLO                       version, prefix, process token, settings                         version
 PING                                                                                         None
 PUSH                        channel, payload, expiry, capacity                               None, or status FULL
@@ -21,10 +21,10 @@ SESSION_LOAD                key                                                 
 SESSION_SAVE                key, payload, expiry                                             None
 SESSION_EXPIRE              key, seconds                                                     None
 KEEP                        channel, payload, seconds                                        None
-TAKE_DUE                                                                                     messages, seconds
+TAKE_DUE                    taker, batch received, number of this one                        batch, messages, seconds
 FLUSH                                                                                        None
 STATISTICS                                                                                   dict of counters
-==========================  ===============================================================  =====================
+==========================  ===============================================================  ========================
 
 The hub's frames: ``ANSWER number status value``, ``MESSAGE topic payload`` and ``LOST count``.
 """

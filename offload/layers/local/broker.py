@@ -19,7 +19,8 @@ Payload = TypeVar("Payload")
 
 SWEEP_INTERVAL = 10.0
 MOST_DUE = 100
-"""Messages that one call of `Broker.take_due` returns."""
+MOST_DUE_BYTES = 1024 * 1024
+"""Messages that one call of `Broker.take_due` returns, and their bytes where they are several."""
 GIVEN_SECONDS = 3600.0
 """For which delayed messages are kept for a taker who does not say that they came: he may have ended."""
 
@@ -107,8 +108,11 @@ class Broker(Generic[Payload]):
             batch, found, _ = given
         else:
             self._given.pop(taker, None)
-            found = []
+            found, size = [], 0
             while delayed and delayed[0][0] <= now and len(found) < MOST_DUE:
+                size += len(delayed[0][3])
+                if found and size > MOST_DUE_BYTES:
+                    break
                 _, _, channel, message = heapq.heappop(delayed)
                 found.append((channel, message))
             if found:

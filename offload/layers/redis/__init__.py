@@ -19,7 +19,7 @@ from offload.layers.backend import Backend, Due
 from offload.layers.backend import Owner as Process
 from offload.layers.front import LayerBase
 from offload.layers.link.thread import refuse_real_thread, start
-from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE
+from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE, MOST_DUE_BYTES
 from offload.layers.redis.access import Access, verification
 from offload.layers.redis.address import RedisAddress, parse_hosts
 from offload.layers.redis.cluster import Cluster
@@ -240,7 +240,7 @@ class RedisBackend(Backend):
     def take_due(self, taker: str, received: int, batch: int) -> Due:
         keys = [self._delayed, f"{self._given_prefix}{{{self._delayed}}}:{taker}"]
         (number, *given), *following = self.ring.run_script(
-            TAKE_DUE, keys, MOST_DUE, received, batch, milliseconds(GIVEN_SECONDS)
+            TAKE_DUE, keys, MOST_DUE, MOST_DUE_BYTES, received, batch, milliseconds(GIVEN_SECONDS)
         )
         messages = []
         for message in given:
