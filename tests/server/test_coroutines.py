@@ -12,8 +12,16 @@ from websockets.sync.client import connect
 
 from tests.serving import DEADLINE, ROOT, Server, serving
 
+REST = """
+import asyncio
+
+async def rest():
+    await asyncio.sleep(0.01)
+"""
+
 SITE = """
-import asyncio, contextvars, os, time
+import contextvars, os
+import gevent
 from django.conf import settings
 settings.configure(
     SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"], ROOT_URLCONF="site_", USE_TZ=True, LOGGING_CONFIG=None,
@@ -32,9 +40,9 @@ async def pause(name):
     mine = contextvars.ContextVar("mine")
     mine.set(name)
     task = asyncio.current_task()
-    await asyncio.gather(asyncio.sleep(0.02), asyncio.create_task(asyncio.sleep(0.01)))
+    await asyncio.gather(rest(), asyncio.create_task(rest()))
     async with asyncio.Lock():
-        await asyncio.wait_for(asyncio.sleep(0.01), 5)
+        await asyncio.wait_for(rest(), 5)
     assert asyncio.current_task() is task and mine.get() == name
     return name
 
@@ -47,7 +55,8 @@ async def async_view(request, name):
     return HttpResponse(f"{name} {await sync_to_async(users)()}")
 
 def orm_view(request, name):
-    time.sleep(0.01)
+    # Waits, as for a thread of its driver's.
+    gevent.get_hub().threadpool.apply(os.getpid)
     return HttpResponse(f"{name} {users()}")
 
 def to_sync_view(request, name):
@@ -78,11 +87,10 @@ application = get_wsgi_application()
 """
 
 WORKER = """
-import asyncio
 from offload import Channel, route
 
 async def pause(name):
-    await asyncio.gather(asyncio.sleep(0.02), asyncio.create_task(asyncio.sleep(0.01)))
+    await asyncio.gather(rest(), asyncio.create_task(rest()))
     return name
 
 def consume(message):
@@ -112,7 +120,7 @@ def ask(server: Server, number: int) -> tuple[str, str]:
 
 @pytest.mark.chaos("R10: coroutines and plain views run side by side")
 def test_coroutines_by_the_hundred_are_answered_right_beside_plain_views_and_consumers(tmp_path: Path) -> None:
-    (tmp_path / "site_.py").write_text(SITE)
+    (tmp_path / "site_.py").write_text(REST + SITE)
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with serving("site_", cwd=tmp_path, env=env) as server:
         with ThreadPoolExecutor(60) as clients:
@@ -124,7 +132,7 @@ def test_coroutines_by_the_hundred_are_answered_right_beside_plain_views_and_con
 @pytest.mark.parametrize("count", [40])
 @pytest.mark.chaos("R10: coroutines and plain views run side by side")
 def test_workers_consumers_run_coroutines_side_by_side(tmp_path: Path, count: int) -> None:
-    (tmp_path / "jobs_.py").write_text(WORKER)
+    (tmp_path / "jobs_.py").write_text(REST + WORKER)
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "OFFLOAD_RUNTIME_DIR": str(tmp_path / "run")}
     with (
         serving("jobs_", cwd=tmp_path, env=env) as server,

@@ -17,17 +17,20 @@ from tests.server.children import start, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
-import multiprocessing, os, signal, subprocess, sys, threading, time
+import multiprocessing, os, select, signal, socket, subprocess, sys, threading
 from offload import Group, route
 
 multiprocessing.set_start_method("fork", force=True)
 done = open("done", "a", buffering=1)
 
 def job():
-    # Waits on the loop, as whatever talks to a database does.
     with open("begun", "w") as fifo:
         fifo.write(str(os.getpid()))
-    time.sleep(0.01)
+    # Waits on the loop, as whatever talks to a database does.
+    near, far = socket.socketpair()
+    threading.Thread(target=lambda: far.sendall(far.recv(1))).start()
+    near.sendall(b"?")
+    near.recv(1)
     with open("go") as fifo:
         fifo.readline()
     # What a job does: a thread, a program, a lock.
@@ -85,7 +88,8 @@ def waited():
 def wait():
     with open("waiting", "w") as fifo:
         fifo.write("x")
-    time.sleep(0.3)
+    # Nobody reads it: every process that waits here would see it.
+    select.select([os.open("finish", os.O_RDONLY | os.O_NONBLOCK)], [], [])
     print("waited", file=done)
     return "waited"
 
@@ -114,7 +118,7 @@ channel_routing = [route("websocket.connect", ws_connect), route("websocket.rece
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "shop.py").write_text(APP)
-    for name in ("begun", "go", "waiting"):
+    for name in ("begun", "go", "waiting", "finish"):
         os.mkfifo(tmp_path / name)
     running = start(tmp_path)
     try:
@@ -129,9 +133,9 @@ def get(server: Server, path: str) -> str:
         return str(answer.read().decode())
 
 
-def go(project: Path) -> None:
-    """Let the job run, whether or not it is there yet."""
-    descriptor = os.open(project / "go", os.O_RDWR)
+def let(project: Path, name: str) -> None:
+    """Let the job "go", or the request "finish", whether or not it waits for that yet."""
+    descriptor = os.open(project / name, os.O_RDWR)
     os.write(descriptor, b"\n")
     # Held open, since a pipe without ends forgets.
     _held.append(descriptor)
@@ -155,8 +159,9 @@ def test_a_forked_child_does_its_job_and_answers_no_request(server: Server, tmp_
             assert get(server, "/") == str(pid)
         websocket.send("during")
         assert websocket.recv(DEADLINE) == "during"
+        let(tmp_path, "finish")
         waiting.join()
-        go(tmp_path)
+        let(tmp_path, "go")
         wait_gone(child)
         websocket.send("after")
         assert websocket.recv(DEADLINE) == "after"
@@ -183,7 +188,7 @@ def test_a_forked_child_keeps_neither_port_nor_connections(server: Server, tmp_p
             with socket.create_server(("127.0.0.1", server.port)):
                 pass
         finally:
-            go(tmp_path)
+            let(tmp_path, "go")
         wait_gone(child)
 
 

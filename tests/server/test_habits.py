@@ -73,7 +73,7 @@ def application(environ, start_response):
     for number in (signal.SIGINT, signal.SIGHUP):
         # Meant for the whole group of a terminal.
         os.kill(os.getpid(), number)
-        program = subprocess.Popen(["sleep", "60"])
+        program = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         program.send_signal(number)
         try:
             yield f"{program.wait(5)} ".encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from tests.redis_server import redis_server as redis_server
 from tests.serving import DEADLINE, ROOT, Server
 
 APP = """
-import random
-import time
 from offload import Channel, route
 
 def application(environ, start_response):
@@ -28,7 +25,12 @@ running = {}
 
 def work(message):
     running[message.channel_name] = running.get(message.channel_name, 0) + 1
-    time.sleep(message["seconds"])
+    if message["steps"] is None:
+        Channel("begun").send({})
+        message.channel_layer.receive(["go"], 20)
+    else:
+        for _ in range(message["steps"]):
+            message.channel_layer.receive(["nothing"], 0)
     seen = running[message.channel_name]
     running[message.channel_name] -= 1
     Channel("done").send({"number": message["number"], "running": seen, "channel": message.channel_name})
@@ -46,9 +48,18 @@ class Site:
         self.server = Server(*arguments, "shop", "--layer", address, cwd=project, env=env)
         self.layer = layer
 
-    def send(self, channel: str, *seconds: float) -> None:
-        for number, each in enumerate(seconds):
-            self.layer.send(channel, {"number": number, "seconds": each})
+    def send(self, channel: str, *steps: int | None) -> None:
+        """Give work: each asks the layer so many times for something, or None until it is let go on."""
+        for number, each in enumerate(steps):
+            self.layer.send(channel, {"number": number, "steps": each})
+
+    def begun(self) -> None:
+        """Wait until a work waits to be let go on."""
+        assert self.layer.receive(["begun"], timeout=DEADLINE) is not None
+
+    def go(self) -> None:
+        """Let one work go on."""
+        self.layer.send("go", {})
 
     def done(self, count: int) -> list[dict[str, Any]]:
         found = []
@@ -79,8 +90,8 @@ def test_one_worker_keeps_the_order_of_a_channel(place: tuple[IPCLayer | RedisLa
     with contextlib.ExitStack() as stack:
         site = Site(tmp_path, *place, "worker")
         stack.callback(site.server.stop)
-        site.send("one", *[0.02, 0.0, 0.001, 0.0, 0.0] * 60)
-        site.send("two", *[0.0] * 300)
+        site.send("one", *[9, 0, 1, 0, 0] * 60)
+        site.send("two", *[0] * 300)
         done = site.done(600)
         assert {each["running"] for each in done} == {1}
         for channel in ("one", "two"):
@@ -91,40 +102,48 @@ def test_concurrency_is_what_is_asked_for(place: tuple[IPCLayer | RedisLayer, st
     with contextlib.ExitStack() as stack:
         site = Site(tmp_path, *place, "worker", "--concurrency", "5")
         stack.callback(site.server.stop)
-        site.send("one", *[0.1] * 20)
-        assert max(each["running"] for each in site.done(20)) == 5
+        site.send("one", *[None] * 20)
+        for _ in range(5):
+            site.begun()
+        running = []
+        for _ in range(20):
+            site.go()
+            running += [each["running"] for each in site.done(1)]
+        assert max(running) == 5
 
 
 def test_a_slow_channel_holds_up_no_other(place: tuple[IPCLayer | RedisLayer, str], tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         site = Site(tmp_path, *place, "worker")
         stack.callback(site.server.stop)
-        site.send("one", 3.0)
-        started = time.monotonic()
-        site.send("two", *[0.0] * 50)
-        assert [each["number"] for each in site.done(50)] == [*range(50)]
-        assert time.monotonic() - started < 3
+        site.send("one", None)
+        site.begun()
+        site.send("two", *[0] * 50)
+        assert [(each["channel"], each["number"]) for each in site.done(50)] == [("two", n) for n in range(50)]
         # Freed in the middle of a wait for the other one, it is waited at at once.
+        site.go()
         site.done(1)
-        site.send("one", 0.0)
+        site.send("one", 0)
         site.done(1)
 
 
 def test_a_server_may_run_them_inside(place: tuple[IPCLayer | RedisLayer, str], tmp_path: Path) -> None:
     site = Site(tmp_path, *place, "--workers-inside", "1")
     try:
-        site.send("one", *[0.001] * 100)
+        site.send("one", *[1] * 100)
         assert [each["number"] for each in site.done(100)] == [*range(100)]
         assert "are consumed by" not in site.server.log
-        site.send("one", 0.5)
+        site.send("one", None)
+        site.begun()
         site.server.process.terminate()
+        site.server.wait_for("stopping: SIGTERM")
+        site.go()
         site.server.process.wait(DEADLINE)
     finally:
         site.server.stop()
     if isinstance(site.layer, RedisLayer):
-        # Taken or not when the stop came, it is not lost.
-        left = site.layer.receive(["one", "done"], timeout=DEADLINE)
-        assert left is not None
+        # Taken when the stop came, it is not lost.
+        assert site.layer.receive(["one", "done"], timeout=DEADLINE) is not None
 
 
 def test_a_server_says_who_consumes_named_channels(tmp_path: Path) -> None:

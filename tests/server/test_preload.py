@@ -27,20 +27,20 @@ from offload import Group, route
 VERSION = 1
 print(os.getpid(), file=open("imports", "a"))
 # The loop has run, and has threads of the system's.
-time.sleep(0.01)
 gevent.get_hub().threadpool.apply(os.getpid)
-ticks = []
+ticks, ticked = [], threading.Event()
 
 def tick():
     while True:
         ticks.append(os.getpid())
+        ticked.set()
         time.sleep(0.01)
 
 threading.Thread(target=tick, daemon=True).start()
 
 def application(environ, start_response):
-    while os.getpid() not in ticks:
-        time.sleep(0.01)
+    ticked.clear()
+    ticked.wait(20)
     body = json.dumps({
         "pid": os.getpid(), "parent": os.getppid(), "version": VERSION, "frozen": gc.get_freeze_count() > 10_000,
         "ticks": sorted(set(ticks)), "number": os.environ.get("NUMBER"),

@@ -27,7 +27,7 @@ import os
 import sys
 import time
 
-import gevent
+import gevent.event
 from offload import route
 
 def application(environ, start_response):
@@ -48,7 +48,7 @@ def application(environ, start_response):
             pass
     elif path == "/leak":
         gevent.spawn(lambda: 1 / 0)
-        gevent.spawn(gevent.sleep, 3600)
+        gevent.spawn(gevent.event.Event().wait)
         gevent.Timeout(0.01).start()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
