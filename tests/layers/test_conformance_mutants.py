@@ -18,7 +18,11 @@ from offload.testing.conformance import LayerConformance
 
 MANY = 10**9
 PAUSE = 0.002
-"""Between looking and acting, for layers whose steps others can come between."""
+"""Seconds between looking and acting, for layers whose steps others can come between."""
+
+
+def let_others_come_between():
+    time.sleep(PAUSE)
 
 
 class Conformance(LayerConformance):
@@ -36,22 +40,27 @@ class FaultyServer(MemoryServer):
     """One that can be away.
 
     Attributes:
-        away: whether it is.
+        here: set while it is not away.
         backends: of those who are connected.
     """
 
     def __init__(self):
         super().__init__()
-        self.away = False
+        self.here = threading.Event()
+        self.here.set()
         self.backends = []
 
+    @property
+    def away(self):
+        return not self.here.is_set()
+
     def go(self):
-        self.away = True
+        self.here.clear()
         for backend in self.backends:
             backend.lose()
 
     def come_back(self):
-        self.away = False
+        self.here.set()
         for backend in self.backends:
             backend.restore()
 
@@ -189,10 +198,7 @@ def counts_no_return(patch):
 
 def waits_for_its_server(patch):
     def look(self):
-        until = time.monotonic() + 1.5
-        while self._server.away and time.monotonic() < until:
-            time.sleep(0.01)
-        if self._server.away:
+        if not self._server.here.wait(1.5):
             raise LayerUnreachable("layer 'faulty' is away")
 
     patch.setattr(FaultyBackend, "look", look)
@@ -281,7 +287,7 @@ def gives_a_message_to_all_who_look_at_once(patch):
             heads = [(channel, head_of(broker, channel)) for channel in channels]
         for channel, payload in heads:
             if payload is not None:
-                time.sleep(PAUSE)
+                let_others_come_between()
                 receive(self, [channel], 0)
                 return channel, payload
         return receive(self, channels, timeout)
@@ -336,7 +342,7 @@ def lets_two_senders_exceed_the_capacity(patch):
         with self.broker.exclusive() as (broker, _):
             queue = broker.queues.get(channel)
             is_full = queue is not None and len(queue.messages) >= capacity
-        time.sleep(PAUSE)
+        let_others_come_between()
         self.broker.send(channel, payload, expiry, capacity if is_full else MANY)
 
     patch.setattr(MemoryBackend, "push", push)
@@ -540,7 +546,7 @@ def renews_what_a_session_was(patch):
 
     def expire(self, key, seconds):
         payload = self.session_load(key)
-        time.sleep(0.001)
+        let_others_come_between()
         original(self, key, seconds)
         if seconds and payload is not None:
             self.session_save(key, payload, seconds)

@@ -1,7 +1,6 @@
 """Memberships that one process asks another for: made beside each other, answered together, dropped when it is late."""
 
 import threading
-import time
 
 import pytest
 
@@ -13,31 +12,38 @@ PATIENCE = 10.0
 
 
 class FarBackend(MemoryBackend):
-    """Its server takes its time for each subscription, and for each publication.
+    """Its server confirms subscriptions to groups, and takes publications, when it is let.
 
     Attributes:
-        delay: seconds.
+        is_near: whether it confirms at once.
+        asked: subscriptions to confirm.
+        takes: set while it takes publications.
         published: topics.
     """
 
-    delay = 0.05
-    timeout = 2.0
+    timeout = PATIENCE
 
     def __init__(self, server, owner):
         super().__init__(server, owner, is_private=False)
+        self.is_near = False
+        self.asked = []
+        self.takes = threading.Event()
+        self.takes.set()
         self.published = []
 
     def subscribe(self, topic, number):
-        if topic.startswith("inbox:"):
+        if self.is_near or topic.startswith("inbox:"):
             super().subscribe(topic, number)
         else:
-            timer = threading.Timer(self.delay, super().subscribe, (topic, number))
-            timer.daemon = True
-            timer.start()
+            self.asked.append((topic, number))
+
+    def confirm(self):
+        for topic, number in self.asked:
+            super().subscribe(topic, number)
 
     def publish(self, topic, payload):
         self.published.append(topic)
-        time.sleep(0.02)
+        self.takes.wait(PATIENCE)
         return super().publish(topic, payload)
 
 
@@ -70,31 +76,32 @@ def test_many_memberships_of_another_process_wait_for_the_server_together(pair):
             failed.append(str(error))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(100)]
-    began = time.monotonic()
     for thread in threads:
         thread.start()
+    # One after the other, there would be one.
+    until(lambda: len(owner.backend.asked) == 100, "all memberships to be asked for")
+    owner.backend.takes.clear()
+    owner.backend.confirm()
+    owner.backend.takes.set()
     for thread in threads:
         thread.join(PATIENCE)
-    took = time.monotonic() - began
     assert failed == []
     assert all(owner.subscriptions.has_members(f"room-{number}") for number in range(100))
-    # One after the other they would take 100 times 70 ms.
-    assert took < 5
     assert len(owner.backend.published) < 100, "answers of one moment leave together"
 
 
 def test_membership_that_nobody_waits_for_any_more_is_taken_back(pair):
     owner, channel, asker = pair
     asker.backend.timeout = owner.backend.timeout = 0.1
-    owner.backend.delay = 0.3
     with pytest.raises(
         LayerUnavailable, match=r"did not answer within 0\.1 s; it is unknown whether group 'late' has it"
     ):
         asker.group_add("late", channel)
     assert owner.subscriptions.has_members("late")
+    owner.backend.confirm()
     until(lambda: not owner.subscriptions.has_members("late"), "the membership to be taken back")
     # What is asked for later is made.
-    owner.backend.delay = 0.0
+    owner.backend.is_near = True
     asker.backend.timeout = owner.backend.timeout = PATIENCE
     asker.group_add("late", channel)
     assert owner.subscriptions.has_members("late")
@@ -102,10 +109,10 @@ def test_membership_that_nobody_waits_for_any_more_is_taken_back(pair):
 
 def test_discard_follows_an_add_that_is_under_way(pair):
     owner, channel, asker = pair
-    owner.backend.delay = 0.3
     adding = threading.Thread(target=asker.group_add, args=("room", channel))
     adding.start()
     until(lambda: owner.subscriptions.has_members("room"), "the add to come")
     asker.group_discard("room", channel)
+    owner.backend.confirm()
     adding.join(PATIENCE)
     assert not owner.subscriptions.has_members("room")

@@ -47,8 +47,8 @@ def send():
     for n in range(40):
         layer.group_send("room", {"n": n})
         # As many turns as a server takes from one consumer's end to the next one's start.
-        gevent.sleep(0)
-        gevent.sleep(0)
+        for _ in range(2):
+            gevent.sleep(0)
 
 gevent.spawn(send).get()
 all_arrive(40)

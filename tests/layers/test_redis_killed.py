@@ -88,7 +88,7 @@ with gevent.Timeout(20):
     os.kill(server, signal.SIGSTOP)
     greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
     greenlets += [gevent.spawn(layer.receive, ["never"]), gevent.spawn(layer.group_add, "group", "member")]
-    gevent.sleep(0.01)  # these are on their way
+    gevent.idle()  # these are on their way
     greenlets += [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(7, 12)]
     gevent.sleep(0)  # these are queued, or on their way
     killed = [0, 1, 3, 5, 7, 9]
@@ -155,7 +155,7 @@ with gevent.Timeout(40):
     # More than the system takes while the server reads nothing.
     groups = [f"group-{number:05}-".ljust(99, "x") for number in range(10000)]
     adds = [gevent.spawn(layer.group_add, group, channel) for group in groups]
-    gevent.sleep(0.1)
+    gevent.idle()  # what the system takes is on its way
     gevent.killall(adds)
     os.kill(server, signal.SIGCONT)
     layer.group_add("next", channel)
@@ -190,7 +190,7 @@ with gevent.Timeout(20):
         greenlets = []
         for _ in range(3):
             greenlets.append(gevent.spawn(layer.group_add, room, channel))
-            gevent.sleep(0.001)
+            gevent.idle()
         for place in killed:
             greenlets[place].kill()
         os.kill(server, signal.SIGCONT)
@@ -286,7 +286,7 @@ def test_message_for_a_killed_receiver_goes_to_the_next(redis_server):  # noqa: 
 from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, socket, sys
 from offload.layers.redis import RedisLayer
-from tests.redis_server import ForeignClient
+from tests.redis_server import ForeignClient, until
 url, server = sys.argv[1], int(sys.argv[2])
 layer = RedisLayer(url, timeout=10)
 def connect():
@@ -297,7 +297,7 @@ with connect() as watcher, connect() as pusher, gevent.Timeout(30):
     layer.receive(["other"], 0)
     os.kill(server, signal.SIGSTOP)
     takers = [gevent.spawn(layer.receive, ["queue"], 5) for _ in range(3)]
-    gevent.sleep(0.01)
+    gevent.idle()
     for taker in takers:
         taker.kill()
     os.kill(server, signal.SIGCONT)
@@ -305,8 +305,7 @@ with connect() as watcher, connect() as pusher, gevent.Timeout(30):
     # Who waits has been told of it, and has not taken it.
     for number in range(5):
         taker = gevent.spawn(layer.receive, ["queue"], 20)
-        while b"tracking_total_keys:1" not in watcher.run("INFO", "stats"):
-            gevent.sleep(0.001)
+        until(lambda: b"tracking_total_keys:1" in watcher.run("INFO", "stats"), "the receiver to wait")
         pusher.run("PING")
         os.kill(server, signal.SIGSTOP)
         pusher.send("RPUSH", "channel:queue", '{"n": %d}' % number)
@@ -442,26 +441,30 @@ def test_message_for_a_killed_receiver_of_several_shards_goes_to_the_next(redis_
         program = f"""
 from gevent import monkey; monkey.patch_all()
 import gevent, sys
+from gevent.event import Event
 from offload.layers.redis import RedisLayer
 layer = RedisLayer([sys.argv[1], {second.url!r}])
 other = RedisLayer([sys.argv[1], {second.url!r}])
 parts = layer.backend.ring.parts([f"channel:queue-{{number}}" for number in range(100)])
 queues = [key.removeprefix("channel:") for _, keys in parts for key in keys[:3]]
 assert len(queues) == 6
-received = []
+received, came = [], Event()
 def take():
     while True:
         _, content = layer.receive(queues)
         received.append(content["n"])
+        came.set()
 with gevent.Timeout(30):
     taker = gevent.spawn(take)
     for number in range(200):
         other.send(queues[number % 6], {{"n": number}})
-        gevent.sleep(0.0001 * (number % 7))
+        for _ in range(number % 4):
+            other.check()  # as long as the servers take to answer
         taker.kill()
         taker = gevent.spawn(take)
     while len(received) < 200:
-        gevent.sleep(0.001)
+        came.wait()
+        came.clear()
     assert sorted(received) == list(range(200))
     assert layer.statistics()["lost"] == 0, layer.statistics()
     taker.kill()
