@@ -252,10 +252,12 @@ import asyncio
 
 configure(url)
 
+async def send(number):
+    Group("news").send({"number": number})  # waits a moment, and the loop with it
+
 async def main():
     for number in range(200):
-        Group("news").send({"number": number})  # waits a moment, and the loop with it
-        await asyncio.sleep(0)
+        await asyncio.create_task(send(number))
 
 asyncio.run(main(), debug=False)
 asyncio.run(main(), debug=False)

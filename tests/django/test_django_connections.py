@@ -23,27 +23,32 @@ settings.configure(
     }},
     CHANNEL_LAYERS={"default": {"BACKEND": "offload.layers.memory.MemoryLayer", "ROUTING": "site_of_ages.routes"}},
 )
-import time
+import threading
 from django.core.wsgi import get_wsgi_application
 application = get_wsgi_application()
 from django.db import connection
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
-import gevent
 from gevent import GreenletExit, Timeout
 from offload import route
 
 def count():
     with connection.cursor() as cursor:
         cursor.execute("select 1")
-        time.sleep(0.05)  # so that others need greenlets of their own
         return cursor.fetchone()[0]
 
+all_here = threading.Barrier(int(os.environ["CLIENTS"]))
+
+def count_together():
+    found = count()
+    all_here.wait(20)  # so that each needs a greenlet of its own
+    return found
+
 def ended_by(request, ending):
-    count()
+    count_together()
     if ending == "timeout":
         with Timeout(0.01):
-            gevent.sleep(60)
+            threading.Event().wait(60)
     if ending == "streamed-timeout":
         return StreamingHttpResponse(streamed(Timeout))
     if ending == "client-left":
@@ -57,8 +62,12 @@ def streamed(ending):
         if ending is not None:
             raise ending
 
-urlpatterns = [path("", lambda request: HttpResponse(str(count()))), path("<ending>", ended_by)]
-routes = [route("websocket.receive", lambda message: message.reply_channel.send({"text": str(count())}), path="^/ws")]
+urlpatterns = [path("", lambda request: HttpResponse(str(count_together()))), path("<ending>", ended_by)]
+
+def receive(message):
+    message.reply_channel.send({"text": str(count_together())})
+
+routes = [route("websocket.receive", receive, path="^/ws")]
 """
 
 
@@ -77,7 +86,7 @@ def _held(server: Server, database: Path) -> int:
 def test_idle_greenlets_keep_no_connection(tmp_path: Path) -> None:
     (tmp_path / "site_of_ages.py").write_text(SITE)
     database = tmp_path / "database"
-    with serving("site_of_ages", cwd=tmp_path, env={"DATABASE": str(database)}) as server:
+    with serving("site_of_ages", cwd=tmp_path, env={"DATABASE": str(database), "CLIENTS": "10"}) as server:
 
         def ask() -> None:
             with connect(server.url("/ws", "ws")) as client:
@@ -104,7 +113,7 @@ ENDINGS = ["exception", "exit", "kill", "timeout", "streamed-timeout", "client-l
 def test_a_request_keeps_no_connection_however_it_ends(ending: str, tmp_path: Path) -> None:
     (tmp_path / "site_of_ages.py").write_text(SITE)
     database = tmp_path / "database"
-    with serving("site_of_ages", cwd=tmp_path, env={"DATABASE": str(database)}) as server:
+    with serving("site_of_ages", cwd=tmp_path, env={"DATABASE": str(database), "CLIENTS": "5"}) as server:
         clients = [server.connect() for _ in range(5)]
         for client in clients:
             client.sendall(f"GET /{ending} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())

@@ -233,10 +233,7 @@ def test_runserver_ends_however_its_command_ends(project: Project) -> None:
     finally:
         command.process.kill()
         command.stop()
-    deadline = time.monotonic() + DEADLINE
-    while not is_refused(port):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: is_refused(port), "the server to end", DEADLINE)
 
 
 @pytest.mark.parametrize(

@@ -423,15 +423,18 @@ def test_reference_has_a_row_for_each_check() -> None:
 
 
 async def asynchronous(request: Any) -> HttpResponse:
+    begun = asyncio.Event()
+
     async def left_behind() -> None:
+        begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             left.append("cancelled")
             raise
 
     task = asyncio.create_task(left_behind())
-    await asyncio.sleep(0)
+    await begun.wait()
     return HttpResponse("here" if not task.done() else "gone")
 
 

@@ -211,7 +211,6 @@ def drip(environ: Environ, start: Start) -> Iterable[bytes]:
         say("dripping")
         while True:
             yield b"x" * 65536
-            gevent.sleep(0)
 
     start("200 OK", TEXT)
     return Closing(run(), environ["QUERY_STRING"])

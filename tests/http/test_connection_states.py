@@ -54,6 +54,11 @@ def test_each_state_can_be_reached_and_left() -> None:
     assert all(ways[Event.LEAVES] is State.LEFT for ways in TRANSITIONS.values())
 
 
+def turn() -> None:
+    """Let the loop turn once."""
+    gevent.sleep(0)
+
+
 def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
     """Reads as much as the path says, waits for a turn of the loop, and answers in the way it says."""
     _, reads, answers = environ["PATH_INFO"].split("/")
@@ -61,7 +66,7 @@ def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[
         environ["wsgi.input"].read(3)
     elif reads == "all":
         environ["wsgi.input"].read()
-    gevent.sleep(0)
+    turn()
     if answers == "fails":
         raise RuntimeError("as it was told to")
     start("200 OK", [("Content-Length", "2")] if answers == "sized" else [])
@@ -138,7 +143,7 @@ def test_whatever_happens_the_table_is_followed(
                     server.stop()
                 elif step != "turn" and _may_expire(connection.state, step):
                     getattr(connection, step)()
-            gevent.sleep(0)
+            turn()
             assert (connection.state is State.LEFT) == bool(left)
         theirs.close()
         turns = 0
@@ -146,7 +151,7 @@ def test_whatever_happens_the_table_is_followed(
             turns += 1
             assert turns < 10_000, f"the connection stays {connection.state}"
             connection_ends(connection)
-            gevent.sleep(0)
+            turn()
     assert connection.state is State.LEFT
     assert not server.connections
     assert not any(len(timeouts) for timeouts in (server.heads, server.idle, server.resting, server.lingering))

@@ -58,8 +58,7 @@ def test_peer_that_takes_a_little_now_and_then_ends_by_the_least_rate(pair: Sock
 
     def trickle() -> None:
         theirs.setblocking(False)
-        while not left.is_set():
-            gevent.sleep(0.1)
+        while not left.wait(0.1):
             try:
                 theirs.recv(500)
             except BlockingIOError:
@@ -80,7 +79,7 @@ def test_peer_that_takes_enough_is_waited_for(pair: Sockets) -> None:
     theirs.setblocking(False)
     taken = 0
     while taken < size:
-        gevent.sleep(0.01)
+        left.wait(0.01)
         try:
             piece = theirs.recv(4000)
         except BlockingIOError:

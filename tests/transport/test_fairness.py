@@ -60,6 +60,16 @@ def compute(seconds: float) -> None:
         pass
 
 
+def watch(done: Event, gaps: list[float]) -> None:
+    """The processor time between two fires of a timer, until it is done."""
+    before = time.process_time()
+    while not done.is_set():
+        gevent.sleep(0.001)
+        now = time.process_time()
+        gaps.append(now - before)
+        before = now
+
+
 @pytest.mark.parametrize("how", ["each submits the next", "all at once", "each waits for a callback"])
 def test_pool_lets_a_timer_fire_between_tasks(how: str) -> None:
     pool, done, count = Pool(4), Event(), 100
@@ -74,15 +84,7 @@ def test_pool_lets_a_timer_fire_between_tasks(how: str) -> None:
         elif how != "all at once":
             pool.submit(task, left - 1)
 
-    def watch() -> None:
-        before = time.process_time()
-        while not done.is_set():
-            gevent.sleep(0.001)
-            now = time.process_time()
-            gaps.append(now - before)
-            before = now
-
-    watching = gevent.spawn(watch)
+    watching = gevent.spawn(watch, done, gaps)
     gevent.idle()
     for left in range(count if how == "all at once" else 1):
         pool.submit(task, count - left)
@@ -106,15 +108,7 @@ def test_timer_fires_between_the_slices_of_a_large_group() -> None:
         subscriptions.attach(f"a!{number}", partial(member, received[-1]))
         subscriptions.add("all", f"a!{number}")
 
-    def watch() -> None:
-        before = time.process_time()
-        while not done.is_set():
-            gevent.sleep(0.001)
-            now = time.process_time()
-            gaps.append(now - before)
-            before = now
-
-    watching = gevent.spawn(watch)
+    watching = gevent.spawn(watch, done, gaps)
     gevent.idle()
     # Several senders at once, and one in the loop itself, which may not wait.
     senders = [gevent.spawn(subscriptions.fan_out, "all", {"number": number}) for number in range(5)]

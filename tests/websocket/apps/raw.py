@@ -60,13 +60,18 @@ def ends(ws: Any) -> None:
     ws.close()
 
 
+def until_closed(ws: Any) -> None:
+    """What gevent-websocket's users write where they do not receive."""
+    while not ws.closed:
+        gevent.sleep(0.01)
+
+
 def hang(ws: Any) -> None:
     """Never receive; end when sending fails."""
     ws.send("begun")
     say("hang has begun")
     try:
-        while not ws.closed:
-            gevent.sleep(0.01)
+        until_closed(ws)
     finally:
         say(f"hang has ended, closed: {ws.closed}")
 
@@ -76,8 +81,7 @@ def push(ws: Any) -> None:
     if ws.environ["QUERY_STRING"] == "ask":
         say(f"push is asked {ws.receive()}")
     try:
-        while not ws.closed:
-            gevent.sleep(0.01)
+        until_closed(ws)
         say("push sees the end")
         say(f"push receives {ws.receive()!r}, {ws.receive()!r}")
     finally:
@@ -89,7 +93,7 @@ def slowly(ws: Any) -> None:
     while not ws.closed:
         message = ws.receive()
         if message is not None:
-            gevent.sleep(0.02)
+            gevent.idle()
             ws.send(message)
     say("slowly has ended")
 
