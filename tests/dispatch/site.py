@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ channel_routing = [
 """
 
 CONSUMERS = """
-import json, os, random, sys, time
+import json, os, random, select, sys, time
 
 from offload import Channel, ConsumeLater, DenyConnection, Group
 from offload.consumers import WebsocketConsumer
@@ -102,7 +103,8 @@ def decide(message, how):
         raise ValueError("as wanted")
 
 def number(message):
-    time.sleep(random.random() * 0.002)
+    for _ in range(random.randrange(4)):
+        message.channel_layer.receive(["nothing"], 0)
     message.reply_channel.send({"text": f"{os.getpid()} {message['order']} {message['text']}"})
 
 class Shout(WebsocketConsumer):
@@ -137,8 +139,9 @@ def note(message):
 def hold(message):
     # As one that computes, and needs no layer for it.
     open("held", "w").close()
-    while not os.path.exists("released"):
-        time.sleep(0.02)
+    released = os.open("released", os.O_RDONLY | os.O_NONBLOCK)
+    select.select([released], [], [], 60)
+    os.close(released)
     note(message)
 
 tries = {}
@@ -185,6 +188,7 @@ class Site:
         for name, text in (("routes", ROUTES), ("consumers", CONSUMERS), ("served", APPLICATION)):
             (directory / f"{name}.py").write_text(text)
         self.directory = directory
+        os.mkfifo(directory / "released")
         self._stack = stack
         self._socket = directory / "run" / "hub.sock"
         self._layer = layer
@@ -206,6 +210,13 @@ class Site:
         )  # fmt: skip
         self._stack.callback(server.stop)
         return server
+
+    def release(self) -> None:
+        """Let the consumers end that hold, and those that will."""
+        fifo = os.open(self.directory / "released", os.O_RDWR)
+        # Held open, since a pipe without ends forgets; nobody reads what is in it.
+        self._stack.callback(os.close, fifo)
+        os.write(fifo, b"x")
 
     def layer(self) -> Layer:
         """The layer, for the test's own process."""

@@ -83,10 +83,10 @@ def test_a_connect_consumer_that_runs_during_a_reload_is_followed_by_its_disconn
         server.signal(signal.SIGHUP)
         if outlasts:
             assert receive_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 503 ")
-            (site.directory / "released").touch()
+            site.release()
         else:
             server.wait_for(r"server process \d+ is ready", times=2)
-            (site.directory / "released").touch()
+            site.release()
             head, _, frame = receive_until(client, (1012).to_bytes(2, "big")).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 101 ")
             assert frame == b"\x88\x02\x03\xf4"

@@ -103,7 +103,7 @@ def test_a_worker_that_ends_tells_of_a_disconnect_that_nobody_knew_to_be_sent(
     workers.signal(signal.SIGTERM)
     until(lambda: not has_waiting_clients(redis_server), "the end of its waits for messages", DEADLINE)
     # Its end is the worker's end, too.
-    (tmp_path / "released").touch()
+    site.release()
     assert workers.wait() == 0
     ran = end(site, server, site.work(), layer)
     assert list(ran.values()) == [["disconnect"]]
@@ -129,7 +129,7 @@ def test_a_disconnect_in_the_hands_of_a_killed_worker_is_lost_and_does_not_run_a
     until(lambda: redis_server.calls()["publish"] >= published + 2, "the worker's word", DEADLINE)
     os.kill(workers.pids[0], signal.SIGKILL)
     server.wait_for("the disconnect consumer for /linger may not have run: the worker that ran it is gone")
-    (tmp_path / "released").touch()
+    site.release()
     workers.wait_for(r"worker \d+ is ready", times=2)
     assert end(site, server, workers, layer) == {}
     assert re.search(r"messages for workers: .*, lost 1\n", server.log)
@@ -160,7 +160,7 @@ def test_a_consumer_that_runs_while_redis_is_away_for_long_is_waited_for(
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1013
     redis_server.start()
-    (tmp_path / "released").touch()
+    site.release()
     until(lambda: len(words(site)) == 3, "the consumers", DEADLINE)
     holds.close()
     until(lambda: disconnected(site) == 2, "the disconnect consumers", DEADLINE)
