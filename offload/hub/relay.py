@@ -276,10 +276,10 @@ class Exchange:
         seen = self._left.pop(peer.process, None)
         if seen is None:  # it had left a hub before this one
             seen = dict.fromkeys(topics, 0)
-        # What it joined while it was away it has not missed.
-        missed = (
-            sum(self._published.get(topic, 0) - seen[topic] for topic in topics if topic in seen) if were_lost else 0
-        )
+        missed = 0
+        if were_lost:
+            # What it joined while it was away it has not missed; of topics that are no longer counted nothing is known.
+            missed = sum(max(0, self._published.get(topic, 0) - seen[topic]) for topic in topics if topic in seen)
         peer.answer(request, missed)
         if self._absent:
             self._absent.discard(peer.process)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from offload.hub.relay import Exchange, Peer
+from offload.hub.relay import MOST_COUNTED, Exchange, Peer
 from offload.layers.ipc import wire
 
 
@@ -37,3 +37,18 @@ def test_process_that_is_back_has_not_missed_what_it_joined_while_away() -> None
     back = _Client(exchange, "member")
     exchange.handle(back, [wire.SUBSCRIBE, 1, ["group:old", "group:new"], True])
     assert back.answers == [2]
+
+
+def test_topic_that_is_counted_no_more_takes_nothing_from_what_was_missed_of_others() -> None:
+    exchange = Exchange(time.monotonic, lambda seconds, act: _Timer())
+    sender, before = _Client(exchange, "sender"), _Client(exchange, "member")
+    exchange.handle(before, [wire.SUBSCRIBE, 1, ["group:old", "group:new"], False])
+    for _ in range(3):
+        exchange.handle(sender, [wire.GROUP_SEND, 1, "old", b""])
+    exchange.leave(before)
+    for number in range(MOST_COUNTED):
+        exchange.handle(sender, [wire.GROUP_SEND, 1, f"other-{number}", b""])
+    exchange.handle(sender, [wire.GROUP_SEND, 1, "new", b""])
+    back = _Client(exchange, "member")
+    exchange.handle(back, [wire.SUBSCRIBE, 1, ["group:old", "group:new"], True])
+    assert back.answers == [1]
