@@ -331,6 +331,46 @@ def test_waiting_receive_goes_on_with_the_next_hub(hubs, layers):
     thread.join()
 
 
+def test_receive_that_finds_the_connection_broken_goes_on_with_the_next(tmp_path, layers):
+    layer = layers(timeout=PATIENCE)
+
+    def serve(client):
+        """Until it is asked for a message."""
+        reader = wire.FrameReader()
+        while data := client.recv(65536):
+            for frame in reader.feed(data):
+                if frame[0] == wire.TAKE:
+                    client.sendall(wire.pack(wire.ANSWER, frame[1], wire.OK, ("queue", layer.codec.encode({"n": 1}))))
+                elif frame[1]:
+                    client.sendall(wire.pack(wire.ANSWER, frame[1], wire.OK, None))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "hub.sock"))
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        connections = queue.SimpleQueue()
+
+        def accept():
+            for _ in range(2):
+                client, _ = listener.accept()
+                connections.put(client)
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+        hub = threading.Thread(target=accept)
+        hub.start()
+        layer.check()
+        first = connections.get(timeout=PATIENCE)
+        # What is sent fails, before its end could be read.
+        first.shutdown(socket.SHUT_RD)
+        found = queue.SimpleQueue()
+        threading.Thread(target=lambda: found.put(layer.receive(["queue"])), daemon=True).start()
+        assert found.get(timeout=PATIENCE) == ("queue", {"n": 1})
+        hub.join(PATIENCE)
+        layer.close()
+        for client in (first, connections.get(timeout=PATIENCE)):
+            client.close()
+
+
 def test_loss_and_return_are_logged(hubs, layers, caplog):
     caplog.set_level("INFO", "offload.layer")
     hub = hubs().started()

@@ -445,12 +445,16 @@ class Link(Generic[W]):
         if expected and not connection.expected and expected[0] is not self._keepalive:
             connection.asked = time.monotonic()
         connection.expected.extend(expected)
+        broken: Outage | None = None
         try:
             if packed:
                 connection.wire.send(b"".join(packed))
         except Outage as outage:
-            self._lose(connection, outage)
+            broken = outage
+        # Its user looks at a loss for what was sent.
         self._user.written(calls)
+        if broken is not None:
+            self._lose(connection, broken)
 
     def _lose(self, connection: Connection[W], outage: Outage) -> None:
         self._connection = None
