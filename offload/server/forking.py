@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import json
 import logging
 import os
 import pickle
@@ -33,6 +32,7 @@ from offload.server.release import Release
 log = logging.getLogger("offload.server")
 
 _WHAT = "template process"
+_FORK = b"f"
 _ANSWER_SECONDS = 10.0
 """For a fork, which takes milliseconds; a template that takes longer is stuck."""
 
@@ -202,10 +202,9 @@ class Templates:
         if template is None or template.orders is None or not template.ready:
             raise OSError(errno.ESRCH, "there is no template process")
         mine, theirs = pair()
-        words = pickle.dumps((order.counter, order.is_spare, _portable(order.worker)))
         try:
-            socket.send_fds(template.orders, [words], [theirs.sock.fileno()])
-            answer = json.loads(template.orders.recv(4096))
+            socket.send_fds(template.orders, [_FORK], [theirs.sock.fileno()])
+            answer = int(template.orders.recv(64))
         except (OSError, ValueError) as error:
             # What it answers late would be taken for the answer to another.
             self._children.signal([template], signal.SIGKILL)
@@ -216,6 +215,10 @@ class Templates:
         if answer < 0:
             mine.sock.close()
             raise OSError(-answer, os.strerror(-answer))
+        # Whatever its size; one that was killed meanwhile is not told, and reaped as any other.
+        mine.sock.settimeout(_ANSWER_SECONDS)
+        mine.tell(order=pickle.dumps((order.counter, order.is_spare, _portable(order.worker))).hex())
+        mine.sock.setblocking(False)
         return self._children.add(Child(answer, self._entry.what, mine, time.monotonic()))
 
     def settle(self) -> None:

@@ -42,6 +42,9 @@ class Shutdown:
             log.info("stopping: %s", signal.Signals(number).name)
         for child in children:
             child.give_up_at = child.tell_at = None
+            if child.orders is not None:
+                # Whatever its application has made of SIGTERM.
+                child.orders.close()
         servers = [child for child in children if child.hub_path is None]
         if number == signal.SIGINT:
             places.interrupt(servers)

@@ -6,17 +6,15 @@ on in each of the processes, and not in the template. Imported when gevent has p
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
-import json
-import logging
 import os
 import pickle
 import socket
 import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 from gevent import monkey
 from gevent.os import fork_gevent
@@ -29,12 +27,10 @@ from offload.server.control import BOOT_FAILED, Control
 from offload.server.forking import Entry, Order
 from offload.server.given import Loaded
 
-log = logging.getLogger("offload.server")
-
-_MOST_BYTES = 1 << 16
-_GO = b"g"
 _fork: Callable[[], int] = monkey.get_original("os", "fork")
 _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
+# gevent's own waits for the loop to turn.
+_close: Callable[[int], None] = monkey.get_original("os", "close")
 # As in processes that were forked with their pair: a thread of the system's tells by it.
 _Socket: type[socket.socket] = monkey.get_original("socket", "socket")
 
@@ -45,8 +41,8 @@ def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
     Args:
         entry: what the processes run.
         control: to the supervisor.
-        orders: of packets. One says what a process is given, and has its control with it; it is answered by the id of
-            the process, or a negative number of an error.
+        orders: of packets. Each has the control of a process with it, and is answered by the id of the process, or the
+            negative number of an error. What the process is given, it hears by its control.
 
     Returns:
         The exit status, when the supervisor wants no more.
@@ -70,24 +66,29 @@ def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
     supervisor = os.getppid()
     control.tell(template=True)
     while True:
-        words, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 1)
-        if not words:
+        order, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
+        if not order:
             return 0
+        (theirs,) = descriptors
 
-        def work(words: bytes = words, theirs: int = descriptors[0]) -> int:
+        def work(theirs: int = theirs) -> int:
             orders.close()
             control.sock.close()
-            return _serve(entry, pickle.loads(words), Control(_Socket(fileno=theirs)), found[0], supervisor)
+            return _serve(entry, Control(_Socket(fileno=theirs)), found[0], supervisor)
 
-        orders.send(json.dumps(_fork_for_supervisor(work)).encode())
-        os.close(descriptors[0])
+        orders.send(str(_fork_for_supervisor(work)).encode())
+        _close(theirs)
 
 
-def _serve(
-    entry: Entry, words: tuple[int, bool, dict[str, Any]], control: Control, loaded: Loaded, supervisor: int
-) -> int:
+def _serve(entry: Entry, control: Control, loaded: Loaded, supervisor: int) -> int:
+    notes, alive = control.hear()
+    while alive and not notes:
+        notes, alive = control.hear()
+    if not notes:
+        # The supervisor does not know this process: the template was killed meanwhile, or took too long.
+        return 1
     system.end_with_parent(supervisor)
-    counter, is_spare, of_worker = words
+    counter, is_spare, of_worker = pickle.loads(bytes.fromhex(notes[0]["order"]))
     worker = entry.release.hooks.worker()
     vars(worker).update(of_worker)
     return entry.run(Order(counter, worker, is_spare), control, loaded)
@@ -99,30 +100,27 @@ def _fork_for_supervisor(work: Callable[[], int]) -> int:
     Returns:
         Its process id, or a negative number of an error.
     """
-    pipes: list[int] = []
+    ends: tuple[int, ...] = ()
     try:
-        for _ in range(2):
-            pipes += os.pipe()
-        told, tell, go, say_go = pipes
+        told, tell = ends = os.pipe()
         system.flush_streams()
         with warnings.catch_warnings():
             # Of threads, which the child is without, as under every server that forks what it has imported.
             warnings.simplefilter("ignore", DeprecationWarning)
             between = _fork()
     except OSError as error:
-        for end in pipes:
-            os.close(end)
+        for end in ends:
+            _close(end)
         return -(error.errno or 1)
     if between == 0:
-        _fork_again(partial(_when_told, work, (told, tell, say_go), go), tell)
-    os.close(tell)
-    os.close(go)
+        _close(told)
+        _fork_again(work, tell)
+    _close(tell)
     answer = int(os.read(told, 64) or b"-1")
-    # As soon as it has ended, its child is the supervisor's, which has to know it before that can end.
-    _waitpid(between, 0)
-    os.close(told)
-    os.write(say_go, _GO)
-    os.close(say_go)
+    _close(told)
+    # When it has ended, its child is the supervisor's. Where the application ignores SIGCHLD, the system reaps it.
+    with contextlib.suppress(ChildProcessError):
+        _waitpid(between, 0)
     return answer
 
 
@@ -132,6 +130,7 @@ def _fork_again(work: Callable[[], int], tell: int) -> NoReturn:
         # With a new loop of the system's under the hub, which what is imported may have used.
         pid = fork_gevent()
         if pid == 0:
+            _close(tell)
             run_and_end(work)
         os.write(tell, str(pid).encode())
         status = 0
@@ -140,12 +139,3 @@ def _fork_again(work: Callable[[], int], tell: int) -> NoReturn:
     finally:
         # At once: buffers of handlers of the log, and the like, are there in the other processes, too.
         os._exit(status)
-
-
-def _when_told(work: Callable[[], int], others: Iterable[int], go: int) -> int:
-    for end in others:
-        os.close(end)
-    told = os.read(go, 1)
-    os.close(go)
-    # Else the template was killed meanwhile.
-    return work() if told == _GO else 1

@@ -72,6 +72,13 @@ def get(server: Server) -> dict[str, Any]:
         return document
 
 
+def offload(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A server that is to end by itself."""
+    command = [sys.executable, "-m", "offload", *arguments, "--layer", "memory://", "-b", "127.0.0.1:0"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
 def children_of(server: Server) -> list[str]:
     return Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
 
@@ -221,11 +228,7 @@ def test_a_process_that_dies_without_a_template_waits_for_the_next(project: Path
 
 def test_an_application_that_does_not_import_fails_the_start(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("import not_there\n")
-    command = [sys.executable, "-m", "offload", "shop", "--preload", "--layer", "memory://", "-b", "127.0.0.1:0"]
-    ended = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=DEADLINE, check=False,
-    )  # fmt: skip
+    ended = offload(tmp_path, "shop", "--preload")
     assert ended.returncode == 3
     assert ended.stderr.endswith(
         "offload: error: importing 'shop' failed: ModuleNotFoundError: No module named 'not_there'\n"
@@ -303,3 +306,54 @@ def test_workers_are_forked_from_a_template_too(project: Path) -> None:
         assert (project / "imports").read_text() == f"{template_of(server)}\n"
     finally:
         assert server.stop() == 0, server.log
+
+
+def test_a_template_lets_go_of_what_each_fork_took_after_its_application_has_waited_at_import(project: Path) -> None:
+    server = start(project, "--preload")
+    try:
+        template = template_of(server)
+        before = sorted(os.listdir(f"/proc/{template}/fd"))
+        os.kill(server.pids[0], signal.SIGKILL)
+        server.wait_for(r"\] server process \d+ is ready", times=2)
+        assert sorted(os.listdir(f"/proc/{template}/fd")) == before
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_handlers_of_signals_that_the_import_has_set_keep_a_template_neither_from_work_nor_from_its_end(
+    project: Path,
+) -> None:
+    (project / "shop.py").write_text(
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nsignal.signal(signal.SIGTERM, print)\n" + APP
+    )
+    server = start(project, "--preload")
+    try:
+        assert get(server)["pid"] in server.pids
+    finally:
+        assert server.stop() == 0, server.log
+    assert "is killed" not in server.log
+
+
+def test_an_attribute_of_the_worker_may_have_any_size(project: Path) -> None:
+    (project / "gunicorn.conf.py").write_text(
+        "import os\n\ndef pre_fork(server, worker):\n    worker.large = 'x' * 500_000\n\n"
+        "def post_fork(server, worker):\n    os.environ['NUMBER'] = str(len(worker.large))\n"
+    )
+    server = start(project, "--preload")
+    try:
+        assert get(server)["number"] == "500000"
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_template_that_may_not_fork_says_why(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import os, resource\n\ndef limit():\n    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        "    if os.getuid() == 0:\n        os.setuid(65534)\n\nos.register_at_fork(after_in_child=limit)\n"
+        "application = print\n"
+    )
+    ended = offload(tmp_path, "shop", "--preload")
+    assert ended.returncode == 3
+    assert ended.stderr.endswith(
+        "offload: error: the server process cannot be started: Resource temporarily unavailable\n"
+    )
