@@ -45,7 +45,6 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.LEAVES: State.LEFT,
     },
     State.HEAD: {
-        Event.HEAD_BEGAN: State.HEAD,
         Event.BODY_BEGAN: State.BODY,
         Event.REQUEST: State.SERVING,
         Event.RESTED: State.IDLE,

@@ -27,7 +27,7 @@ from offload.transport.pool import Pool
 TABLE = """
             HEAD_BEGAN  BODY_BEGAN  REQUEST  ANSWERED  ANSWERED_EARLY  RESTED  LAST    LEAVES
 IDLE        HEAD        BODY        SERVING  .         .               IDLE    ENDING  LEFT
-HEAD        HEAD        BODY        SERVING  .         .               IDLE    ENDING  LEFT
+HEAD        .           BODY        SERVING  .         .               IDLE    ENDING  LEFT
 BODY        .           .           SERVING  .         .               .       ENDING  LEFT
 SERVING     .           .           .        IDLE      DISCARDING      .       ENDING  LEFT
 DISCARDING  .           .           .        IDLE      .               .       ENDING  LEFT
