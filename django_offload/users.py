@@ -67,7 +67,7 @@ def join(request: Any, reply_channel: str) -> None:
     if session is not None and session.session_key and ("logout" in ends or "session_expiry" in ends):
         follow_session(session.session_key, reply_channel)
         if "session_expiry" in ends:
-            _watcher.watch(session.session_key, _remaining(session))
+            _watcher.watch(session)
 
 
 def follow_session(session_key: str, reply_channel: str) -> None:
@@ -150,8 +150,12 @@ class _SessionWatcher:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, key: str, seconds: float) -> None:
+    def watch(self, session: SessionBase) -> None:
         """Look at a session when it may have expired."""
+        key = session.session_key
+        if key is None or key in self._keys:
+            return
+        seconds = _remaining(session)
         with self._lock:
             if key in self._keys:
                 return
