@@ -7,8 +7,12 @@ import threading
 import pytest
 
 from offload.layers.link.future import Future
+from offload.layers.link.link import Link, Note, User
+from offload.layers.link.outage import Outage
 from offload.layers.link.thread import Duty
 from tests.redis_server import until
+
+PATIENCE = 10.0
 
 
 def test_future_has_its_reply_and_its_error():
@@ -96,3 +100,69 @@ with unittest.mock.patch("time.sleep"):
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, expected, "")
+
+
+class _Server:
+    """Whose first connection is lost with the first words on it."""
+
+    layer, shown, timeout, keepalive, seen = "test", "a test", 10.0, b"keepalive", 0.0
+
+    def __init__(self):
+        self.wires = []
+        self.opening = lambda: None
+
+    def wire(self, duty):
+        self.wires.append(_Wire(self, is_broken=not self.wires))
+        return self.wires[-1]
+
+
+class _Wire:
+    def __init__(self, server, is_broken):
+        self.server = server
+        self.is_broken = is_broken
+        self.sent = b""
+        self.has_all = threading.Event()
+        self.closed = threading.Event()
+
+    def open(self):
+        self.server.opening()
+
+    def send(self, data):
+        if self.is_broken:
+            raise Outage("broken", was_open=True)
+        self.sent += data
+        if len(self.sent) >= 3:
+            self.has_all.set()
+
+    def replies(self, most):
+        self.closed.wait(PATIENCE)
+        raise Outage("closed", was_open=True)
+
+    def close(self):
+        self.closed.set()
+
+    abandon = close
+
+
+class _User(User):
+    def opened(self, wire):
+        return [Note(b"0")]
+
+    def came(self, replies, connection): ...
+
+
+def test_what_was_not_sent_keeps_its_place_when_a_connection_is_lost_at_once():
+    server = _Server()
+    link = Link(server, "test", _User())
+    first, second = (Note(text, optional=False) for text in (b"1", b"2"))
+
+    def submit_second():
+        server.opening = lambda: None
+        link.submit(second)
+
+    server.opening = submit_second
+    link.submit(first)
+    until(lambda: len(server.wires) == 2, "another connection")
+    assert server.wires[1].has_all.wait(PATIENCE)
+    link.close()
+    assert server.wires[1].sent == b"012"

@@ -427,9 +427,8 @@ class Link(Generic[W]):
     def _send(self, calls: Sequence[Call]) -> None:
         connection = self._connection
         if connection is None:
-            # It was lost again at once.
-            for call in calls:
-                self._queue.put(call)
+            # It was lost again at once: they are next, before what was queued meanwhile.
+            self._queue.items.extendleft(reversed(calls))
             return
         packed: list[bytes] = []
         expected: list[Call | None] = []
