@@ -9,16 +9,17 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import logging
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from offload.consumers import configuration
 from offload.consumers.message import message_among
+from offload.exceptions import OffloadError
 from offload.interfaces import Content, Layer
+from offload.observe.log_lines import SafeLogger
 
-log = logging.getLogger("offload.consumer")
+log = SafeLogger("offload.consumer")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -208,6 +209,22 @@ def channel_session(consumer: F) -> F:
         return result
 
     return with_session  # type: ignore[return-value]
+
+
+def drop_session(layer: Layer, reply_channel: str) -> None:
+    """Forget a connection's session; without the layer it stays until it expires."""
+    try:
+        layer.session_delete(reply_channel)
+    except OffloadError as error:
+        log.warning("the session of %s stays until it expires: %s", reply_channel, error)
+
+
+def renew_session(layer: Layer, reply_channel: str) -> None:
+    """Keep a connection's session; without the layer it stays as long as it would have."""
+    try:
+        layer.session_renew(reply_channel, layer.group_expiry)
+    except OffloadError as error:
+        log.warning("the session of %s was not renewed: %s", reply_channel, error)
 
 
 def _save(session: ChannelSession) -> None:

@@ -14,8 +14,9 @@ from offload.consumers import configuration
 from offload.consumers.channel import Channel, ReplyChannel
 from offload.consumers.message import Message
 from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Consumer, Router
+from offload.consumers.sessions import drop_session, renew_session
 from offload.consumers.synchronous import check_result, name_of
-from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, OffloadError, TaskTimeout
+from offload.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, TaskTimeout
 from offload.interfaces import Client, Content, Layer
 from offload.observe.log_lines import SafeLogger, path_text
 
@@ -209,10 +210,7 @@ class BoundConsumers:
     def end(self) -> None:
         """Drop the connection's session; also called where the handshake was refused and no disconnect follows."""
         if self.has_session:
-            try:
-                self._dispatch.layer.session_delete(self.reply_channel.name)
-            except OffloadError as error:
-                log.warning("the session of %s stays until it expires: %s", self.reply_channel, error)
+            drop_session(self._dispatch.layer, self.reply_channel.name)
 
     def renew(self) -> None:
         """See `WebSocketConsumers`."""
@@ -243,14 +241,6 @@ class BoundConsumers:
         """Close a connection whose consumer took too long: what it did not do will be missed."""
         if isinstance(error, TaskTimeout):
             self.reply_channel.send({"close": _INTERNAL_ERROR})
-
-
-def renew_session(layer: Layer, reply_channel: str) -> None:
-    """Keep a connection's session; without the layer it stays as long as it would have."""
-    try:
-        layer.session_renew(reply_channel, layer.group_expiry)
-    except OffloadError as error:
-        log.warning("the session of %s was not renewed: %s", reply_channel, error)
 
 
 class RequestConsumers:

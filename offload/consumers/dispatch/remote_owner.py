@@ -19,6 +19,7 @@ from offload.consumers.dispatch.last_outage import Outage
 from offload.consumers.dispatch.postponed import KEEP_SECONDS, Postponed
 from offload.consumers.dispatch.turns import DENIED, FAILED, RAN, REPORTS_PREFIX, UNAVAILABLE, Note, Turn
 from offload.consumers.routing import CONNECT, DISCONNECT, HTTP_DISCONNECT, HTTP_REQUEST, RECEIVE, Router
+from offload.consumers.sessions import drop_session, renew_session
 from offload.exceptions import (
     ChannelFull,
     DenyConnection,
@@ -236,14 +237,7 @@ class RemoteDispatch:
     def end_refused(self, content: Content, turn: Turn) -> None:
         """A connect consumer that ran late has refused, or failed, or its worker is gone: no disconnect follows."""
         if turn.saved or turn.outcome is None:
-            self.drop_session(content["reply_channel"])
-
-    def drop_session(self, reply_channel: str) -> None:
-        """Forget a connection's session."""
-        try:
-            self.layer.session_delete(reply_channel)
-        except LayerUnavailable as error:
-            log.warning("the session of %s stays until it expires: %s", reply_channel, error)
+            drop_session(self.layer, content["reply_channel"])
 
     def _hear(self, delivery: Delivery) -> None:
         content = delivery.content
@@ -377,7 +371,7 @@ class RemoteConsumers:
         if self._open_turn is not None:
             self._follow(self._open_turn, CONNECT, 1)
         elif self.saved:
-            self._dispatch.drop_session(self.reply_channel)
+            drop_session(self._dispatch.layer, self.reply_channel)
 
     @property
     def has_session(self) -> bool:
@@ -386,10 +380,7 @@ class RemoteConsumers:
 
     def renew(self) -> None:
         """See `WebSocketConsumers`."""
-        try:
-            self._dispatch.layer.session_renew(self.reply_channel, self._dispatch.layer.group_expiry)
-        except LayerUnavailable as error:
-            log.warning("the session of %s was not renewed: %s", self.reply_channel, error)
+        renew_session(self._dispatch.layer, self.reply_channel)
 
     def hand_over(self, channel: str, order: int) -> None:
         """The process ends while this connection's message is with the workers: nobody will be there to send its
