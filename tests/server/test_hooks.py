@@ -145,6 +145,13 @@ def test_hooks_of_interrupts_and_of_timeouts_are_called_in_the_process(tmp_path:
         assert server.stop() == 0
 
 
+QUITTING_APP = """
+import threading
+
+def application(environ, start_response):
+    print("begun", file=environ["wsgi.errors"], flush=True)
+    threading.Event().wait(60)
+"""
 READING_APP = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "1")])
@@ -157,13 +164,14 @@ QUIT_HOOK = "def worker_int(worker):\n    open('int', 'w').write(str(worker.pid)
 def test_the_hook_of_interrupts_is_called_at_quit_before_the_process_ends_at_once(
     tmp_path: Path, of_supervisor: bool
 ) -> None:
-    (tmp_path / "shop.py").write_text(READING_APP)
+    (tmp_path / "shop.py").write_text(QUITTING_APP)
     (tmp_path / "gunicorn.conf.py").write_text(QUIT_HOOK)
     server = start(tmp_path)
     try:
         (pid,) = server.pids
         with server.connect() as sock:
-            begin_waiting(sock)
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            server.wait_for("begun")
             os.kill(server.process.pid if of_supervisor else pid, signal.SIGQUIT)
             wait_gone(pid)
         assert (tmp_path / "int").read_text() == str(pid)

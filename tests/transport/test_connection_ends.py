@@ -60,7 +60,7 @@ def test_peer_that_takes_a_little_now_and_then_ends_by_the_least_rate(pair: Sock
         theirs.setblocking(False)
         while not left.wait(0.1):
             try:
-                theirs.recv(500)
+                theirs.recv(4000)
             except BlockingIOError:
                 continue
             except ConnectionResetError:
