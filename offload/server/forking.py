@@ -16,7 +16,7 @@ import socket
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from offload.server import system
 from offload.server.child import Child
@@ -80,15 +80,27 @@ class Entry:
         return int(importlib.import_module(self.module).main(given))
 
 
-class Source(Protocol):
-    """Where processes come from.
+class Source:
+    """Where processes come from. Here each imports the application itself, when it is forked.
 
-    Attributes:
-        is_ready: whether there can be one now; if not, the supervisor hears when there can.
+    Args:
+        children: the supervisor's.
+        entry: what the processes run.
     """
 
+    def __init__(self, children: Children, entry: Entry) -> None:
+        self._children = children
+        self._entry = entry
+
     @property
-    def is_ready(self) -> bool: ...
+    def is_ready(self) -> bool:
+        """Whether a process can be forked now; if not, the supervisor hears when it can."""
+        return True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether none can be forked before the next `renew`."""
+        return False
 
     def renew(self) -> None:
         """Take the code and the settings of now; `is_ready` when processes can be forked with them.
@@ -103,6 +115,8 @@ class Source(Protocol):
         Raises:
             OSError: there may be no more processes, memory or descriptors.
         """
+        entry = self._entry
+        return self._children.fork(entry.what, entry.release.settings.process, partial(entry.run, order))
 
     def settle(self) -> None:
         """What was renewed last serves."""
@@ -110,53 +124,20 @@ class Source(Protocol):
     def go_back(self) -> None:
         """What was renewed last is of no use."""
 
-    def lost(self, template: Child) -> bool:
-        """A template has ended. Returns whether there is none now."""
+    def forget(self, template: Child) -> None:
+        """A template has ended."""
 
 
-class Imports:
-    """Each process imports the application itself."""
-
-    is_ready = True
-
-    def __init__(self, children: Children, entry: Entry) -> None:
-        self._children = children
-        self._entry = entry
-
-    def renew(self) -> None:
-        """See `Source`."""
-
-    def fork(self, order: Order) -> Child:
-        """See `Source`."""
-        entry = self._entry
-        return self._children.fork(entry.what, entry.release.settings.process, partial(entry.run, order))
-
-    def settle(self) -> None:
-        """See `Source`."""
-
-    def go_back(self) -> None:
-        """See `Source`."""
-
-    def lost(self, template: Child) -> bool:
-        """See `Source`."""
-        return False
-
-
-class Templates:
+class Templates(Source):
     """Processes are forked from a template, which has imported the application.
-
-    Args:
-        children: the supervisor's.
-        entry: what the processes run.
 
     Raises:
         ConfigurationError: the system cannot have this process be the parent of what a template forks.
     """
 
     def __init__(self, children: Children, entry: Entry) -> None:
+        super().__init__(children, entry)
         system.adopt_orphans()
-        self._children = children
-        self._entry = entry
         self._settled: Child | None = None
         # Of a reload that is under way, or in place of one that has died.
         self._next: Child | None = None
@@ -169,6 +150,11 @@ class Templates:
     def is_ready(self) -> bool:
         """See `Source`."""
         return self._used is not None and self._used.ready
+
+    @property
+    def is_lost(self) -> bool:
+        """See `Source`."""
+        return self._used is None
 
     def renew(self) -> None:
         """See `Source`."""
@@ -233,14 +219,12 @@ class Templates:
             self._end(self._next)
             self._next = None
 
-    def lost(self, template: Child) -> bool:
-        """One has ended. Returns whether it was the one in use, and another is needed."""
-        was_used = template is self._used
+    def forget(self, template: Child) -> None:
+        """See `Source`."""
         if template is self._settled:
             self._settled = None
         if template is self._next:
             self._next = None
-        return was_used and self._used is None
 
     def _end(self, template: Child | None) -> None:
         if template is not None and template in self._children:

@@ -92,8 +92,6 @@ class Replacing:
             old, child.replaces = child.replaces, None
             if child.slot is not None and (old is None or old not in self._children):
                 self._places.start(child.slot)
-        if not self._waiting and not any(child.boots for child in self._children):
-            self._places.change_count(self._release.settings.process.workers)
         self._go_on()
 
     def _go_on(self) -> None:

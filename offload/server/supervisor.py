@@ -17,7 +17,7 @@ from offload.server.child import Child
 from offload.server.children import Children
 from offload.server.control import BootError, Note
 from offload.server.directory import Directory
-from offload.server.forking import Entry, Imports, Source, Templates
+from offload.server.forking import Entry, Source, Templates
 from offload.server.handover import Handover, start_another
 from offload.server.hub_processes import HubProcesses
 from offload.server.listening import Listening
@@ -73,9 +73,7 @@ class Supervisor:
         # While they are replaced, two for each place; and some that TTIN adds.
         load = SharedLoad(2 * self.settings.process.workers + FURTHER)
         entry = Entry(self.entry, self.what, self._release, self._listening, load)
-        self._source: Source = (
-            Templates(self._children, entry) if self.settings.process.preload else Imports(self._children, entry)
-        )
+        self._source = (Templates if self.settings.process.preload else Source)(self._children, entry)
         self._places = Places(self._children, self._release, self._restarts, self._source, load, self.what)
         self._replacing = Replacing(
             self._children, self._places, self._release, self._source, self._restarts, self._tell_ready
@@ -156,18 +154,22 @@ class Supervisor:
         except OSError as error:
             if not self._places.has_served:
                 raise BootError(f"the {self.what} cannot be started: {error.strerror}") from error
-            self._restarts.try_again("template", "template process", error, self._renew_source)
+            self._restarts.try_again("template", "template process", error, self._renew_lost_source)
             return
         if self._source.is_ready:
             self._source_is_ready()
+
+    def _renew_lost_source(self) -> None:
+        """The same, unless a reload has seen to it meanwhile."""
+        if self._source.is_lost:
+            self._renew_source()
 
     def _source_is_ready(self) -> None:
         if not self._has_begun:
             self._has_begun = True
             self._hooks.call("when_ready", self._hooks.server)
-        if self._places.has_served or any(child.boots for child in self._children):
-            self._replacing.source_is_ready()
-        else:
+        self._replacing.source_is_ready()
+        if not self._places.has_served and not any(child.boots for child in self._children):
             # One first: what is wrong with the application is said once, and the others find it right.
             self._places.start(0)
 
@@ -357,17 +359,17 @@ class Supervisor:
     def _template_ended(self, template: Child, how: str) -> None:
         assert template.orders is not None
         template.orders.close()
-        is_needed = self._source.lost(template)
+        self._source.forget(template)
         if template.retired:
             log.info("%s %d was replaced and %s", template.what, template.pid, how)
         elif not self._places.has_served:
-            self._places.not_begun(template, how, self._renew_source)
+            self._places.not_begun(template, how, self._renew_lost_source)
             return
         elif template.replaces is not None:
             self._replacing.failed(template, how)
         else:
             why = f": {template.failure}" if template.failure else ""
             log.error("%s %d %s%s; starting another", template.what, template.pid, how, why)
-        if is_needed:
+        if self._source.is_lost:
             pause = self._restarts.pause_after("template", time.monotonic() - template.started, template.ready)
-            self._restarts.add(pause, self._renew_source)
+            self._restarts.add(pause, self._renew_lost_source)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -357,3 +358,48 @@ def test_a_template_that_may_not_fork_says_why(tmp_path: Path) -> None:
     assert ended.stderr.endswith(
         "offload: error: the server process cannot be started: Resource temporarily unavailable\n"
     )
+
+
+def test_a_reload_while_the_first_template_imports_is_over_when_the_first_process_is_ready(project: Path) -> None:
+    (project / "shop.py").write_text(
+        "import os, signal, time\ntry:\n    open('begun', 'x').close()\nexcept FileExistsError:\n    pass\nelse:\n"
+        f"    os.kill(os.getppid(), signal.SIGHUP)\n    time.sleep(600)\n{APP}"
+    )
+    server = start(project, "--preload", "--spare", "1")
+    try:
+        template = template_of(server)
+        server.wait_for(r"spare server process \d+ is ready")
+        os.kill(template, signal.SIGKILL)
+        assert template_of(server, 2) != template
+        # That was no reload.
+        assert get(server)["pid"] == server.pids[0]
+        assert "was replaced" not in server.log.partition(f"{template} is ready")[2]
+    finally:
+        assert server.stop() == 0, server.log
+
+
+def test_a_reload_that_mends_the_code_begins_one_import(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("raise RuntimeError\n")
+    command = [sys.executable, "-m", "offload", "shop", "--preload", "--reload", "--layer", "memory://"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "-b", "127.0.0.1:0"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        deadline = threading.Timer(DEADLINE, process.kill)
+        deadline.start()
+        try:
+            for line in process.stderr:
+                lines.append(line)
+                if "waiting for a change" in line:
+                    # The watcher of the code sends the signal.
+                    (tmp_path / "shop.py").write_text(APP)
+                if "server process" in line and "is ready" in line:
+                    break
+        finally:
+            process.terminate()
+            process.stderr.read()
+            deadline.cancel()
+    assert process.returncode == 0
+    assert [line for line in lines if "was replaced" in line] == []
