@@ -91,10 +91,6 @@ class Keepalive:
         self._timer = gevent.get_hub().loop.timer(tick, tick, ref=False)
         self._timer.start(self._tick)
 
-    def stop(self) -> None:
-        """Ping nobody any more."""
-        self._timer.close()
-
     def _bucket(self, tick: int) -> list[Member]:
         begin = tick % self._ticks * self._buckets_at_once
         return [member for bucket in self._members.buckets[begin : begin + self._buckets_at_once] for member in bucket]
