@@ -24,7 +24,7 @@ from offload.interfaces import Layer
 from offload.server import exit_handlers, logs, system
 from offload.server.application import check_routing_name
 from offload.server.control import BOOT_FAILED, Control
-from offload.server.given import Given, HubRequests, Loaded
+from offload.server.given import Given, Loaded
 from offload.server.hooks import Config
 from offload.server.watchdog import Watchdog
 from offload.settings import DEFAULT_LAYER, Settings
@@ -145,8 +145,7 @@ def declared(
         application: its WSGI callable, if it has one.
         control: asked for the hub of an IPC layer.
     """
-    hubs = HubRequests(control)
-    return Loaded(module, application, declare_layers(settings, module, partial(_ask_for_hub, hubs)), hubs)
+    return Loaded(application, declare_layers(settings, module, partial(_ask_for_hub, control)))
 
 
 def connect_layers(loaded: Loaded, settings: Settings, control: Control) -> None:
@@ -160,7 +159,6 @@ def connect_layers(loaded: Loaded, settings: Settings, control: Control) -> None
     Raises:
         ConfigurationError, LayerUnavailable: an address is wrong, or nobody answers there.
     """
-    loaded.hubs.control = control
     for alias in loaded.aliases:
         from offload.layers.memory import MemoryLayer
 
@@ -171,7 +169,7 @@ def connect_layers(loaded: Loaded, settings: Settings, control: Control) -> None
                 alias,
                 settings.process.workers,
             )
-        _ask_for_hub(loaded.hubs, layer)
+        _ask_for_hub(control, layer)
         layer.check()
 
 
@@ -280,9 +278,9 @@ def about(router: Router, settings: Settings) -> list[str]:
     return lines
 
 
-def _ask_for_hub(hubs: HubRequests, layer: Layer) -> None:
+def _ask_for_hub(control: Control, layer: Layer) -> None:
     from offload.layers.ipc import IPCLayer
 
     if isinstance(layer, IPCLayer):
-        hubs(layer.path)
+        control.tell(hub=layer.path)
         layer.expect_hub()

@@ -74,7 +74,9 @@ def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
         def work(theirs: int = theirs) -> int:
             orders.close()
             control.sock.close()
-            return _serve(entry, Control(_Socket(fileno=theirs)), found[0], supervisor)
+            # What is imported asks for its hub by this control.
+            control.sock = _Socket(fileno=theirs)
+            return _serve(entry, control, found[0], supervisor)
 
         orders.send(str(_fork_for_supervisor(work)).encode())
         _close(theirs)
