@@ -17,7 +17,7 @@ from tests.server.children import start, wait_gone
 from tests.serving import DEADLINE, ROOT, Server, serving
 
 APP = """
-import multiprocessing, os, select, signal, socket, subprocess, sys, threading
+import multiprocessing, os, select, signal, subprocess, sys, threading
 from offload import Group, route
 
 multiprocessing.set_start_method("fork", force=True)
@@ -27,10 +27,9 @@ def job():
     with open("begun", "w") as fifo:
         fifo.write(str(os.getpid()))
     # Waits on the loop, as whatever talks to a database does.
-    near, far = socket.socketpair()
-    threading.Thread(target=lambda: far.sendall(far.recv(1))).start()
-    near.sendall(b"?")
-    near.recv(1)
+    answer, server = os.pipe()
+    threading.Thread(target=os.write, args=(server, b"x")).start()
+    select.select([answer], [], [])
     with open("go") as fifo:
         fifo.readline()
     # What a job does: a thread, a program, a lock.
