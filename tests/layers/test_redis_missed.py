@@ -1,10 +1,20 @@
 """Messages to a group that a process misses while its subscriber is away are counted as lost."""
 
+import queue
 import threading
+import time
+import weakref
+
+import hiredis
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.link.outage import Outage
+from offload.layers.redis.resp import pack
+from offload.layers.redis.subscriber import Subscriber
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import redis_server, running_redis, until  # noqa: F401  # a fixture
+
+PATIENCE = 10.0
 
 
 class Sender:
@@ -101,3 +111,82 @@ def test_what_was_heard_is_not_counted_as_missed_when_its_counter_had_expired(re
     assert redis_server.run("CLIENT", "KILL", "TYPE", "pubsub")
     until(lambda: layer.statistics()["reconnects"] == 1, "the subscriber to be back")
     assert layer.statistics()["lost"] == 0
+
+
+class ScriptedServer:
+    """Answers as Redis does, and ends connections before the last answer of a return as often as it is told."""
+
+    layer, shown, timeout, keepalive, seen = "redis", "a server", 10.0, pack("PING"), 0.0
+
+    def __init__(self):
+        self.counter = [b"5", b"1000"]
+        self.cuts = 0
+        self.wires = []
+
+    def wire(self, duty):
+        self.wires.append(ScriptedWire(self))
+        return self.wires[-1]
+
+
+class ScriptedWire:
+    speaks_resp3 = True
+
+    def __init__(self, server):
+        self.server = server
+        self.commands = hiredis.Reader()
+        self.answers = queue.SimpleQueue()
+
+    def open(self): ...
+
+    def send(self, data):
+        self.commands.feed(data)
+        while command := self.commands.gets():
+            if command[0] == b"PING" and self.server.cuts:
+                self.server.cuts -= 1
+                self.close()
+            now = [str(int(time.time())).encode(), b"0"]
+            self.answers.put({b"TIME": now, b"HMGET": self.server.counter}.get(command[0], [b"subscribe", b"x", 1]))
+
+    def replies(self, most):
+        answer = self.answers.get(timeout=PATIENCE)
+        if answer is None:
+            raise Outage("ended", was_open=True)
+        return [answer]
+
+    def close(self):
+        self.answers.put(None)
+
+    abandon = close
+
+
+class Heard:
+    def __init__(self):
+        self.subscriptions = 0
+        self.missed = []
+
+    def subscribed(self, name, number):
+        self.subscriptions += 1
+
+    def lost(self, names, reason): ...
+
+    def reconnected(self, missed):
+        self.missed.append(missed)
+
+    def counter(self, name):
+        return f"sent:{name}"
+
+
+def test_what_is_missed_is_counted_once_though_the_return_is_broken_off():
+    server, heard = ScriptedServer(), Heard()
+    subscriber = Subscriber(server, weakref.ref(heard), lambda: False)
+    try:
+        subscriber.subscribe("group:news", 1)
+        until(lambda: heard.subscriptions == 1, "the subscription")
+        # The server begins anew, and has counted three messages when this process is back.
+        server.counter, server.cuts = [b"3", str(int(time.time() + 60) * 1000).encode()], 2
+        server.wires[0].close()
+        until(lambda: heard.missed, "the return")
+        assert heard.missed == [3]
+        assert len(server.wires) == 4
+    finally:
+        subscriber.close()

@@ -116,9 +116,10 @@ class _Subscription(Note):
         left: whether it was given up.
         moves: how often it was sent to another node.
         counted: what its counter would be now if no message was missed since it was last read; None before that.
+        since: when that counter began, by the server's clock.
     """
 
-    __slots__ = ("_subscriber", "counted", "in_force", "left", "moves", "name", "number")
+    __slots__ = ("_subscriber", "counted", "in_force", "left", "moves", "name", "number", "since")
 
     def __init__(self, subscriber: Subscriber, packed: bytes, name: str, number: int, moves: int = 0) -> None:
         super().__init__(packed, optional=False)
@@ -127,6 +128,7 @@ class _Subscription(Note):
         self.number = number
         self.moves = moves
         self.counted: int | None = None
+        self.since = 0
         self.in_force = False
         self.left = False
 
@@ -267,7 +269,8 @@ class Subscriber(User[Wire]):
         adopted: list[_Subscription] = []
         for other in subscriptions:
             subscription = _Subscription(self, pack(self._verb, other.name), other.name, other.number)
-            subscription.in_force, subscription.counted = True, other.counted
+            subscription.in_force = True
+            subscription.counted, subscription.since = other.counted, other.since
             adopted.append(subscription)
         with self._lock:
             if self._closed:
@@ -496,8 +499,9 @@ class Subscriber(User[Wire]):
         if subscription.counted is not None:
             # One that began meanwhile, on a server that had lost its data, has counted what was missed and nothing
             # else. One that expired before and began anew may lack what this process has counted: the rest is certain.
-            self._missed += sent if since > self._lost_at else max(0, sent - subscription.counted)
-        subscription.counted = sent
+            is_new = since > self._lost_at and since != subscription.since
+            self._missed += sent if is_new else max(0, sent - subscription.counted)
+        subscription.counted, subscription.since = sent, since
 
     def _come_back(self, _: Any) -> None:
         with self._lock:
