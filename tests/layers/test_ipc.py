@@ -571,7 +571,7 @@ def test_hub_survives_clients_that_talk_nonsense(hub, layers):
 def test_hub_of_another_version_is_named_at_once(hub, layers, monkeypatch):
     monkeypatch.setattr(wire, "VERSION", 99)
     with pytest.raises(
-        LayerUnavailable, match=r"hub at .*, which speaks version 2 of its protocol, and this process version 99"
+        LayerUnavailable, match=r"hub at .*, which speaks version 3 of its protocol, and this process version 99"
     ):
         layers(timeout=2 * PATIENCE).check()
 

@@ -37,7 +37,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from offload.exceptions import ChannelFull, LayerUnavailable, OffloadError
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - 64 * 1024  # leaves room for names and settings
 
