@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import pickle
+import signal
 import socket
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from gevent import monkey
 from gevent.os import fork_gevent
 
 from offload.consumers import configuration
-from offload.server import system
+from offload.server import logs, system
 from offload.server.boot import succeeds
 from offload.server.child import run_and_end
 from offload.server.control import BOOT_FAILED, Control
@@ -64,6 +65,8 @@ def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
     gc.collect()
     gc.freeze()
     supervisor = os.getppid()
+    # At once, since nothing is logged here that it could interrupt: what is forked next takes over what is open.
+    later = signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
     control.tell(template=True)
     while True:
         order, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
@@ -72,6 +75,7 @@ def serve(entry: Entry, control: Control, orders: socket.socket) -> int:
         (theirs,) = descriptors
 
         def work(theirs: int = theirs) -> int:
+            signal.signal(signal.SIGUSR1, later)
             orders.close()
             control.sock.close()
             # What is imported asks for its hub by this control.

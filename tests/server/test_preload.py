@@ -378,8 +378,8 @@ def test_a_reload_while_the_first_template_imports_is_over_when_the_first_proces
         assert server.stop() == 0, server.log
 
 
-def test_a_reload_that_mends_the_code_begins_one_import(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("raise RuntimeError\n")
+def test_a_reload_after_an_import_that_failed_begins_one_other(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"open('needed')\n{APP}")
     command = [sys.executable, "-m", "offload", "shop", "--preload", "--reload", "--layer", "memory://"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -393,8 +393,8 @@ def test_a_reload_that_mends_the_code_begins_one_import(tmp_path: Path) -> None:
             for line in process.stderr:
                 lines.append(line)
                 if "waiting for a change" in line:
-                    # The watcher of the code sends the signal.
-                    (tmp_path / "shop.py").write_text(APP)
+                    (tmp_path / "needed").touch()
+                    process.send_signal(signal.SIGHUP)
                 if "server process" in line and "is ready" in line:
                     break
         finally:
@@ -403,3 +403,21 @@ def test_a_reload_that_mends_the_code_begins_one_import(tmp_path: Path) -> None:
             deadline.cancel()
     assert process.returncode == 0
     assert [line for line in lines if "was replaced" in line] == []
+
+
+def test_a_process_forked_after_the_log_was_moved_away_writes_into_the_new_one(project: Path) -> None:
+    asked = "print('asked', os.getpid(), flush=True)\n    body = json"
+    (project / "shop.py").write_text(APP.replace("body = json", asked))
+    server = start(project, "--preload", "--error-logfile", "server.log", "--capture-output")
+    try:
+        old = get(server)["pid"]
+        (project / "server.log").rename(project / "old.log")
+        server.signal(signal.SIGUSR1)
+        new = project / "server.log"
+        until(lambda: new.exists() and f"[{old}] [INFO] statistics" in new.read_text(), "the log to be begun anew")
+        os.kill(old, signal.SIGKILL)
+        until(lambda: new.read_text().count("is ready") == 1, "another process")
+        assert f"asked {get(server)['pid']}\n" in new.read_text()
+        assert (project / "old.log").read_text().count("asked") == 1
+    finally:
+        assert server.stop() == 0, server.log
