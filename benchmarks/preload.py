@@ -1,23 +1,20 @@
 """Memory of four processes of a large Django project, with and without ``--preload``, beside gunicorn's.
 
-python benchmarks/preload.py
+    python -m benchmarks.preload
 
 It makes a project of 40 applications with 10 models each, their admin, Django's own applications, and what is installed
 of `PACKAGES`. Each server answers 200 requests first. The figure is the proportional set size (PSS) of all processes of
 the server, in MiB: memory that several processes share counts once.
 """
 
-import os
-import re
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from benchmarks.harness.processes import Server, free_port, proportional_bytes
 
 APPS, MODELS, PROCESSES, REQUESTS = 40, 10, 4, 200
 PACKAGES = ("rest_framework", "celery", "sentry_sdk", "cryptography", "opentelemetry.sdk.trace", "email.mime.image")
@@ -31,7 +28,7 @@ SERVERS = {
 }
 SETTINGS = """
 DEBUG, SECRET_KEY, ALLOWED_HOSTS, ROOT_URLCONF, USE_TZ = False, "x", ["*"], "urls", True
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 STATIC_URL, DEFAULT_AUTO_FIELD = "/static/", "django.db.models.BigAutoField"
 INSTALLED_APPS = [f"django.contrib.{name}" for name in ("admin", "auth", "contenttypes", "sessions", "messages",
     "staticfiles", "sitemaps", "humanize", "syndication")] + [f"app{number}" for number in range(APPS)]
@@ -78,18 +75,6 @@ def make(project):
         )
 
 
-def family(pid):
-    """A process and all its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(found for child in children for found in family(int(child)))]
-
-
-def pss(pid):
-    """Proportional set size of a process, in bytes."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * int(re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)[1])
-
-
 def get(port, path):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=120) as answer:
         answer.read()
@@ -97,32 +82,18 @@ def get(port, path):
 
 def measure(command, project):
     """MiB of all processes of a server, after its requests."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", *command, "wsgi", "-w", str(PROCESSES), "-b", f"127.0.0.1:{port}", "-t", "600"],
-        cwd=project, env={**os.environ, "PYTHONPATH": str(project)}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    port = free_port()
+    command = [sys.executable, "-m", *command, "wsgi", "-w", str(PROCESSES), "-b", f"127.0.0.1:{port}", "-t", "600"]
+    with Server(command, port, None, {"PYTHONPATH": str(project)}) as server:
         deadline = time.monotonic() + 120
-        while len(family(server.pid)) <= PROCESSES:
-            assert server.poll() is None, "the server does not start"
-            assert time.monotonic() < deadline, "the server does not start"
+        while len(server.pids()) <= PROCESSES:
+            assert time.monotonic() < deadline, f"the server does not start: {server.last_words()}"
             time.sleep(0.1)
-        while True:
-            try:
-                get(port, "/")
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.1)
+        get(port, "/")
         time.sleep(5)
         with ThreadPoolExecutor(PROCESSES) as clients:
             list(clients.map(get, [port] * REQUESTS, ["/", "/admin/login/"] * (REQUESTS // 2)))
-        return sum(map(pss, family(server.pid))) / 2**20
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        return sum(map(proportional_bytes, server.pids())) / 2**20
 
 
 if __name__ == "__main__":

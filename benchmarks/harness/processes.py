@@ -196,10 +196,19 @@ def _stat(pid: int) -> list[str]:
 
 def resident_bytes(pid: int) -> int:
     """RSS as smaps_rollup counts it: page by page, where statm may lag behind."""
+    return _smaps_bytes(pid, "Rss")
+
+
+def proportional_bytes(pid: int) -> int:
+    """Its part of what it has in memory: what several processes share is divided among them."""
+    return _smaps_bytes(pid, "Pss")
+
+
+def _smaps_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise BenchmarkError(f"no Rss in smaps_rollup of process {pid}")
+    raise BenchmarkError(f"no {name} in smaps_rollup of process {pid}")
 
 
 def descriptors(pid: int) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import statistics
 import time
-from pathlib import Path
 
 from benchmarks.apps.hello import BODY
 from benchmarks.harness import contenders
 from benchmarks.harness.measure import Bench, Target
 from benchmarks.harness.model import BenchmarkError, Contender, Requirement, Sample
-from benchmarks.harness.processes import Server, resident_bytes
+from benchmarks.harness.processes import Server, proportional_bytes, resident_bytes
 
 APP = "benchmarks.apps.hello"
 STARTS = 7
@@ -38,7 +37,7 @@ def measure_memory(bench: Bench, contender: Contender) -> Sample:
         _get(server)
         time.sleep(SETTLE_SECONDS)
         pids = server.pids()
-        proportional = sum(_proportional_bytes(pid) for pid in pids)
+        proportional = sum(proportional_bytes(pid) for pid in pids)
         resident = [resident_bytes(pid) for pid in pids]
     each = " + ".join(f"{figure / 1e6:.1f}" for figure in resident)
     return Sample(proportional / 1e6, {"resident": resident}, f"{len(pids)} processes, RSS {each} MB")
@@ -54,11 +53,6 @@ def _get(server: Server) -> None:
         raise BenchmarkError(f"no answer: {error!r} ({server.last_words()})") from error
     finally:
         client.close()
-
-
-def _proportional_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
 START = Target(

@@ -354,10 +354,11 @@ def test_receive_that_finds_the_connection_broken_goes_on_with_the_next(tmp_path
             for _ in range(2):
                 client, _ = listener.accept()
                 connections.put(client)
-                threading.Thread(target=serve, args=(client,), daemon=True).start()
+                threads.append(threading.Thread(target=serve, args=(client,)))
+                threads[-1].start()
 
-        hub = threading.Thread(target=accept)
-        hub.start()
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
         layer.check()
         first = connections.get(timeout=PATIENCE)
         # What is sent fails, before its end could be read.
@@ -365,8 +366,9 @@ def test_receive_that_finds_the_connection_broken_goes_on_with_the_next(tmp_path
         found = queue.SimpleQueue()
         threading.Thread(target=lambda: found.put(layer.receive(["queue"])), daemon=True).start()
         assert found.get(timeout=PATIENCE) == ("queue", {"n": 1})
-        hub.join(PATIENCE)
         layer.close()
+        for thread in threads:
+            thread.join(PATIENCE)
         for client in (first, connections.get(timeout=PATIENCE)):
             client.close()
 
@@ -620,16 +622,18 @@ def test_killed_receivers_lose_no_message(hub, layers):
 
     layer = layers()
     killed = [fork(receive_for_ever) for _ in range(3)]
-    until(lambda: layer.hub_statistics()["waiting"] == 3)
-    for pid in killed:
-        os.kill(pid, signal.SIGSTOP)
-        # Until each of its threads stands still.
-        os.waitpid(pid, os.WUNTRACED)
-    layer.send("jobs", {"n": 1})
-    assert layer.hub_statistics()["in_hand"] == 1
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    try:
+        until(lambda: layer.hub_statistics()["waiting"] == 3)
+        for pid in killed:
+            os.kill(pid, signal.SIGSTOP)
+            # Until each of its threads stands still.
+            os.waitpid(pid, os.WUNTRACED)
+        layer.send("jobs", {"n": 1})
+        assert layer.hub_statistics()["in_hand"] == 1
+    finally:
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     assert layer.receive(["jobs"], PATIENCE) == ("jobs", {"n": 1})
 
 
