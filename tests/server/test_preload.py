@@ -362,8 +362,8 @@ def test_a_template_that_may_not_fork_says_why(tmp_path: Path) -> None:
 
 def test_a_reload_while_the_first_template_imports_is_over_when_the_first_process_is_ready(project: Path) -> None:
     (project / "shop.py").write_text(
-        "import os, signal, time\ntry:\n    open('begun', 'x').close()\nexcept FileExistsError:\n    pass\nelse:\n"
-        f"    os.kill(os.getppid(), signal.SIGHUP)\n    time.sleep(600)\n{APP}"
+        "import os, signal\ntry:\n    open('begun', 'x').close()\nexcept FileExistsError:\n    pass\nelse:\n"
+        f"    os.kill(os.getppid(), signal.SIGHUP)\n    os.read(os.pipe()[0], 1)\n{APP}"
     )
     server = start(project, "--preload", "--spare", "1")
     try:
