@@ -75,8 +75,12 @@ class PostgresServer:
             self.process = None
 
     def freeze(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        """The server first, so that it starts no process for a connection after the others were counted."""
+        assert self.process is not None
+        for pids in ([self.process.pid], self._pids()):
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            until(lambda pids=pids: all(_is_stopped(pid) for pid in pids), "PostgreSQL to stand still")
 
     def thaw(self) -> None:
         for pid in self._pids():
@@ -97,3 +101,7 @@ class PostgresServer:
             cwd=self.directory, user=self._user, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
