@@ -21,6 +21,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieStore
 from django.core import signing
 from django.db import transaction
@@ -137,6 +138,13 @@ def _remaining(session: SessionBase) -> float:
         passed = time.time() - signed
         age = session.get_expiry_age(modification=timezone.now() - timedelta(seconds=passed))
         return float(min(age, settings.SESSION_COOKIE_AGE) - passed)
+    elif isinstance(session, FileStore):
+        # So long after its last change, as in a database; Django itself takes one with a number of seconds for ever.
+        try:
+            changed = session._last_modification()  # type: ignore[attr-defined]
+        except FileNotFoundError:
+            return 0.0
+        return float((session.get_expiry_date(modification=changed) - timezone.now()).total_seconds())
     return float(session.get_expiry_age())
 
 
