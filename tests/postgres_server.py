@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import PATIENCE, free_port, until
+from tests.redis_server import PATIENCE, free_port, stand_still, until
 
 INSTALLED = Path("/usr/lib/postgresql")
 """Debian keeps its programs here, one directory for each version, and off the PATH."""
@@ -69,27 +69,29 @@ class PostgresServer:
     def kill(self) -> None:
         """As a crash does: the server process, and those of its connections."""
         if self.process is not None:
-            for pid in self._pids():
-                os.kill(pid, signal.SIGKILL)
+            self.freeze()
+            # The next server does not start beside one of them.
+            stand_still(*self._children(), by=signal.SIGKILL)
+            self.process.kill()
             self.process.wait(PATIENCE)
             self.process = None
 
     def freeze(self) -> None:
         """The server first, so that it starts no process for a connection after the others were counted."""
         assert self.process is not None
-        for pids in ([self.process.pid], self._pids()):
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            until(lambda pids=pids: all(_is_stopped(pid) for pid in pids), "PostgreSQL to stand still")
+        stand_still(self.process.pid)
+        stand_still(*self._children())
 
     def thaw(self) -> None:
-        for pid in self._pids():
+        """The server last: it forgets those of its processes that have ended."""
+        assert self.process is not None
+        for pid in (*self._children(), self.process.pid):
             os.kill(pid, signal.SIGCONT)
 
-    def _pids(self) -> list[int]:
+    def _children(self) -> list[int]:
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def _is_ready(self) -> bool:
         asked = [f"{self._programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -101,7 +103,3 @@ class PostgresServer:
             cwd=self.directory, user=self._user, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

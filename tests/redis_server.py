@@ -73,6 +73,17 @@ def until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) 
         pause.wait(0.005)
 
 
+def stand_still(*pids: int, by: int = signal.SIGSTOP) -> None:
+    """Stop or kill processes, and wait until they have stopped or ended: a signal that was sent is still on its way."""
+    for pid in pids:
+        os.kill(pid, by)
+    until(lambda: not any(_runs(pid) for pid in pids), f"{pids} to stand still")
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX"
+
+
 Option = str | tuple[str, ...]
 
 
@@ -192,7 +203,7 @@ class RedisServer:
 
     def freeze(self) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        stand_still(self.process.pid)
 
     def thaw(self) -> None:
         assert self.process is not None

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from offload.layers.ipc import IPCLayer
+from tests.redis_server import stand_still
 
 PATIENCE = 10.0
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ class HubProcess:
         self.process.wait(PATIENCE)
 
     def freeze(self):
-        self.process.send_signal(signal.SIGSTOP)
+        stand_still(self.process.pid)
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)

@@ -20,7 +20,7 @@ import pytest
 
 from offload.layers.ipc import IPCLayer
 from tests.layers.talkers import APP, Crowd, Talker
-from tests.redis_server import RedisCluster, SentinelSet, running_redis, until
+from tests.redis_server import RedisCluster, SentinelSet, running_redis, stand_still, until
 from tests.serving import DEADLINE, ROOT, serving
 
 logger = logging.getLogger("offload.layer.tests")
@@ -219,7 +219,7 @@ def test_hub_is_killed_and_stays_away_for_a_while(tmp_path, stalls):
         hub, path = hub_of(server)
 
         def kill():
-            server.signal(signal.SIGSTOP)  # so that nobody starts another
+            stand_still(server.process.pid)  # so that nobody starts another
             os.kill(hub, signal.SIGKILL)
 
         def start_another():

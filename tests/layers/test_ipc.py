@@ -396,7 +396,7 @@ def test_loss_and_return_are_logged(hubs, layers, caplog):
 def test_frozen_hub_costs_bounded_errors_and_loses_nothing_that_was_there(hub, layers):
     layer = layers(timeout=0.2)
     layer.send("queue", {"n": 1})
-    hub.process.send_signal(signal.SIGSTOP)
+    hub.freeze()
     try:
         for call in (layer.check, lambda: layer.receive(["queue"], 0), lambda: layer.group_send("group", {})):
             with pytest.raises(LayerUnavailable, match=r"got no answer from its hub at .* within 0\.2 s"):
@@ -407,7 +407,7 @@ def test_frozen_hub_costs_bounded_errors_and_loses_nothing_that_was_there(hub, l
             with pytest.raises(LayerUnavailable, match="got no answer"):
                 layer.session_save("key", big, 60)
     finally:
-        hub.process.send_signal(signal.SIGCONT)
+        hub.thaw()
     patient = layers()
     until(lambda: patient.session_load("key") == big)
     assert layer.receive(["queue"], PATIENCE) == ("queue", {"n": 1})
@@ -416,14 +416,14 @@ def test_frozen_hub_costs_bounded_errors_and_loses_nothing_that_was_there(hub, l
 def test_hub_that_does_not_read_bounds_what_waits_for_it(hub, layers):
     layer = layers(timeout=0.5, max_unsent=1024 * 1024)
     layer.check()
-    hub.process.send_signal(signal.SIGSTOP)
+    hub.freeze()
     messages = []
     for _ in range(4):
         with pytest.raises(LayerUnavailable) as raised:
             layer.send("queue", {"bytes": bytes(1024 * 1024)})
         messages.append(str(raised.value))
     assert any("to read" in message for message in messages)
-    hub.process.send_signal(signal.SIGCONT)
+    hub.thaw()
 
 
 def test_what_leaves_in_pieces_arrives_whole_and_in_order(hub, layers):

@@ -35,6 +35,7 @@ def test_interrupted_sender_leaves_the_others_unharmed(redis_server):  # noqa: F
 import os, signal, sys, threading
 from offload.exceptions import LayerUnavailable
 from offload.layers.redis import RedisLayer
+from tests.redis_server import stand_still
 layer = RedisLayer(sys.argv[1], timeout=20)
 server = int(sys.argv[2])
 layer.check()
@@ -55,7 +56,7 @@ def interrupt():
     os.kill(server, signal.SIGCONT)
     for thread in threads:
         thread.join(20)
-os.kill(server, signal.SIGSTOP)
+stand_still(server)
 other = threading.Thread(target=interrupt)
 other.start()
 try:
@@ -77,6 +78,7 @@ def test_killed_greenlets_leave_the_others_unharmed(redis_server, kind):  # noqa
 from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, sys
 from offload.layers.redis import RedisLayer
+from tests.redis_server import stand_still
 url, server = sys.argv[1], int(sys.argv[2])
 class Mine(Exception):
     pass
@@ -85,7 +87,7 @@ layer = RedisLayer(url, timeout=10)
 layer.send("queue", {})
 layer.receive(["queue"], 5)  # now the server knows the scripts
 with gevent.Timeout(20):
-    os.kill(server, signal.SIGSTOP)
+    stand_still(server)
     greenlets = [gevent.spawn(layer.send, "queue", {"n": n}) for n in range(5)]
     greenlets += [gevent.spawn(layer.receive, ["never"]), gevent.spawn(layer.group_add, "group", "member")]
     gevent.idle()  # these are on their way
@@ -144,6 +146,7 @@ from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, sys
 from gevent.event import Event
 from offload.layers.redis import RedisLayer
+from tests.redis_server import stand_still
 layer = RedisLayer(sys.argv[1], timeout=20)
 server = int(sys.argv[2])
 came = Event()
@@ -151,7 +154,7 @@ channel = layer.new_channel("reply")
 layer.attach(channel, lambda delivery: came.set())
 layer.group_add("kept", channel)
 with gevent.Timeout(40):
-    os.kill(server, signal.SIGSTOP)
+    stand_still(server)
     # More than the system takes while the server reads nothing.
     groups = [f"group-{number:05}-".ljust(99, "x") for number in range(10000)]
     adds = [gevent.spawn(layer.group_add, group, channel) for group in groups]
@@ -177,6 +180,7 @@ from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, sys
 from gevent.queue import SimpleQueue
 from offload.layers.redis import RedisLayer
+from tests.redis_server import stand_still
 url, server = sys.argv[1], int(sys.argv[2])
 layer, other = RedisLayer(url, timeout=20), RedisLayer(url, timeout=20)
 channel = layer.new_channel("reply")
@@ -186,7 +190,7 @@ layer.group_add("before", channel)
 with gevent.Timeout(20):
     for number, killed in enumerate([(0,), (1,), (0, 1), (1, 0), (0, 1, 2)]):
         room = f"room-{number}"
-        os.kill(server, signal.SIGSTOP)
+        stand_still(server)
         greenlets = []
         for _ in range(3):
             greenlets.append(gevent.spawn(layer.group_add, room, channel))
@@ -286,7 +290,7 @@ def test_message_for_a_killed_receiver_goes_to_the_next(redis_server):  # noqa: 
 from gevent import monkey; monkey.patch_all()
 import gevent, os, signal, socket, sys
 from offload.layers.redis import RedisLayer
-from tests.redis_server import ForeignClient, until
+from tests.redis_server import ForeignClient, stand_still, until
 url, server = sys.argv[1], int(sys.argv[2])
 layer = RedisLayer(url, timeout=10)
 def connect():
@@ -295,7 +299,7 @@ with connect() as watcher, connect() as pusher, gevent.Timeout(30):
     # The script that takes is under way.
     layer.send("queue", {"n": "script"})
     layer.receive(["other"], 0)
-    os.kill(server, signal.SIGSTOP)
+    stand_still(server)
     takers = [gevent.spawn(layer.receive, ["queue"], 5) for _ in range(3)]
     gevent.idle()
     for taker in takers:
@@ -307,7 +311,7 @@ with connect() as watcher, connect() as pusher, gevent.Timeout(30):
         taker = gevent.spawn(layer.receive, ["queue"], 20)
         until(lambda: b"tracking_total_keys:1" in watcher.run("INFO", "stats"), "the receiver to wait")
         pusher.run("PING")
-        os.kill(server, signal.SIGSTOP)
+        stand_still(server)
         pusher.send("RPUSH", "channel:queue", '{"n": %d}' % number)
         taker.kill()
         os.kill(server, signal.SIGCONT)

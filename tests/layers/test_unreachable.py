@@ -9,7 +9,7 @@ from offload.exceptions import LayerUnavailable, LayerUnreachable
 from offload.layers.ipc import IPCLayer
 from offload.layers.redis import RedisLayer
 from tests.layers.hubs import PATIENCE, HubProcess
-from tests.redis_server import free_port, running_redis
+from tests.redis_server import free_port, running_redis, stand_still
 
 SENDERS = 20
 
@@ -53,7 +53,7 @@ def test_what_a_frozen_server_gets_in_the_end_was_not_called_unreachable(server)
     # The server knows then how to put something into a queue.
     layer.send("queue", {"number": None})
     assert layer.receive(["queue"], PATIENCE) == ("queue", {"number": None})
-    process.send_signal(signal.SIGSTOP)
+    stand_still(process.pid)
     try:
         found = outcomes(layer)
     finally:
