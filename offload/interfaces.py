@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _thread import get_native_id
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 Content = dict[str, Any]
@@ -22,15 +22,18 @@ class Delivery:
             output back until the end of this turn of the loop, and join what it has for one socket.
         prepared: None, or what the first receiver made of the content (for instance an encoded frame), kept so
             that other receivers of the same delivery need not make it again.
+        parts: several deliveries that came together for the same receivers, in order, and that this one stands for; it
+            has no content of its own then. Only receivers that were attached with `joins` get such a one.
         thread: the system's number of the thread that delivers, for receivers that belong to another.
     """
 
-    __slots__ = ("content", "more", "prepared", "thread")
+    __slots__ = ("content", "more", "parts", "prepared", "thread")
 
-    def __init__(self, content: Content, more: bool = False) -> None:
+    def __init__(self, content: Content, more: bool = False, parts: Sequence[Delivery] = ()) -> None:
         self.content = content
         self.more = more
         self.prepared: Any = None
+        self.parts = parts
         self.thread = get_native_id()
 
 
@@ -86,8 +89,14 @@ class Layer(Protocol):
         """A fresh process-specific name: ``<prefix>.<process>!<random>``; with ``prefix`` ending in ``?``, a fresh
         single-reader name ``<prefix><random>``. The random part has at least 96 bits from the system's CSPRNG."""
 
-    def attach(self, channel: str, deliver: Deliver) -> None:
-        """Deliver what is sent to this process-specific channel of this process to `deliver` from now on."""
+    def attach(self, channel: str, deliver: Deliver, joins: bool = False) -> None:
+        """Deliver what is sent to this process-specific channel of this process to `deliver` from now on.
+
+        Args:
+            channel: the name.
+            deliver: called with each delivery.
+            joins: whether it takes deliveries with `parts`.
+        """
 
     def detach(self, channel: str) -> None:
         """Forget the channel and its place in every group. Unknown names are no error. Does not wait."""

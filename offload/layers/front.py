@@ -222,11 +222,11 @@ class LayerBase(abc.ABC):
             local.open_inbox()
         return name
 
-    def attach(self, channel: str, deliver: Deliver) -> None:
+    def attach(self, channel: str, deliver: Deliver, joins: bool = False) -> None:
         """As `Layer.attach`. A second receiver takes the place of the first; memberships stay."""
         check_channel(channel)
         self._check_ours(channel)
-        self._local.attach(channel, deliver)
+        self._local.attach(channel, deliver, joins)
 
     def detach(self, channel: str) -> None:
         """As `Layer.detach`."""

@@ -88,3 +88,15 @@ def prepare(content: Content) -> bytes | Reply:
         status=content.get("status"),
         body=content.get("content"),
     )
+
+
+def join(prepared: list[bytes | Reply | None]) -> bytes | None:
+    """The frames of several small messages, to be sent together; b"" where they are to be sent one by one.
+
+    Args:
+        prepared: of each message, in order; None where it is not prepared yet, and so is the whole.
+    """
+    if None in prepared:
+        return None
+    frames = [frame for frame in prepared if isinstance(frame, bytes)]
+    return b"".join(frames) if len(frames) == len(prepared) else b""

@@ -14,7 +14,7 @@ from offload.observe.log_lines import SafeLogger
 from offload.protocol.websocket.connection import State
 from offload.transport.connection import JOIN_BYTES, Connection
 from offload.websocket.connection import WebSocketConnection
-from offload.websocket.encode import Reply, prepare
+from offload.websocket.encode import Reply, join, prepare
 from offload.websocket.server import WebSocketServer, thread_ident
 
 log = SafeLogger("offload.websocket")
@@ -62,7 +62,7 @@ class RoutedReceiver:
 
     def attach(self) -> None:
         """Deliver what is sent to the reply channel. Raises what the layer raises."""
-        self.layer.attach(self.reply_channel, self.deliver)
+        self.layer.attach(self.reply_channel, self.deliver, joins=True)
         self.consumers.client = self
 
     def forget(self) -> None:
@@ -231,6 +231,12 @@ class RoutedReceiver:
 
     def deliver_here(self, delivery: Delivery) -> None:
         """`deliver` in the loop's own thread, whichever thread it came from."""
+        if delivery.parts:
+            for part in delivery.parts:
+                self.deliver_here(part)
+            if delivery.prepared is None:
+                delivery.prepared = join([part.prepared for part in delivery.parts])
+            return
         websocket = self.websocket
         state = websocket.protocol.state
         if state is not _OPEN and state is not _ENDING and websocket.handshake is None:

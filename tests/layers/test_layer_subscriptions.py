@@ -63,6 +63,29 @@ def test_fan_out_hands_one_delivery_to_each_member():
     assert (got["a"][0].content, got["a"][0].more, got["a"][0].prepared) == ({"n": 1}, True, None)
 
 
+def test_fan_out_hands_several_contents_over_together_where_all_members_take_that():
+    subscriptions, got, _ = make("a", "b")
+    for channel in got:
+        subscriptions.attach(channel, got[channel].append, joins=True)
+        subscriptions.add("g", channel)
+    assert subscriptions.fan_out("g", {"n": 1}, {"n": 2}, more=True) == 2
+    assert got["a"] == got["b"]
+    (joined,) = got["a"]
+    assert [(part.content, part.more) for part in joined.parts] == [({"n": 1}, True), ({"n": 2}, True)]
+    assert joined.more
+    # A receiver that takes them one by one, in the place of one that took several.
+    subscriptions.attach("a", got["a"].append)
+    subscriptions.fan_out("g", {"n": 3}, {"n": 4})
+    for member in got.values():
+        assert [(each.content, each.more, each.parts) for each in member[1:]] == [
+            ({"n": 3}, True, ()),
+            ({"n": 4}, False, ()),
+        ]
+    subscriptions.detach("a")
+    subscriptions.fan_out("g", {"n": 5}, {"n": 6})
+    assert [part.content for part in got["b"][-1].parts] == [{"n": 5}, {"n": 6}]
+
+
 def test_fan_out_survives_members_that_leave_and_raise_meanwhile(caplog):
     subscriptions, got, _ = make("last", "new")
 

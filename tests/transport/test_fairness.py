@@ -121,6 +121,28 @@ def test_timer_fires_between_the_slices_of_a_large_group() -> None:
     assert max(gaps) <= SLICE * 0.00001 + SLACK_SECONDS
 
 
+@pytest.mark.parametrize("takes_together", [True, False])
+def test_several_messages_to_a_large_group_are_called_in_slices(takes_together: bool) -> None:
+    subscriptions, received, calls = Subscriptions(60.0), [], [0]
+
+    def member(delivery: Delivery) -> None:
+        calls[0] += 1 if delivery.prepared else len(delivery.parts)
+        delivery.prepared = takes_together
+        received.append([part.content for part in delivery.parts])
+
+    def pause() -> None:
+        assert calls[0] <= SLICE
+        calls[0] = 0
+
+    for number in range(3 * SLICE):
+        subscriptions.attach(f"a!{number}", member, joins=True)
+        subscriptions.add("all", f"a!{number}")
+    subscriptions.pause = pause
+    contents = [{"number": number} for number in range(10)]
+    assert subscriptions.fan_out("all", *contents) == 3 * SLICE
+    assert received == [contents] * (3 * SLICE)
+
+
 def test_caller_that_is_interrupted_between_slices_leaves_nobody_out() -> None:
     subscriptions, received = Subscriptions(60.0), []
     for number in range(3 * SLICE):

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from tests.protocol.frames import CONT, PING, PONG, TEXT, close, frame, message
 from tests.serving import serving
@@ -164,6 +165,39 @@ def test_silence_after_a_ping_ends_a_websocket_and_any_byte_is_life() -> None:
         assert 0 < latency < 5
         lively.close()
         assert wait_state(server, members=0)["silent"] == 1
+
+
+def test_messages_that_come_together_reach_each_member_in_order_up_to_its_close() -> None:
+    small = [{"text": f"{number}"} for number in range(20)]
+    mixed = [
+        {"text": "a"},
+        {"text": "b"},
+        {"text": "c" * 3000},
+        {"txt": "no reply"},
+        {"text": "d", "close": 4001},
+        {"text": "e"},
+    ]
+    with serving(ROUTED, *MEMORY) as server:
+        teller = RawClient(server, "/act")
+        members = [RawClient(server, "/group") for _ in range(3)]
+        deflating = RawClient(
+            server,
+            "/group",
+            "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+            extensions=[PerMessageDeflate(True, True, 15, 15)],
+        )
+        members.append(deflating)
+        teller.send(b"".join(message(f"together {json.dumps(small)}")))
+        teller.send(b"".join(message(f"together {json.dumps(small)}")))
+        for member in members:
+            assert [member.receive() for _ in range(40)] == [content["text"] for content in small] * 2
+        teller.send(b"".join(message(f"together {json.dumps(mixed)}")))
+        for member in members:
+            assert member.rest_after_close() == ["a", "b", "c" * 3000, "d"]
+            assert member.code == 4001
+        assert server.log.count("a reply at '/group' was dropped") == 1
+        teller.close()
+        wait_state(server, members=0)
 
 
 @pytest.mark.parametrize("policy", ["close", "drop-oldest", "drop-newest"])

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from offload.exceptions import LayerUnavailable
 from offload.interfaces import Content, Deliver, Delivery
@@ -78,9 +80,9 @@ class LocalProcess:
             if not self.backend.is_private:
                 self.delayed.watch()
 
-    def attach(self, channel: str, deliver: Deliver) -> None:
+    def attach(self, channel: str, deliver: Deliver, joins: bool) -> None:
         kept = self.kept.forget(channel)
-        self.subscriptions.attach(channel, deliver)
+        self.subscriptions.attach(channel, deliver, joins)
         if kept:
             self.kept.drop(channel)
         self.open_inbox()
@@ -150,14 +152,18 @@ class LocalProcess:
 
     def arrived(self, batch: Sequence[tuple[str, bytes]]) -> None:
         following = len(batch)
-        for topic, payload in batch:
-            following -= 1
+        for topic, run in groupby(batch, itemgetter(0)):
+            payloads = [payload for _, payload in run]
             if topic.startswith(GROUP_TOPIC):
-                self._deliver_to_group(topic, payload, following > 0)
-            elif (message := message_of(payload)) is not None:
-                self._deliver(*message, following > 0)
-            else:
-                self._inbox.take(payload)
+                following -= len(payloads)
+                self._deliver_to_group(topic, payloads, following > 0)
+                continue
+            for payload in payloads:
+                following -= 1
+                if (message := message_of(payload)) is not None:
+                    self._deliver(*message, following > 0)
+                else:
+                    self._inbox.take(payload)
 
     def subscribed(self, topics: Topics, missed: int = 0) -> None:
         back = self._topics.subscribed(topics)
@@ -197,18 +203,19 @@ class LocalProcess:
         if content is not None:
             self.hand_over(receiver, Delivery(content, more), channel)
 
-    def _deliver_to_group(self, topic: str, payload: bytes, more: bool) -> None:
+    def _deliver_to_group(self, topic: str, payloads: Sequence[bytes], more: bool) -> None:
         """Decode once, call each local member."""
         group = topic[len(GROUP_TOPIC) :]
         # A message sent after the last member left may still be on its way here when the next one joins. No add has
         # returned while its subscription is not in force, so nothing is missed that was promised.
         if not (self.subscriptions.has_members(group) and self._topics.arrives(topic)):
             return
-        content = self.decode(payload, GROUP, group)
-        if content is None:
+        decoded = [self.decode(payload, GROUP, group) for payload in payloads]
+        contents = [content for content in decoded if content is not None]
+        if not contents:
             return
-        reached = self.subscriptions.fan_out(group, content, more)
-        self._counts["received"] += reached
+        reached = self.subscriptions.fan_out(group, *contents, more=more)
+        self._counts["received"] += reached * len(contents)
         if not reached:
             self._topics.release(topic)
 

@@ -14,6 +14,7 @@ import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from offload.interfaces import Content, Deliver, Delivery
 
@@ -21,6 +22,21 @@ logger = logging.getLogger("offload.layer")
 
 SLICE = 500
 """Members that are called in a row."""
+
+
+MOST_JOINED = 64
+"""Deliveries that become one."""
+
+
+class _Audience(NamedTuple):
+    """
+    Attributes:
+        receivers: of a group's members.
+        joins: whether all of them take deliveries with parts.
+    """
+
+    receivers: list[Deliver]
+    joins: bool
 
 
 class Subscriptions:
@@ -42,17 +58,20 @@ class Subscriptions:
         self._sliced: dict[str, deque[Delivery]] = {}
         self._lock = RLock()
         self._receivers: dict[str, Deliver] = {}
+        # Those of them that take no deliveries with parts: few, beside WebSockets.
+        self._singly: set[str] = set()
         # Most channels are in one group, or none: a bare name then, instead of a set for each of many connections.
         self._groups_of: dict[str, str | set[str]] = {}
         # Group to member to end of membership. Adding again moves a member to the end, so the oldest come first.
         self._members: dict[str, dict[str, float]] = {}
-        # The receivers of a group's members, kept from one message to the next as long as nobody comes or goes.
-        self._audiences: dict[str, list[Deliver]] = {}
+        # Kept from one message to the next as long as nobody comes or goes.
+        self._audiences: dict[str, _Audience] = {}
 
-    def attach(self, channel: str, deliver: Deliver) -> None:
-        """Also replaces the receiver of an attached channel."""
+    def attach(self, channel: str, deliver: Deliver, joins: bool = False) -> None:
+        """See `Layer.attach`. Also replaces the receiver of an attached channel."""
         with self._lock:
             self._receivers[channel] = deliver
+            (self._singly.discard if joins else self._singly.add)(channel)
             for group in _names(self._groups_of.get(channel)):
                 self._audiences.pop(group, None)
 
@@ -60,6 +79,7 @@ class Subscriptions:
         """Forget the channel. Returns the groups that lost their last member by it."""
         with self._lock:
             self._receivers.pop(channel, None)
+            self._singly.discard(channel)
             groups = _names(self._groups_of.pop(channel, None))
             return [group for group in groups if self._drop_member(group, channel)]
 
@@ -133,8 +153,8 @@ class Subscriptions:
         _hand_over(receiver, Delivery(content, more), channel)
         return True
 
-    def fan_out(self, group: str, content: Content, more: bool = False) -> int:
-        """Hand one `Delivery` to every member's receiver.
+    def fan_out(self, group: str, *contents: Content, more: bool = False) -> int:
+        """Hand one `Delivery` of each content to every member's receiver; several in one pass, where all take that.
 
         Members may come and go meanwhile; who leaves before its turn may be called once all the same. All members of a
         large group get what several callers send at once in the same order: a later caller does not wait for that.
@@ -147,14 +167,16 @@ class Subscriptions:
         audience = self._audiences.get(group)
         if audience is None:
             audience = self._audience(group)
-        delivery = Delivery(content, more)
+        deliveries = deque([Delivery(content, True) for content in contents])
+        deliveries[-1].more = more
         if self._sliced and group in self._sliced:
-            self._sliced[group].append(delivery)
-        elif self.pause is None or len(audience) <= SLICE:
-            self._call(audience, delivery)
+            self._sliced[group] += deliveries
+        elif self.pause is None or len(audience.receivers) <= SLICE:
+            while deliveries:
+                self._call(audience.receivers, _next(deliveries, audience.joins))
         else:
-            self._call_in_slices(group, delivery, self.pause)
-        return len(audience)
+            self._call_in_slices(group, deliveries, self.pause)
+        return len(audience.receivers)
 
     def _call(self, audience: list[Deliver], delivery: Delivery) -> None:
         for receiver in audience:
@@ -164,31 +186,38 @@ class Subscriptions:
                 channel = self._channel_of(receiver)
                 logger.exception("receiver of channel %s raised; the other members are not affected", channel)
 
-    def _call_in_slices(self, group: str, delivery: Delivery, pause: Callable[[], None]) -> None:
-        waiting = self._sliced[group] = deque((delivery,))
-        audience: list[Deliver] = []
+    def _call_in_slices(self, group: str, waiting: deque[Delivery], pause: Callable[[], None]) -> None:
+        self._sliced[group] = waiting
+        delivery = waiting[0]
+        remaining: list[Deliver] = []
         try:
             while waiting:
-                delivery, audience = waiting.popleft(), self._audience(group)
-                while audience:
-                    self._call(audience[:SLICE], delivery)
-                    audience = audience[SLICE:]
-                    if audience:
+                audience = self._audience(group)
+                delivery, remaining = _next(waiting, audience.joins), audience.receivers
+                while remaining:
+                    # What its parts cost each receiver, if they are not taken together, is known after the first.
+                    size = SLICE if delivery.prepared else SLICE // max(1, len(delivery.parts))
+                    self._call(remaining[:size], delivery)
+                    remaining = remaining[size:]
+                    if remaining:
                         pause()
         finally:
             del self._sliced[group]
             # A kill or a time limit has struck the caller in the pause: the others get the rest at once.
-            self._call(audience, delivery)
-            for following in waiting:
-                self._call(self._audience(group), following)
+            self._call(remaining, delivery)
+            while waiting:
+                audience = self._audience(group)
+                self._call(audience.receivers, _next(waiting, audience.joins))
 
     def _channel_of(self, receiver: Deliver) -> str | None:
         return next((channel for channel, found in self._receivers.copy().items() if found is receiver), None)
 
-    def _audience(self, group: str) -> list[Deliver]:
+    def _audience(self, group: str) -> _Audience:
         with self._lock:
-            audience = [self._receivers[channel] for channel in self._members.get(group, ())]
-            if audience:
+            members = self._members.get(group, {})
+            receivers = [self._receivers[channel] for channel in members]
+            audience = _Audience(receivers, members.keys().isdisjoint(self._singly))
+            if receivers:
                 self._audiences[group] = audience
             return audience
 
@@ -221,6 +250,17 @@ class Subscriptions:
                 del self._groups_of[channel]
         elif groups == group:
             del self._groups_of[channel]
+
+
+def _next(waiting: deque[Delivery], joins: bool) -> Delivery:
+    """The next one of them; where receivers take that, one that stands for several."""
+    delivery = waiting.popleft()
+    if not (waiting and joins):
+        return delivery
+    parts = [delivery]
+    while waiting and len(parts) < MOST_JOINED:
+        parts.append(waiting.popleft())
+    return Delivery({}, parts[-1].more, parts)
 
 
 def _names(groups: str | set[str] | None) -> Iterable[str]:

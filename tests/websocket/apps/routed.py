@@ -158,6 +158,9 @@ def act(message):
     kind, _, rest = message["text"].partition(" ")
     if kind == "close":
         message.reply_channel.send({"close": int(rest)})
+    elif kind == "together":
+        # As what comes from a layer's server by one read.
+        message.channel_layer.subscriptions.fan_out("all", *json.loads(rest))
     elif kind == "flood":
         count, size = map(int, rest.split())
         for number in range(count):
