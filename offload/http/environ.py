@@ -91,8 +91,9 @@ class EnvironBuilder:
         environ = fixed.copy()
         environ["REQUEST_METHOD"] = request.method
         environ["RAW_URI"] = environ["REQUEST_URI"] = request.target.decode("latin-1")
-        path = request.path
-        environ["PATH_INFO"] = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
+        path = request.path.decode("latin-1")
+        # Looked for in a str: in bytes, Python first makes an error of what it looks for not being a number.
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         environ["QUERY_STRING"] = request.query.decode("latin-1")
         if body is None:
             environ["wsgi.input"] = io.BytesIO()

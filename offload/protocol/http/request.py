@@ -15,12 +15,18 @@ import httptools
 from offload.exceptions import ProtocolError
 from offload.settings import HttpOptions
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+# Method; target, with its path, query and fragment; minor version of HTTP/1.
+_REQUEST_LINE = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
+    rb" ((?! )([!\x22$->@-~]*)(?:\?([!\x22$-~]*))?(#[!-~]*)?)"
+    rb" HTTP/(?:1\.([0-9])|[0-9]\.[0-9])"
+)
 _BEGINNING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*(?: (?:[\x21-\x7e]+(?: [A-Z0-9/.]*\r?)?)?)?")
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
-_ABSOLUTE = re.compile(rb"((?i:https?))://([^/?#]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rb"((?i:https?))://([^/]*)(.*)")
 _TRANSFER_ENCODING = re.compile(rb"(?i)\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _VISIBLE = bytes(code for code in range(256) if code == 9 or (code >= 32 and code != 127))
 
 
@@ -76,13 +82,27 @@ class Request:
         "version",
     )
 
-    def __init__(self, method: str, target: bytes, version: str) -> None:
+    def __init__(
+        self, method: str, target: bytes, path: bytes, query: bytes, version: str, last: Request | None = None
+    ) -> None:
         self.method = method
         self.target = target
         self.scheme: bytes | None = None
-        self.path = target
-        self.query = b""
+        self.path = path
+        self.query = query
         self.version = version
+        if last is not None:
+            # The same header fields, which need not be read again.
+            self.headers = last.headers
+            self.host = last.host
+            self.content_length = last.content_length
+            self.chunked = last.chunked
+            self.keep_alive = last.keep_alive
+            self.expect_continue = last.expect_continue
+            self.upgrade = last.upgrade
+            self.fields = last.fields
+            self.prepared = last.prepared
+            return
         self.headers: list[tuple[bytes, bytes]] = []
         self.host: bytes | None = None
         self.content_length: int | None = None
@@ -92,20 +112,6 @@ class Request:
         self.upgrade: bytes | None = None
         self.fields = b""
         self.prepared: Any = None
-
-    def repeated(self, method: str, target: bytes) -> Request:
-        """Another request with the same fields, which need not be read again; its target is."""
-        other = Request(method, target, self.version)
-        other.headers = self.headers
-        other.host = self.host
-        other.content_length = self.content_length
-        other.chunked = self.chunked
-        other.keep_alive = self.keep_alive
-        other.expect_continue = self.expect_continue
-        other.upgrade = self.upgrade
-        other.fields = self.fields
-        other.prepared = self.prepared
-        return other
 
     @property
     def has_body(self) -> bool:
@@ -147,8 +153,8 @@ _BARE = "a line of the head ends without CR LF"
 _NO_REQUEST = "the request line is not METHOD TARGET HTTP/VERSION"
 
 
-def _read_line(head: bytes, end: int, limits: HttpOptions) -> tuple[str, bytes, str]:
-    """Method, target and version."""
+def _read_line(head: bytes, end: int, limits: HttpOptions) -> tuple[Any, ...]:
+    """Method, target, its path, query and fragment, and the minor version, as `_REQUEST_LINE` finds them."""
     if end > limits.limit_request_line:
         if b"\n" in head[: limits.limit_request_line + 2]:
             raise HttpError(400, _BARE)
@@ -156,14 +162,13 @@ def _read_line(head: bytes, end: int, limits: HttpOptions) -> tuple[str, bytes, 
     line = _REQUEST_LINE.fullmatch(head, 0, end)
     if line is None:
         raise HttpError(400, _NO_REQUEST)
-    method, target, major, minor = line.groups()
-    if major != b"1":
+    found = line.groups()
+    if found[5] is None:
         raise HttpError(505, "only HTTP/1.1 and HTTP/1.0 are served")
-    if method == b"CONNECT" or not method.isupper():
+    if found[0] not in _METHODS and (found[0] == b"CONNECT" or not found[0].isupper()):
         # Methods are case-sensitive: "get" is not GET, whatever an access rule in front of us took it for.
         raise HttpError(501, "the method is not served here")
-    # RFC 9110, 2.5: a higher minor version is served as the highest known.
-    return method.decode("ascii"), target, "1.0" if minor == b"0" else "1.1"
+    return found
 
 
 def parse_request(head: bytes, limits: HttpOptions, last: Request | None = None) -> Request:
@@ -179,16 +184,22 @@ def parse_request(head: bytes, limits: HttpOptions, last: Request | None = None)
         HttpError: with the status to answer.
     """
     end = head.index(b"\r\n")
-    method, target, version = _read_line(head, end, limits)
+    method, target, path, query, fragment, minor = _read_line(head, end, limits)
+    name = _METHODS.get(method) or method.decode("ascii")
+    # RFC 9110, 2.5: a higher minor version is served as the highest known.
+    version = "1.0" if minor == b"0" else "1.1"
     fields = head[end:]
     # The Host of a request whose target names another is not the one that its fields say.
-    if last is not None and fields == last.fields and version == last.version and last.scheme is None:
-        request = last.repeated(method, target)
-    else:
-        request = Request(method, target, version)
+    if last is None or fields != last.fields or version != last.version or last.scheme is not None:
+        last = None
+    request = Request(name, target, path, query or b"", version, last)
+    if last is None:
         _read_head(request, head, end, limits)
         request.fields = fields
-    _read_target(request)
+    if path[:1] != b"/":
+        _read_target(request)
+    if fragment is not None:
+        raise HttpError(400, "the request target has a fragment")
     return request
 
 
@@ -285,23 +296,18 @@ def _read_transfer_encoding(request: Request, value: bytes) -> None:
 
 
 def _read_target(request: Request) -> None:
-    target = request.target
-    if target[:1] != b"/":
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is not None:
-            # RFC 9112, 3.2.2: the target's authority replaces Host.
-            scheme, request.host, target = absolute.groups()
-            request.scheme = scheme.lower()
-            # It was made for another host.
-            request.prepared = None
-            if not request.host or not _HOST.fullmatch(request.host):
-                raise HttpError(400, "the request target names no host")
-            if target[:1] != b"/":
-                target = b"/" + target
-        elif target == b"*" and request.method == "OPTIONS":
-            target = b""
-        else:
-            raise HttpError(400, "the request target does not begin with a slash")
-    if b"#" in target:
-        raise HttpError(400, "the request target has a fragment")
-    request.path, _, request.query = target.partition(b"?")
+    """Take apart a target that is no path."""
+    absolute = _ABSOLUTE.fullmatch(request.path)
+    if absolute is not None:
+        # RFC 9112, 3.2.2: the target's authority replaces Host.
+        scheme, request.host, path = absolute.groups()
+        request.scheme = scheme.lower()
+        # It was made for another host.
+        request.prepared = None
+        if not request.host or not _HOST.fullmatch(request.host):
+            raise HttpError(400, "the request target names no host")
+        request.path = path or b"/"
+    elif request.target == b"*" and request.method == "OPTIONS":
+        request.path = b""
+    else:
+        raise HttpError(400, "the request target does not begin with a slash")
