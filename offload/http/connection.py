@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, field
 from functools import partial
 
 from offload.http.environ import Environ, bare_environ
-from offload.http.exchange import Exchange
+from offload.http.exchange import run_exchange
 from offload.http.response import CONTINUE, Response
 from offload.http.server import Deadline, HttpServer, TakeRequest, WaitingRequest
 from offload.http.states import TRANSITIONS, Event, State
@@ -33,7 +33,9 @@ _GONE_EARLY = HttpError(400, "the client closed the connection before its reques
 Check = Callable[[Request], None]
 """Refuses a request by raising `HttpError`."""
 
+# Python 3.11 looks a member of an enum up by a call.
 _IDLE, _HEAD, _BODY, _SERVING, _DISCARDING, _ENDING, _LEFT = State
+_REQUEST, _ANSWERED = Event.REQUEST, Event.ANSWERED
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +109,9 @@ class HttpConnection:
         except HttpError as error:
             self._break(error, data)
             return
-        if received:
+        if isinstance(received, Request):
+            self._begin(received)
+        elif received:
             self._take(received)
         elif state is _IDLE:
             self._move(Event.HEAD_BEGAN)
@@ -314,7 +318,7 @@ class HttpConnection:
         self._move(Event.BODY_BEGAN)
 
     def _submit(self, request: Request) -> None:
-        self._move(Event.REQUEST)
+        self._move(_REQUEST)
         if (
             self._server.channels is not None
             and request.upgrade is None
@@ -373,7 +377,7 @@ class HttpConnection:
             if self._protocol.rest:
                 self._serve_row(request)
             else:
-                self._exchange(request).run()
+                self._run(request)
         except BaseException:
             # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else
             # would ever end the connection. Answers to earlier requests may have been held back.
@@ -388,15 +392,15 @@ class HttpConnection:
             if self._row > 0:
                 # Their answers leave together; at once where an application waits for something.
                 self._connection.hold_back()
-            self._exchange(following).run()
+            self._run(following)
             following, self._next_in_row = self._next_in_row, None
             begin_anew()
             if not self._server.pool.has_time:
                 self._row = 0
         self._row = 0
 
-    def _exchange(self, request: Request) -> Exchange:
-        return Exchange(self._server, self, self._connection, self._base, request, self._body)
+    def _run(self, request: Request) -> None:
+        run_exchange(self._server, self, self._connection, self._base, request, self._body)
 
     # What the exchange asks for.
 
@@ -418,7 +422,8 @@ class HttpConnection:
     def answered(self, response: Response, request: Request) -> None:
         connection, body = self._connection, self._body
         self._waiting = None
-        response.seal()
+        if not response.ended:
+            response.seal()
         if connection.closed:
             if body is not None:
                 body.discard()
@@ -451,7 +456,7 @@ class HttpConnection:
             connection.flush()
             if connection.closed:
                 return
-        self._move(Event.ANSWERED)
+        self._move(_ANSWERED)
         try:
             received = protocol.next_request()
         except HttpError as error:

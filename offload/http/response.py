@@ -252,10 +252,11 @@ class Response:
 
     def _send_whole(self, pieces: Sequence[bytes]) -> None:
         # All of the body is at hand, so its length is, too; and what is wrong with it before any of it is sent.
+        length = 0
         for piece in pieces:
             if not isinstance(piece, bytes):
                 raise TypeError(f"a piece of the response is a {type(piece).__name__}, not bytes")
-        length = sum(map(len, pieces))
+            length += len(piece)
         if len(pieces) > 1 and length <= _SMALL_BODY_BYTES:
             pieces = (b"".join(pieces),)
         for piece in pieces:

@@ -72,13 +72,9 @@ class _Worker(greenlet):
             self.limit.close()
             self.limit = None
 
-    def forget(self) -> None:
-        """A task has ended: nothing of it stays for the next one."""
-        self.pool.ended += 1
-        if self.limit is not None:
-            self.lift_limit()
-        # Context variables are the task's own, as if the greenlet were new.
-        self.gr_context = None
+    def end_times(self) -> None:
+        """End what would interrupt the next task for the sake of the last one."""
+        self.lift_limit()
         if self.timeouts:
             for timeout in list(self.timeouts):
                 if timeout.pending:
@@ -229,7 +225,11 @@ class Pool:
                 log.error("a task of the pool failed: %r", error, exc_info=error)
             del function, argument
             me.runs = False
-            me.forget()
+            self.ended += 1
+            # Context variables are the task's own, as if the greenlet were new.
+            me.gr_context = None
+            if me.limit is not None or me.timeouts is not None:
+                me.end_times()
             if self._left and perf_counter() >= self._until:
                 self._left = 0
 
@@ -280,7 +280,9 @@ def begin_anew() -> None:
     """Have the rest of this task be one of its own, without the context variables and timeouts of what it did."""
     me = getcurrent()
     if isinstance(me, _Worker):
-        me.forget()
+        me.pool.ended += 1
+        me.gr_context = None
+        me.end_times()
         if me.pool.limit is not None:
             me.begin_limit(me.pool.limit)
 

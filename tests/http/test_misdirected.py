@@ -191,7 +191,7 @@ def test_certificate_without_hosts_is_of_no_use_to_a_strict_server(files: Files,
 
 def test_addresses_of_ipv6_are_hosts_of_a_certificate() -> None:
     check = HostCheck({"2001:db8::1"}, None)
-    request = Request("GET", b"/", "1.1")
+    request = Request("GET", b"/", b"/", b"", "1.1")
     for host in (b"[2001:db8::1]", b"[2001:DB8::1]:443", b"[2001:db8:0::1]"):
         request.host = host
         check(request)

@@ -45,6 +45,9 @@ class HttpError(ProtocolError):
 class Request:
     """A request head that passed the policy.
 
+    Args:
+        last: a request with the same header fields, which then need not be read again; or None.
+
     Attributes:
         method: upper-case token, as `str`.
         target: the request target as sent, bytes.
@@ -56,6 +59,7 @@ class Request:
         host: the value of Host (or of an absolute target), or None for an HTTP/1.0 request without.
         content_length: the declared body size in bytes; None when chunked or absent.
         chunked: whether the body comes in chunks.
+        has_body: whether bytes of a body follow the head.
         keep_alive: whether the client allows another request on this connection.
         expect_continue: whether the client waits for "100 Continue".
         upgrade: the lower-case value of Upgrade where Connection names it, else None.
@@ -69,6 +73,7 @@ class Request:
         "content_length",
         "expect_continue",
         "fields",
+        "has_body",
         "headers",
         "host",
         "keep_alive",
@@ -91,32 +96,26 @@ class Request:
         self.path = path
         self.query = query
         self.version = version
-        if last is not None:
-            # The same header fields, which need not be read again.
+        if last is None:
+            self.headers: list[tuple[bytes, bytes]] = []
+            self.host: bytes | None = None
+            self.content_length: int | None = None
+            self.chunked = self.has_body = self.expect_continue = False
+            self.keep_alive = version == "1.1"
+            self.upgrade: bytes | None = None
+            self.fields = b""
+            self.prepared: Any = None
+        else:
             self.headers = last.headers
             self.host = last.host
             self.content_length = last.content_length
             self.chunked = last.chunked
-            self.keep_alive = last.keep_alive
+            self.has_body = last.has_body
             self.expect_continue = last.expect_continue
+            self.keep_alive = last.keep_alive
             self.upgrade = last.upgrade
             self.fields = last.fields
             self.prepared = last.prepared
-            return
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.host: bytes | None = None
-        self.content_length: int | None = None
-        self.chunked = False
-        self.keep_alive = version == "1.1"
-        self.expect_continue = False
-        self.upgrade: bytes | None = None
-        self.fields = b""
-        self.prepared: Any = None
-
-    @property
-    def has_body(self) -> bool:
-        """Whether bytes of a body follow the head."""
-        return self.chunked or bool(self.content_length)
 
     # httptools calls this for each field.
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -262,6 +261,7 @@ def _read_fields(request: Request) -> None:
             request.expect_continue = request.version == "1.1"
         else:
             raise HttpError(417, "the only expectation served is 100-continue")
+    request.has_body = request.chunked or bool(request.content_length)
     if request.chunked and request.content_length is not None:
         raise HttpError(400, "Transfer-Encoding and Content-Length are both given")
     if request.host is None and request.version == "1.1":
