@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,7 @@ class Server:
         workers: how many server processes to wait for.
         cwd, env: where and with what it runs.
         namespace: a network namespace to run in, as ``ip netns`` names it; see ``tests.namespaces``.
+        wrapper: a command that becomes the one that follows it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Server:
         cwd: Path | str = ROOT,
         env: dict[str, str] | None = None,
         namespace: str | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="offload-test-")
         self.environ = {
@@ -60,7 +62,7 @@ class Server:
             # Abstract names are each namespace's own.
             self.environ["NOTIFY_SOCKET"] = os.path.join(self._directory.name, "notify")
             self._notices.bind(self.environ["NOTIFY_SOCKET"])
-        command = [sys.executable, "-m", "offload", *arguments]
+        command = [*wrapper, sys.executable, "-m", "offload", *arguments]
         if namespace is not None:
             command = ["ip", "netns", "exec", namespace, *command]
         if not {"-b", "--bind", "worker"} & set(arguments):

@@ -161,24 +161,23 @@ class Hooks:
         return Worker(server.worker_age, server.cfg, server.log, server.pid)
 
     def of_signals(self, worker: Worker) -> None:
-        """In a process: have the hooks of signals called that gunicorn has for it."""
-        if self["worker_int"] is not None:
-            signal.signal(signal.SIGINT, lambda *_: self._interrupt(worker))
-            signal.signal(signal.SIGQUIT, lambda *_: self._quit(worker))
-        else:
-            signal.signal(signal.SIGQUIT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        """In a process: do at signals what gunicorn's processes do, and call the hooks of these."""
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda number, _: self._interrupt(worker, number))
+            # What waits in C goes on: what runs is finished.
+            signal.siginterrupt(number, False)
         if self["worker_abort"] is not None:
             signal.signal(signal.SIGABRT, lambda *_: self._abort(worker))
 
-    def _interrupt(self, worker: Worker) -> None:
+    def _interrupt(self, worker: Worker, number: int) -> None:
         # A terminal sends it to all processes, and then the supervisor may.
         if not self._was_interrupted:
             self._was_interrupted = True
             self.call("worker_int", worker)
-
-    def _quit(self, worker: Worker) -> None:
-        self._interrupt(worker)
-        os._exit(0)
+        if number == signal.SIGQUIT and self["worker_int"] is not None:
+            # The supervisor's word for at once; it kills where there is no hook to call before.
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _abort(self, worker: Worker) -> None:
         worker.aborted = True

@@ -81,7 +81,7 @@ UNUSED: Mapping[str, Unused] = {
         same=(False,),
     ),
     "worker_tmp_dir": _unused("--worker-tmp-dir", "heartbeats are in memory", same=(None, "/dev/shm")),
-    "tmp_upload_dir": _unused("", "bodies of requests are not kept in files", same=(None,)),
+    "tmp_upload_dir": _unused("", "files of large chunked bodies are where the variable TMPDIR says", same=(None,)),
     "disable_redirect_access_to_syslog": _unused(
         "--disable-redirect-access-to-syslog", "the access log goes where --access-logfile says, never to syslog",
         is_switch=True, same=(False, True),

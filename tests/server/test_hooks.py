@@ -183,17 +183,26 @@ def test_the_hook_of_interrupts_is_called_at_quit_before_the_process_ends_at_onc
         server.stop()
 
 
-def test_quit_of_a_process_without_the_hook_lets_its_requests_finish(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "hook"), [(signal.SIGQUIT, ""), (signal.SIGINT, ""), (signal.SIGINT, QUIT_HOOK)],
+    ids=["QUIT", "INT", "INT with the hook"],
+)  # fmt: skip
+def test_process_that_is_told_to_stop_finishes_its_requests_and_another_takes_its_place(
+    tmp_path: Path, number: int, hook: str
+) -> None:
     (tmp_path / "shop.py").write_text(READING_APP)
+    (tmp_path / "gunicorn.conf.py").write_text(hook)
     server = start(tmp_path)
     try:
         (pid,) = server.pids
         with server.connect() as sock:
             begin_waiting(sock)
-            os.kill(pid, signal.SIGQUIT)
+            os.kill(pid, number)
             sock.sendall(b"x")
             assert read_all(sock).endswith(b"\r\n\r\nx")
         server.wait_for(f"server process {pid} ended with status 0; starting another")
+        server.wait_for(r"server process \d+ is ready", times=2)
+        assert not hook or (tmp_path / "int").read_text() == str(pid)
     finally:
         assert server.stop() == 0
 

@@ -26,6 +26,9 @@ def application(environ, start_response):
     return [body]
 """
 
+READS_ALL = ("setpriv", "--securebits", "+no_setuid_fixup", "--bounding-set", "-dac_override", "--")
+"""What becomes another user may read as root does: Python may be in a directory of root's."""
+
 
 @pytest.fixture
 def project() -> Iterator[Path]:
@@ -51,12 +54,9 @@ def test_server_processes_have_titles_and_the_socket_its_mode(project: Path) -> 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_server_processes_run_as_the_user_and_group_and_the_supervisor_does_not(project: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    for place in (os.__file__, __file__):
-        if any(not parent.stat().st_mode & stat.S_IXOTH for parent in Path(os.path.realpath(place)).parents):
-            pytest.skip(f"{place} is not readable by others")
     with serving(
         "shop", "--user", "nobody", "--group", str(nobody.pw_gid), "--bind", f"unix:{project}/http",
-        cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"},
+        cwd=project, env={"PYTHONPATH": f"{project}:{ROOT}"}, wrapper=READS_ALL,
     ) as server:  # fmt: skip
         assert ask(project / "http")[:3] == [nobody.pw_uid, nobody.pw_gid, [nobody.pw_gid]]
         assert (project / "http").stat().st_uid == nobody.pw_uid
