@@ -19,6 +19,7 @@ need nginx nginx
 need haproxy haproxy
 need caddy caddy
 need systemd-analyze systemd
+need docker-compose docker-compose
 command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.deployment.programs import program, running, shipped
+from tests.deployment.programs import CONF, program, running, shipped
 from tests.redis_server import free_port, require_redis
 from tests.serving import DEADLINE, ROOT
 
@@ -57,3 +57,10 @@ def test_a_redis_with_our_file_serves_a_layer(tmp_path: Path) -> None:
             cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE,
         )  # fmt: skip
         assert sent.returncode == 0, sent.stderr
+
+
+def test_compose_reads_our_file() -> None:
+    file = CONF / "docker/compose.yaml"
+    command = [program("docker-compose", "docker-compose"), "--file", str(file), "config", "--services"]
+    read = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert (read.returncode, set(read.stdout.split())) == (0, {"site", "worker", "redis"}), read.stderr

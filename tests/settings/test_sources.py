@@ -205,6 +205,16 @@ def test_what_has_no_effect_is_told_with_its_reason(read: Read) -> None:
     )
 
 
+def test_logger_class_is_told_to_have_no_effect_and_what_has(read: Read) -> None:
+    Path("gunicorn.conf.py").write_text("import logging\nclass Shop(logging.Logger): ...\nlogger_class = Shop\n")
+    assert read("shop", GUNICORN_CMD_ARGS="--logger-class shop.Logger").remarks == (
+        "logger_class in gunicorn.conf.py has no effect: "
+        "loggers are Python's own, called offload.*; logconfig_dict gives them filters and handlers",
+        "--logger-class shop.Logger in GUNICORN_CMD_ARGS has no effect: "
+        "loggers are Python's own, called offload.*; logconfig_dict gives them filters and handlers",
+    )
+
+
 @pytest.mark.parametrize("flags", [("-k", "gevent"), ("--threads", "1"), ("--worker-tmp-dir", "/dev/shm")])
 def test_what_asks_for_nothing_else_than_what_is_done_is_silent(read: Read, flags: tuple[str, ...]) -> None:
     assert read("shop", *flags).remarks == ()
