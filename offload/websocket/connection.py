@@ -84,6 +84,7 @@ class WebSocketConnection:
     Attributes:
         protocol: its frames and its state.
         handshake: hears the connection until the connect consumer has decided; None afterwards.
+        paused: since when it is not read, because too much waits; otherwise None.
     """
 
     _server: WebSocketServer
@@ -96,8 +97,7 @@ class WebSocketConnection:
     # Whether anything came since the last ping, and that ping until its pong.
     _heard: bool = field(default=True, init=False)
     _ping: keepalive.Ping | None = field(default=None, init=False)
-    # Since when it is not read, if it is not.
-    _paused: float | None = field(default=None, init=False)
+    paused: float | None = field(default=None, init=False)
     # When the messages that came would have come at the highest rate; and for how long it may have sent less.
     _rate_due: float | None = field(default=None, init=False)
     _spared: float = field(default=SPARED_SECONDS, init=False)
@@ -109,11 +109,6 @@ class WebSocketConnection:
     def client(self) -> str:
         """The client's address for the log."""
         return self.connection.client
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it is not read, because too much waits."""
-        return self._paused is not None
 
     # Called by the connection.
 
@@ -177,15 +172,15 @@ class WebSocketConnection:
 
     def pause(self) -> None:
         """Read nothing, since too much waits."""
-        self._paused = time.monotonic()
+        self.paused = time.monotonic()
         self.connection.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if self._paused is not None:
+        if self.paused is not None:
             # What it sent meanwhile comes now.
-            self._spared = max(SPARED_SECONDS, time.monotonic() - self._paused)
-            self._paused = None
+            self._spared = max(SPARED_SECONDS, time.monotonic() - self.paused)
+            self.paused = None
         # While we did not read, nothing could be heard.
         self._heard = True
         self.connection.resume_reading()
@@ -424,7 +419,7 @@ class WebSocketConnection:
     def check(self, before: float) -> None:
         """End it when nothing came since a ping that was sent before this moment, unless it is us who do not read."""
         ping = self._ping
-        if not self._heard and ping is not None and ping.moment <= before and self._paused is None:
+        if not self._heard and ping is not None and ping.moment <= before and self.paused is None:
             self._server.observer.websocket("silent")
             self.connection.abort()
             log.info("closing %s: no sign of life since the last ping", self.client)

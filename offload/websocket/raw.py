@@ -158,7 +158,7 @@ class RawReceiver:
                 self.close(NORMAL)
         message = messages.popleft()
         self._size -= len(message)
-        if websocket.is_paused and not self._exceeds(2):
+        if websocket.paused is not None and not self._exceeds(2):
             websocket.resume()
         return message
 
@@ -264,7 +264,7 @@ class RawReceiver:
         self._messages.append(message)
         self._size += len(message)
         self._arrived.set()
-        if self._exceeds(1) and not self._websocket.is_paused:
+        if self._exceeds(1) and self._websocket.paused is None:
             self._websocket.pause()
 
     def _exceeds(self, part: int) -> bool:

@@ -96,7 +96,7 @@ class RoutedReceiver:
             return
         self._wait(message)
         self._queued_size += len(message)
-        if self._exceeds(1) and not self.websocket.is_paused:
+        if self._exceeds(1) and self.websocket.paused is None:
             self.websocket.pause()
 
     def last_message_taken(self) -> None:
@@ -158,6 +158,9 @@ class RoutedReceiver:
             # Also when the consumer raised what is no Exception, such as SystemExit or a gevent.Timeout.
             if item is _DISCONNECT:
                 self.server.members.discard(self.websocket)
+            elif self._queue is None and self.websocket.paused is None:
+                # Mostly so.
+                self._running = False
             else:
                 self.consume_next()
 
@@ -180,7 +183,7 @@ class RoutedReceiver:
             self._queue = None
             self._running = False
         websocket = self.websocket
-        if websocket.is_paused and not self._exceeds(2):
+        if websocket.paused is not None and not self._exceeds(2):
             websocket.resume()
 
     # What is sent to the reply channel and the groups.
@@ -205,6 +208,8 @@ class RoutedReceiver:
             delivery = Delivery(content)
             delivery.prepared = prepared
             websocket.handshake.deliver(delivery, prepared)
+        elif type(prepared) is bytes and prepared and websocket.protocol.state is _OPEN:
+            websocket.send(prepared)
         else:
             self._send(prepared, False)
         return True
