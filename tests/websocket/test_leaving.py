@@ -198,8 +198,8 @@ def test_reload_closes_with_1012_and_the_new_process_takes_the_clients_back() ->
         again.send(b"".join(message("back")))
         assert again.receive() == "back"
         again.close()
-        lines = [line for line in server.log.splitlines() if line.startswith("disconnected /many/")]
-        assert len(lines) == 10
+        server.wait_for("disconnected /many/", times=10)
+        assert server.log.count("disconnected /many/") == 10
 
 
 def test_client_that_closes_but_does_not_leave_is_cut_off_after_the_close_timeout() -> None:
