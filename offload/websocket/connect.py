@@ -207,17 +207,15 @@ class PendingHandshake:
         if self._outcome is _Outcome.LOST:
             self._outcome = _Outcome.REFUSED
         elif self._outcome is None:
-            self._answer(status, _Outcome.REFUSED, reply)
-            if reason:
-                self._receiver.server.log_refusal(self._receiver.path, self._client, reason)
+            self._answer(status, _Outcome.REFUSED, reason, reply)
 
-    def _answer(self, status: int, outcome: _Outcome, reply: Reply | None = None) -> None:
+    def _answer(self, status: int, outcome: _Outcome, reason: str = "", reply: Reply | None = None) -> None:
         self._decide(outcome)
         receiver = self._receiver
         server = receiver.server
         if reply is not None and reply.status is not None:
             status = reply.status
-        server.refused(status)
+        server.refused(status, receiver.path, self._client, reason)
         self._answered(status)
         self._websocket.connection.handler = self._websocket
         date = server.date()

@@ -44,7 +44,7 @@ class Receiver(Protocol):
         """Whether messages wait, so that those that are not inflated yet had better stay so."""
 
     def take(self, message: str | bytes) -> None:
-        """A message has come. The receiver pauses reading when too many wait."""
+        """A message has come. The receiver calls `WebSocketConnection.balance` when it waits."""
 
     def last_message_taken(self) -> None:
         """Nothing more comes: `WebSocketConnection.answer` is to be called when what waits has been answered."""
@@ -131,7 +131,7 @@ class WebSocketConnection:
                 return
             data = b""
             if protocol.state is _OPEN and receiver.is_busy:
-                self.pause()
+                self._pause()
                 return
 
     def eof_received(self) -> None:
@@ -170,13 +170,24 @@ class WebSocketConnection:
         self.connection.handler = self
         self.connection.write(answer)
 
-    def pause(self) -> None:
-        """Read nothing, since too much waits."""
+    def balance(self, count: int, size: int) -> None:
+        """Read no more while more than the limits waits for the receiver, and again at half of them.
+
+        Args:
+            count, size: how many messages wait, and their characters or bytes.
+        """
+        options = self._server.options
+        if self.paused is None:
+            if count > options.queue or size > options.max_size:
+                self._pause()
+        elif count <= options.queue // 2 and size <= options.max_size // 2:
+            self._resume()
+
+    def _pause(self) -> None:
         self.paused = time.monotonic()
         self.connection.pause_reading()
 
-    def resume(self) -> None:
-        """Read again."""
+    def _resume(self) -> None:
         if self.paused is not None:
             # What it sent meanwhile comes now.
             self._spared = max(SPARED_SECONDS, time.monotonic() - self.paused)
@@ -204,7 +215,7 @@ class WebSocketConnection:
             self._receiver.closing()
             self._await_end()
             # A client that has filled the queue could not answer otherwise.
-            self.resume()
+            self._resume()
 
     def refuse(self, answer: bytes) -> None:
         """The handshake is refused with this answer."""
@@ -312,16 +323,12 @@ class WebSocketConnection:
                 queue.put(frames)
                 return
         queue.dropped += 1
-        self.drop_newest()
-
-    def drop_newest(self) -> None:
-        """Count a message that is not even let wait."""
-        self._server.observer.websocket("dropped_newest")
+        server.observer.websocket("dropped_newest")
 
     def overflow(self) -> None:
         """The client holds too many unsent bytes: close it."""
         self._server.observer.websocket("too_slow")
-        self._fail(TRY_AGAIN_LATER, "the client reads too slowly")
+        self._end(self.protocol.fail(TRY_AGAIN_LATER, "the client reads too slowly"))
         log.warning(
             "closing %s with %d: over %d bytes are unsent (--ws-send-buffer)",
             self.client,
@@ -347,7 +354,7 @@ class WebSocketConnection:
             return False
         self._server.observer.websocket("too_fast")
         log.info("closing %s with %d: over %g messages a second (--ws-rate)", self.client, POLICY_VIOLATION, rate)
-        self._fail(POLICY_VIOLATION, f"over {rate:g} messages a second")
+        self._end(self.protocol.fail(POLICY_VIOLATION, f"over {rate:g} messages a second"))
         return True
 
     def _control(self, event: Event) -> None:
@@ -371,10 +378,6 @@ class WebSocketConnection:
         else:
             self._server.closing.add(self)
             self._receiver.last_message_taken()
-
-    def _fail(self, code: int, reason: str) -> None:
-        """End it from our side, without waiting for anything."""
-        self._end(self.protocol.fail(code, reason))
 
     def _end(self, last: bytes) -> None:
         """Let the client read everything, then end the connection. For the receiver it has ended now."""

@@ -43,8 +43,6 @@ class Engine(Protocol):
     def connection(self) -> Connection: ...
     @property
     def closed(self) -> bool: ...
-    @property
-    def over(self) -> bool: ...
     def accept(self, subprotocol: str | None = None) -> None: ...
     def receive(self) -> str | bytes | None: ...
     def send_message(self, opcode: int, payload: bytes) -> None: ...
@@ -174,10 +172,7 @@ class ApplicationSocket(WebSocket):  # type: ignore[misc]
     def __iter__(self) -> Iterator[str | bytearray]:
         """The messages until the end."""
         self._open()
-        while not self._end_is_known and not self.engine.over:
-            message = self.receive()
-            if message is None:
-                return
+        while not self._end_is_known and (message := self.receive()) is not None:
             yield message
 
     @property

@@ -97,11 +97,6 @@ class RawReceiver:
         state = self._websocket.protocol.state
         return state is _CLOSING or state is _CLOSED
 
-    @property
-    def over(self) -> bool:
-        """Whether it is closed, and all that came before its end has been received."""
-        return self.closed and not self._messages
-
     def accept(self, subprotocol: str | None = None) -> None:
         """Send the handshake, unless it is sent.
 
@@ -158,8 +153,8 @@ class RawReceiver:
                 self.close(NORMAL)
         message = messages.popleft()
         self._size -= len(message)
-        if websocket.paused is not None and not self._exceeds(2):
-            websocket.resume()
+        if websocket.paused is not None:
+            websocket.balance(len(messages), self._size)
         return message
 
     def send_message(self, opcode: int, payload: bytes) -> None:
@@ -196,7 +191,7 @@ class RawReceiver:
                 websocket.overflow()
                 raise WebSocketError(MSG_SOCKET_DEAD)
             # The older ones are in the hands of greenlets that wait for them to be sent.
-            websocket.drop_newest()
+            server.observer.websocket("dropped_newest")
             log.debug("a message for %s was dropped: it reads too slowly (--ws-overflow)", websocket.client)
             return False
         if self._senders is None:
@@ -244,10 +239,9 @@ class RawReceiver:
         if websocket.protocol.state is _CONNECTING:
             websocket.protocol.abandon()
             if environ is not None:
-                self._server.refused(403)
                 client = address_text((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
                 reason = f"no route took it, and the application answered {self._response.status or 'nothing'}"
-                self._server.log_refusal(self._path, client, reason)
+                self._server.refused(403, self._path, client, reason)
         else:
             self.close(INTERNAL_ERROR if self._response.failed else NORMAL)
         self.drop_messages()
@@ -264,13 +258,7 @@ class RawReceiver:
         self._messages.append(message)
         self._size += len(message)
         self._arrived.set()
-        if self._exceeds(1) and self._websocket.paused is None:
-            self._websocket.pause()
-
-    def _exceeds(self, part: int) -> bool:
-        """Whether more waits than the limits, or a part of them, say."""
-        options = self._server.options
-        return len(self._messages) > options.queue // part or self._size > options.max_size // part
+        self._websocket.balance(len(self._messages), self._size)
 
     def last_message_taken(self) -> None:
         """See `Receiver`. An application that receives has a moment to receive, and answer, what came before."""

@@ -94,10 +94,9 @@ class RoutedReceiver:
             self._running = True
             self.server.pool.submit(self._consume, message)
             return
-        self._wait(message)
+        queue = self._wait(message)
         self._queued_size += len(message)
-        if self._exceeds(1) and self.websocket.paused is None:
-            self.websocket.pause()
+        self.websocket.balance(len(queue), self._queued_size)
 
     def last_message_taken(self) -> None:
         if self._running:
@@ -129,30 +128,21 @@ class RoutedReceiver:
 
     # Messages.
 
-    def _wait(self, item: Any) -> None:
+    def _wait(self, item: Any) -> deque[Any]:
         if self._queue is None:
             self._queue = deque()
         self._queue.append(item)
-
-    def _exceeds(self, part: int) -> bool:
-        """Whether more waits than the limits, or a part of them, say."""
-        options, queue = self.server.options, self._queue
-        return queue is not None and (
-            len(queue) > options.queue // part or self._queued_size > options.max_size // part
-        )  # fmt: skip
+        return self._queue
 
     def _consume(self, item: Any) -> None:
         self._order += 1
         content: Content = {"reply_channel": self.reply_channel, "path": self.path, "order": self._order}
         try:
-            if type(item) is str:
-                content["text"] = item
-                self.consumers.receive(content)
-            elif item is _DISCONNECT:
+            if item is _DISCONNECT:
                 content["code"] = self.websocket.protocol.code
                 self.consumers.disconnect(content)
             else:
-                content["bytes"] = item
+                content["text" if type(item) is str else "bytes"] = item
                 self.consumers.receive(content)
         finally:
             # Also when the consumer raised what is no Exception, such as SystemExit or a gevent.Timeout.
@@ -183,8 +173,8 @@ class RoutedReceiver:
             self._queue = None
             self._running = False
         websocket = self.websocket
-        if websocket.paused is not None and not self._exceeds(2):
-            websocket.resume()
+        if websocket.paused is not None:
+            websocket.balance(len(queue or ()), self._queued_size)
 
     # What is sent to the reply channel and the groups.
 

@@ -177,21 +177,18 @@ class WebSocketServer:
         self.connection_limit.check(environ["REMOTE_ADDR"])
         return handshake
 
-    def refused(self, status: int) -> None:
-        """Count a handshake that an application, its consumer or its routing has not accepted."""
-        self.observer.websocket("denied" if status < 500 else "failed_handshakes")
-
-    def log_refusal(self, path: str, client: str, reason: str) -> None:
-        """Tell the log that an application, or its consumer, has refused a handshake.
+    def refused(self, status: int, path: str = "", client: str = "", reason: str = "") -> None:
+        """Count a handshake that an application, its consumer or its routing has not accepted.
 
         Args:
-            path: of the handshake.
-            client: the address as text.
-            reason: a clause for the log.
+            status: of the answer.
+            path, client, reason: for the log, with a clause as the reason; none where that tells of it already.
         """
-        self._refusals.write(
-            logging.INFO, "by the application", "refused a WebSocket at %s from %s: %s", ascii(path), client, reason
-        )
+        self.observer.websocket("denied" if status < 500 else "failed_handshakes")
+        if reason:
+            self._refusals.write(
+                logging.INFO, "by the application", "refused a WebSocket at %s from %s: %s", ascii(path), client, reason
+            )
 
     def statistics(self) -> dict[str, float]:
         """How many WebSockets there are now, by name."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeGuard
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, RSV1 = 0x80, 0x40
 WHOLE_TEXT, WHOLE_BINARY = FIN | TEXT, FIN | BINARY
 
