@@ -89,7 +89,7 @@ class HttpConnection:
         if self._deadline is not None:
             self._deadline.discard(self)
         state = self._state = TRANSITIONS[self._state][event]
-        deadline = self._deadline = self._server.deadlines.get(state)
+        deadline = self._deadline = self._server.deadlines[state]
         if deadline is not None:
             self._reads = self._connection.unsent_bytes > 0
             deadline.add(self)
@@ -377,7 +377,7 @@ class HttpConnection:
             if self._protocol.rest:
                 self._serve_row(request)
             else:
-                self._run(request)
+                run_exchange(self._server, self, self._connection, self._base, request, self._body)
         except BaseException:
             # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else
             # would ever end the connection. Answers to earlier requests may have been held back.
@@ -392,15 +392,12 @@ class HttpConnection:
             if self._row > 0:
                 # Their answers leave together; at once where an application waits for something.
                 self._connection.hold_back()
-            self._run(following)
+            run_exchange(self._server, self, self._connection, self._base, following, self._body)
             following, self._next_in_row = self._next_in_row, None
             begin_anew()
             if not self._server.pool.has_time:
                 self._row = 0
         self._row = 0
-
-    def _run(self, request: Request) -> None:
-        run_exchange(self._server, self, self._connection, self._base, request, self._body)
 
     # What the exchange asks for.
 

@@ -198,7 +198,7 @@ class Response:
             self._send(data, None)
 
     def _send(self, data: bytes, length: int | None) -> None:
-        head = b""
+        head, size = b"", len(data)
         if not self.head_sent:
             if not self.status:
                 raise AssertionError("the application sent data before it called start_response")
@@ -207,21 +207,22 @@ class Response:
         if self._bodiless:
             if self.ended:
                 self._complain("had ended when its application wrote more; that is dropped")
-            data = b""
+            data, size = b"", 0
         elif self._left is not None:
-            if len(data) > self._left:
+            if size > self._left:
                 self._complain("has more bytes than its Content-Length; the rest is cut off")
-                data = data[: self._left]
-            self._left -= len(data)
-        self.body_bytes += len(data)
+                data, size = data[: self._left], self._left
+            self._left -= size
+        self.body_bytes += size
         if self._chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"%x\r\n%b\r\n" % (size, data)
         connection = self._connection
-        if head and len(data) > _SMALL_BODY_BYTES:
+        if head and size > _SMALL_BODY_BYTES:
             connection.write(head)
-            head = b""
-        if head or data:
-            connection.write(head + data if head and data else head or data)
+        elif head:
+            data = head + data
+        if data:
+            connection.write(data)
         if length is None and self._left != 0 and connection.unsent_bytes:
             # More may follow, and who computes it may not let the client wait for this piece (PEP 3333).
             connection.flush()

@@ -77,7 +77,7 @@ class HttpServer:
 
     Attributes:
         connections: those that are open and speak HTTP.
-        deadlines: of the states that have one.
+        deadlines: of the states; None for those that have none.
         stopping: whether each connection ends with the answers that are due.
     """
 
@@ -110,12 +110,14 @@ class HttpServer:
             options.body_timeout, options.body_min_rate, attrgetter("body_progress"), methodcaller("body_expired")
         )
         self.lingering: Timeouts[ServedConnection] = Timeouts(options.linger_timeout, methodcaller("linger_expired"))
-        self.deadlines: dict[State, Deadline] = {
+        self.deadlines: dict[State, Deadline | None] = {
             State.IDLE: self.idle,
             State.HEAD: self.heads,
             State.BODY: self.bodies,
+            State.SERVING: None,
             State.DISCARDING: self.idle,
             State.ENDING: self.lingering,
+            State.LEFT: None,
         }
 
     def log_refusal(self, connection: Connection, error: BodyError | HttpError) -> None:

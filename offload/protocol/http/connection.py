@@ -63,8 +63,10 @@ class HttpProtocol:
         Raises:
             HttpError: what the client sent is not acceptable; feed nothing more.
         """
-        fresh = len(data)
+        begin = 0
         if self.rest:
+            # A head's end may lie across two reads.
+            begin = max(0, len(self.rest) - 3)
             data = self.rest + data
         if self._complete:
             self.rest = data
@@ -76,32 +78,30 @@ class HttpProtocol:
             self._skipped = True
             data = data[2:]
         limits = self.limits
-        # A head's end may lie across two reads.
-        end = data.find(b"\r\n\r\n", max(0, len(data) - fresh - 3))
-        if end < 0 or end + 4 > limits.limit_request_head:
+        end = data.find(b"\r\n\r\n", begin) + 4
+        if end < 4 or end > limits.limit_request_head:
             if data and (data != b"\r" or self._skipped):
                 check_beginning(data, limits)
             self.rest = data
             return []
-        head = data[: end + 4] if end + 4 < len(data) else data
+        head, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
         request = parse_request(head, limits, self._last)
         is_kept = len(head) <= KEPT_BYTES and len(request.headers) <= KEPT_FIELDS
         self._last = request if is_kept else None
         if self._check is not None:
             self._check(request)
-        data = data[end + 4 :]
+        if not request.has_body:
+            self._complete = True
+            self.rest = rest
+            return request
         length = request.content_length
-        if request.chunked:
+        if length is None:
             self._body = Chunked(limits.most_chunked)
-        elif length:
+        else:
             if limits.limit_request_body is not None and length > limits.limit_request_body:
                 raise HttpError(413, f"the body has over {limits.limit_request_body} bytes")
             self._body = FixedLength(length)
-        else:
-            self._complete = True
-            self.rest = data
-            return request
-        return [request, *self._receive_body(self._body, data)]
+        return [request, *self._receive_body(self._body, rest)]
 
     def _receive_body(self, body: BodyDecoder, data: bytes) -> list[Event]:
         chunk, self.rest = body.receive(data)
