@@ -69,21 +69,17 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def connected(path: str) -> socket.socket | None:
-    """A connection to the hub that serves a path, or one that it has no room for now; None where none serves."""
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.setblocking(False)
-    try:
-        hub_path.check_socket(path)
-        with contextlib.suppress(BlockingIOError):
-            client.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        client.close()
-        return None
-    except BaseException:
-        client.close()
-        raise
-    return client
+def is_served(path: str) -> bool:
+    """Whether a hub takes connections at a path, or has no room for one now."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            hub_path.check_socket(path)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
 
 def listen(path: str) -> socket.socket:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from offload.exceptions import ChannelFull
+from offload.layers.backend import Due
 from offload.layers.ipc import wire
 from offload.layers.local.broker import Broker
 from offload.layers.words.settings import LayerSettings
@@ -37,6 +38,9 @@ MOST_LEFT = 100
 """Of how many processes that left it is known what they had got by then, the latest."""
 
 _GROUP, _INBOX = "group:", "inbox:"
+
+_LATER = object()
+"""What a handler returns that answers later."""
 
 Parcel = tuple[float, bytes]
 """When it expires, and the payload."""
@@ -113,15 +117,15 @@ class Exchange:
         self._clock = clock
         self._later = later
         self._absent = absent or set()
-        self._held: list[Callable[[], None]] = []
+        self._held: list[tuple[Peer, list[Any]]] = []  # requests, and whose they are
         self._held_bytes = 0
         self._grace = later(grace, self._end_grace) if self._absent else None
         self._subscribers: dict[str, dict[Peer, None]] = {}
         self._published: dict[str, int] = {}  # by topic, for those that come back late
         self._left: dict[str, dict[str, int]] = {}  # what had been published to a process's topics when it left
         self._waiting: dict[str, dict[_Parked, None]] = {}
-        self._handlers: dict[int, Callable[..., None]] = {
-            wire.PING: self._ping,
+        self._handlers: dict[int, Callable[..., Any]] = {
+            wire.PING: lambda *_: None,
             wire.PUSH: self._push,
             wire.TAKE: self._take,
             wire.TAKEN: self._taken,
@@ -134,7 +138,7 @@ class Exchange:
             wire.SESSION_LOAD: self._session_load,
             wire.SESSION_SAVE: self._session_save,
             wire.SESSION_EXPIRE: self._session_expire,
-            wire.FLUSH: self._flush,
+            wire.FLUSH: lambda *_: self.broker.flush(),
             wire.STATISTICS: self._statistics,
             wire.KEEP: self._keep,
             wire.TAKE_DUE: self._take_due,
@@ -145,7 +149,13 @@ class Exchange:
         handler = self._handlers.get(frame[0])
         if handler is None:
             raise wire.BrokenFrame(f"frame has the unknown kind {frame[0]}")
-        handler(peer, *frame[1:])
+        try:
+            value = handler(peer, *frame[1:])
+        except ChannelFull as error:
+            peer.answer(frame[1], str(error), wire.FULL)
+            return
+        if value is not _LATER:
+            peer.answer(frame[1], value)
 
     def join(self, peer: Peer) -> None:
         self.peers.add(peer)
@@ -184,33 +194,25 @@ class Exchange:
             self.peers or self._held or any(held[kind] for kind in ("channels", "delayed", "groups", "sessions"))
         )
 
-    def _ping(self, peer: Peer, request: int) -> None:
-        peer.answer(request)
+    # Requests: what a handler returns is the answer
 
-    # Queues
-
-    def _push(self, peer: Peer, request: int, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
+    def _push(self, _: Peer, __: int, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
         now = self._clock()
-        try:
-            self.broker.send(channel, (now + expiry, payload), now, expiry=expiry, capacity=capacity)
-        except ChannelFull as error:
-            peer.answer(request, str(error), wire.FULL)
-            return
+        self.broker.send(channel, (now + expiry, payload), now, expiry=expiry, capacity=capacity)
         self._serve(channel)
-        peer.answer(request)
 
-    def _take(self, peer: Peer, request: int, channels: list[str], timeout: float | None) -> None:
+    def _take(self, peer: Peer, request: int, channels: list[str], timeout: float | None) -> Any:
         found = self.broker.receive(channels, self._clock())
         if found is not None:
-            self._hand_over(peer, request, *found)
-        elif timeout is not None and timeout <= 0:
-            peer.answer(request)
-        else:
-            parked = peer.parked[request] = _Parked(peer, request, list(dict.fromkeys(channels)))
-            for channel in parked.channels:
-                self._waiting.setdefault(channel, {})[parked] = None
-            if timeout is not None:
-                parked.timer = self._later(timeout, partial(self._time_out, parked))
+            return self._hand_over(peer, request, *found)
+        if timeout is not None and timeout <= 0:
+            return None
+        parked = peer.parked[request] = _Parked(peer, request, list(dict.fromkeys(channels)))
+        for channel in parked.channels:
+            self._waiting.setdefault(channel, {})[parked] = None
+        if timeout is not None:
+            parked.timer = self._later(timeout, partial(self._time_out, parked))
+        return _LATER
 
     def _taken(self, peer: Peer, _: int, request: int) -> None:
         if (taken := peer.in_hand.pop(request, None)) is not None:
@@ -219,12 +221,9 @@ class Exchange:
                 del peer.just_taken[next(iter(peer.just_taken))]
 
     def _cancel(self, peer: Peer, _: int, request: int) -> None:
-        parked = peer.parked.get(request)
-        if parked is not None:
+        if (parked := peer.parked.get(request)) is not None:
             self._unpark(parked)
-        returned = peer.in_hand.pop(request, None)
-        if returned is None:
-            returned = peer.just_taken.pop(request, None)
+        returned = peer.in_hand.pop(request, None) or peer.just_taken.pop(request, None)
         if returned is not None:
             self._put_back(*returned)
             self._serve(returned[0])
@@ -240,11 +239,11 @@ class Exchange:
                 return
             parked = next(iter(waiting))
             self._unpark(parked)
-            self._hand_over(parked.peer, parked.request, *found)
+            parked.peer.answer(parked.request, self._hand_over(parked.peer, parked.request, *found))
 
-    def _hand_over(self, peer: Peer, request: int, channel: str, parcel: Parcel) -> None:
+    def _hand_over(self, peer: Peer, request: int, channel: str, parcel: Parcel) -> tuple[str, bytes]:
         peer.in_hand[request] = channel, parcel
-        peer.answer(request, (channel, parcel[1]))
+        return channel, parcel[1]
 
     def _time_out(self, parked: _Parked) -> None:
         self._unpark(parked)
@@ -260,16 +259,15 @@ class Exchange:
             if not waiting:
                 del self._waiting[channel]
 
-    def _keep(self, peer: Peer, request: int, channel: str, payload: bytes, seconds: float) -> None:
+    def _keep(self, _: Peer, __: int, channel: str, payload: bytes, seconds: float) -> None:
         self.broker.keep(channel, payload, self._clock() + seconds)
-        peer.answer(request)
 
-    def _take_due(self, peer: Peer, request: int, taker: str, received: int, batch: int) -> None:
-        peer.answer(request, self.broker.take_due(taker, received, batch, self._clock()))
+    def _take_due(self, _: Peer, __: int, taker: str, received: int, batch: int) -> Due:
+        return self.broker.take_due(taker, received, batch, self._clock())
 
     # Topics
 
-    def _subscribe(self, peer: Peer, request: int, topics: list[str], were_lost: bool) -> None:
+    def _subscribe(self, peer: Peer, request: int, topics: list[str], were_lost: bool) -> Any:
         for topic in topics:
             peer.topics.add(topic)
             self._subscribers.setdefault(topic, {})[peer] = None
@@ -285,11 +283,11 @@ class Exchange:
             self._absent.discard(peer.process)
             if not self._absent:
                 self._end_grace()
+        return _LATER  # was answered before what was held
 
-    def _unsubscribe(self, peer: Peer, request: int, topic: str) -> None:
+    def _unsubscribe(self, peer: Peer, _: int, topic: str) -> None:
         peer.topics.discard(topic)
         self._leave_topic(peer, topic)
-        peer.answer(request)
 
     def _leave_topic(self, peer: Peer, topic: str) -> None:
         subscribers = self._subscribers.get(topic)
@@ -298,16 +296,15 @@ class Exchange:
             if not subscribers:
                 del self._subscribers[topic]
 
-    def _publish(self, peer: Peer, request: int, topic: str, payload: bytes) -> None:
+    def _publish(self, peer: Peer, request: int, topic: str, payload: bytes) -> Any:
         if self._absent and not self._subscribers.get(topic):
-            self._hold(partial(self._publish, peer, request, topic, payload), len(payload))
-            return
+            return self._hold(peer, [wire.PUBLISH, request, topic, payload], len(payload))
         subscribers = self._send(topic, payload)
         if topic.startswith(_INBOX) and (slow := next((its for its in subscribers if its.congested), None)) is not None:
             # Who sends to one process goes at its pace, for a while: dropping is for those who do not read.
             slow.slowed[peer, request] = self._later(SLOWEST, partial(self._go_on, slow, peer, request))
-            return
-        peer.answer(request, len(subscribers))
+            return _LATER
+        return len(subscribers)
 
     def _send(self, topic: str, payload: bytes) -> dict[Peer, None]:
         subscribers = self._subscribers.get(topic, {})
@@ -324,8 +321,8 @@ class Exchange:
         if target.slowed.pop((peer, request), None) is not None:
             peer.answer(request, 1)
 
-    def _hold(self, action: Callable[[], None], size: int) -> None:
-        self._held.append(action)
+    def _hold(self, peer: Peer, frame: list[Any], size: int) -> object:
+        self._held.append((peer, frame))
         self._held_bytes += size
         if self._held_bytes > MOST_HELD_BYTES:
             logger.warning(
@@ -335,21 +332,21 @@ class Exchange:
                 len(self._absent),
             )
             self._end_grace()
+        return _LATER
 
     def _end_grace(self) -> None:
         self._absent.clear()
         if self._grace is not None:
             self._grace.cancel()
         held, self._held = self._held, []
-        for action in held:
-            action()
+        for peer, frame in held:
+            self.handle(peer, frame)
 
     # Groups
 
-    def _group_send(self, peer: Peer, request: int, group: str, payload: bytes) -> None:
+    def _group_send(self, peer: Peer, request: int, group: str, payload: bytes) -> Any:
         if self._absent:
-            self._hold(partial(self._group_send, peer, request, group, payload), len(payload))
-            return
+            return self._hold(peer, [wire.GROUP_SEND, request, group, payload], len(payload))
         self._send(_GROUP + group, payload)
         now, expiry = self._clock(), peer.settings.expiry
         reached, full = self.broker.group_send(
@@ -357,35 +354,28 @@ class Exchange:
         )
         for channel in reached:
             self._serve(channel)
-        peer.answer(request, full)
+        return full
 
-    def _set_member(self, peer: Peer, request: int, group: str, channel: str, is_member: bool) -> None:
+    def _set_member(self, peer: Peer, _: int, group: str, channel: str, is_member: bool) -> None:
         if is_member:
             self.broker.group_add(group, channel, self._clock(), group_expiry=peer.settings.group_expiry)
         else:
             self.broker.group_discard(group, channel)
-        peer.answer(request)
 
     # Sessions, and the rest
 
-    def _session_load(self, peer: Peer, request: int, key: str) -> None:
+    def _session_load(self, _: Peer, __: int, key: str) -> bytes | None:
         found = self.broker.session_load(key, self._clock())
-        peer.answer(request, None if found is None else found[1])
+        return None if found is None else found[1]
 
-    def _session_save(self, peer: Peer, request: int, key: str, payload: bytes, expiry: float) -> None:
+    def _session_save(self, _: Peer, __: int, key: str, payload: bytes, expiry: float) -> None:
         now = self._clock()
         self.broker.session_save(key, (now + expiry, payload), now, expiry=expiry)
-        peer.answer(request)
 
-    def _session_expire(self, peer: Peer, request: int, key: str, seconds: float) -> None:
+    def _session_expire(self, _: Peer, __: int, key: str, seconds: float) -> None:
         self.broker.session_expire(key, self._clock(), seconds=seconds)
-        peer.answer(request)
 
-    def _flush(self, peer: Peer, request: int) -> None:
-        self.broker.flush()
-        peer.answer(request)
-
-    def _statistics(self, peer: Peer, request: int) -> None:
+    def _statistics(self, *_: Any) -> dict[str, int]:
         counts = self.broker.statistics()
         counts["clients"] = len(self.peers)
         counts["subscriptions"] = sum(
@@ -394,4 +384,4 @@ class Exchange:
         counts["inboxes"] = sum(topic.startswith(_INBOX) for topic in self._subscribers)
         counts["waiting"] = sum(len(its.parked) for its in self.peers)
         counts["in_hand"] = sum(len(its.in_hand) for its in self.peers)
-        peer.answer(request, counts)
+        return counts

@@ -20,7 +20,8 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from offload.exceptions import ConfigurationError
 from offload.hub import place as hub_place
@@ -30,6 +31,8 @@ from offload.layers.ipc import wire
 from offload.layers.words.settings import LayerSettings
 
 logger = logging.getLogger("offload.layer")
+
+T = TypeVar("T")
 
 ENDED, FAILED, MISUSED = 0, 1, 2
 
@@ -101,7 +104,6 @@ class Hub:
         self._present: dict[Connection, tuple[str, str, int]] = {}
         self._lock: int | None = None  # its file's descriptor, while it serves
         self._code = ENDED
-        self._farewell: asyncio.Event | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -111,11 +113,18 @@ class Hub:
         else:
             self._life.setblocking(False)
             loop.add_reader(self._life, self._look_at_life, self._life)
-        lock = await self._take_lock()
+        lock = await self._have(
+            lambda: hub_place.lock(self._path), logging.INFO, "hub: another one serves %s; standing by"
+        )
         if lock is None:
             return ENDED
         try:
-            if await self._outlive_another():
+            is_alone = await self._have(
+                lambda: not hub_place.is_served(self._path) or None,
+                logging.WARNING,
+                "hub: another one serves %s, whose lock file was removed; standing by",
+            )
+            if is_alone:
                 await self._serve(lock)
         finally:
             os.close(lock)  # last: who stands by may bind now
@@ -140,11 +149,6 @@ class Hub:
         if self._lock is not None:
             hub_place.write_roster(self._lock, self._present.values())
 
-    def forget(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        if self._farewell is not None and not self.connections:
-            self._farewell.set()
-
     def _look_at_life(self, life: socket.socket) -> None:
         try:
             data = life.recv(1024)
@@ -156,35 +160,21 @@ class Hub:
             asyncio.get_running_loop().remove_reader(life)
             self._ending.set()
 
-    async def _take_lock(self) -> int | None:
-        """The lock's descriptor; None when it is time to end before it was ours."""
-        told = False
-        while (lock := hub_place.lock(self._path)) is None:
-            if not told:
-                logger.info("hub: another one serves %s; standing by", self._path)
-                told = True
-            await self._stand_by()
-            if self._ending.is_set():
-                return None
-        return lock
-
-    async def _outlive_another(self) -> bool:
-        """Stand by while a hub serves whose lock file somebody removed. False when it is time to end before that."""
+    async def _have(self, ask: Callable[[], T | None], level: int, text: str) -> T | None:
+        """What another hub has, when it has ended; None when it is time to end before that."""
         told = False
         while not self._ending.is_set():
-            other = hub_place.connected(self._path)
-            if other is None:
-                return True
-            other.close()
+            if (found := ask()) is not None:
+                return found
             if not told:
-                logger.warning("hub: another one serves %s, whose lock file was removed; standing by", self._path)
+                logger.log(level, text, self._path)
                 told = True
-            await self._stand_by()
-        return False
+            await self._end_within(_STAND_BY)
+        return None
 
-    async def _stand_by(self) -> None:
+    async def _end_within(self, seconds: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), _STAND_BY)
+            await asyncio.wait_for(self._ending.wait(), seconds)
 
     async def _serve(self, lock: int) -> None:
         loop = asyncio.get_running_loop()
@@ -197,8 +187,7 @@ class Hub:
         logger.info("hub: serving %s", self._path)
         try:
             while not self._ending.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), self._tick_seconds)
+                await self._end_within(self._tick_seconds)
                 if not self._ending.is_set():
                     self._tick(lock, identity)
         finally:
@@ -231,12 +220,10 @@ class Hub:
             )
 
     async def _say_farewell(self) -> None:
-        self._farewell = asyncio.Event()
         for connection in list(self.connections):
             connection.close()
-        if self.connections:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._farewell.wait(), _FAREWELL)
+        if ends := [connection.ended for connection in self.connections]:
+            await asyncio.wait(ends, timeout=_FAREWELL)
         for connection in list(self.connections):
             connection.abort()
 
@@ -261,10 +248,15 @@ class Hub:
 
 
 class Connection(asyncio.Protocol, Peer):
-    """One client. Frames for it are joined, and leave at the end of the loop's turn."""
+    """One client. Frames for it are joined, and leave at the end of the loop's turn.
+
+    Attributes:
+        ended: is done when the connection has ended.
+    """
 
     def __init__(self, hub: Hub) -> None:
         Peer.__init__(self)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hub = hub
         self._frames = wire.FrameReader()
         self._exchange: Exchange | None = None
@@ -298,7 +290,8 @@ class Connection(asyncio.Protocol, Peer):
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._out.clear()
-        self._hub.forget(self)
+        self.ended.set_result(None)
+        self._hub.connections.discard(self)
         self._hub.note(self, None)
         if self._exchange is not None:
             self._exchange.leave(self)
