@@ -10,6 +10,7 @@ import time
 import pytest
 
 from offload.exceptions import ConfigurationError, LayerUnavailable
+from offload.layers.local.owner import LocalProcess
 from offload.layers.redis import RedisLayer
 from offload.layers.redis.address import parse_hosts
 from tests.layers.redis_receiver import Receiver, joined, redis_layers  # noqa: F401  # a fixture
@@ -304,7 +305,7 @@ def test_groups_come_and_go_while_the_server_restarts_again_and_again(redis_serv
 def test_reader_that_failed_starts_anew(redis_server, redis_layers, monkeypatch, caplog):  # noqa: F811
     layer = redis_layers(redis_server.url)
     receiver = joined(layer, "news")
-    monkeypatch.setattr(layer.backend, "arrived", lambda batch: 1 / 0)
+    monkeypatch.setattr(LocalProcess, "arrived", lambda process, batch: 1 / 0)
     layer.group_send("news", {"n": 1})
     until(lambda: "reading from" in caplog.text, "the failure to be logged")
     monkeypatch.undo()

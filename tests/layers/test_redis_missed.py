@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-import weakref
 
 import hiredis
 
@@ -11,6 +10,7 @@ from offload.exceptions import LayerUnavailable
 from offload.layers.link.outage import Outage
 from offload.layers.redis.resp import pack
 from offload.layers.redis.subscriber import Subscriber
+from offload.layers.words.settings import LayerSettings
 from tests.layers.redis_receiver import joined, redis_layers  # noqa: F401  # a fixture
 from tests.redis_server import redis_server, running_redis, until  # noqa: F401  # a fixture
 
@@ -160,25 +160,29 @@ class ScriptedWire:
 
 
 class Heard:
+    """What an `Owner` is told."""
+
+    settings = LayerSettings()
+
     def __init__(self):
         self.subscriptions = 0
         self.missed = []
+        self.returns = 0
 
-    def subscribed(self, name, number):
-        self.subscriptions += 1
+    def subscribed(self, topics, missed=0):
+        self.subscriptions += len(topics)
+        if missed:
+            self.missed.append(missed)
 
-    def lost(self, names, reason): ...
+    def lost(self, topics, reason): ...
 
-    def reconnected(self, missed):
-        self.missed.append(missed)
-
-    def counter(self, name):
-        return f"sent:{name}"
+    def reconnected(self):
+        self.returns += 1
 
 
 def test_what_is_missed_is_counted_once_though_the_return_is_broken_off():
     server, heard = ScriptedServer(), Heard()
-    subscriber = Subscriber(server, weakref.ref(heard), lambda: False)
+    subscriber = Subscriber(server, heard, lambda: False)
     try:
         subscriber.subscribe("group:news", 1)
         until(lambda: heard.subscriptions == 1, "the subscription")
@@ -186,7 +190,7 @@ def test_what_is_missed_is_counted_once_though_the_return_is_broken_off():
         server.counter, server.cuts = [b"3", str(int(time.time() + 60) * 1000).encode()], 2
         server.wires[0].close()
         until(lambda: heard.missed, "the return")
-        assert heard.missed == [3]
+        assert (heard.missed, heard.returns) == ([3], 1)
         assert len(server.wires) == 4
     finally:
         subscriber.close()

@@ -8,15 +8,13 @@ program may publish to it. A process's inbox is the pub/sub channel ``<prefix>in
 from __future__ import annotations
 
 import os
-import weakref
 from _thread import RLock
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from offload.exceptions import ChannelFull, ConfigurationError, LayerUnavailable, LayerUnreachable
-from offload.layers.backend import Backend, Due
-from offload.layers.backend import Owner as Process
+from offload.layers.backend import Backend, Due, Owner
 from offload.layers.front import LayerBase
 from offload.layers.link.thread import refuse_real_thread, start
 from offload.layers.local.broker import GIVEN_SECONDS, MOST_DUE, MOST_DUE_BYTES
@@ -26,7 +24,7 @@ from offload.layers.redis.cluster import Cluster
 from offload.layers.redis.scripts import GROUP_ADD, GROUP_SEND, KEEP, PUSH, TAKE_DUE, milliseconds
 from offload.layers.redis.server import Server
 from offload.layers.redis.shards import Ring, Shard
-from offload.layers.redis.subscriber import Owner, Router
+from offload.layers.redis.subscriber import Router
 from offload.layers.redis.takes import Takes
 
 _SCAN_COUNT = 1000
@@ -61,18 +59,6 @@ def _boolean(text: str) -> bool:
 def _sent_in_part(error: LayerUnavailable) -> LayerUnavailable:
     """Of any kind, where it is not certain that nothing was sent."""
     return LayerUnavailable(f"{error}; other members of the group may have got the message")
-
-
-def _make_shard(
-    owner: weakref.ref[Owner],
-    connect_timeout: float,
-    timeout: float,
-    access: Access,
-    address: RedisAddress,
-    router: Router | None = None,
-    sharded: bool = False,
-) -> Shard:
-    return Shard(Server(address, connect_timeout, timeout, access), owner, router, sharded)
 
 
 class RedisLayer(LayerBase):
@@ -153,7 +139,7 @@ class RedisLayer(LayerBase):
         prefix = f"?prefix={self.settings.prefix}" if self.settings.prefix else ""
         return ",".join(sorted(address.shown for address in self._addresses)) + prefix
 
-    def make_backend(self, owner: Process) -> Backend:
+    def make_backend(self, owner: Owner) -> Backend:
         return RedisBackend(self._addresses, self._connect_timeout, self._timeout, self._access, owner)
 
 
@@ -161,7 +147,7 @@ class RedisBackend(Backend):
     """One process's part of it."""
 
     def __init__(
-        self, addresses: Sequence[RedisAddress], connect_timeout: float, timeout: float, access: Access, owner: Process
+        self, addresses: Sequence[RedisAddress], connect_timeout: float, timeout: float, access: Access, owner: Owner
     ) -> None:
         self.timeout = timeout
         self._owner = owner
@@ -174,50 +160,20 @@ class RedisBackend(Backend):
         self._session_prefix = f"{prefix}session:"
         self._lock = RLock()
         self._late: dict[str, int] = {}  # topics that are subscribed to as soon as it is known where
-        # Nothing of it connects before it is used. Subscribers' threads hold this, so they must not hold the layer.
         self._delayed = f"{prefix}delayed"
         self._given_prefix = f"{prefix}given:"
         first = addresses[0]
-        make_shard = partial(_make_shard, weakref.ref(self), connect_timeout, timeout, access)
+
+        def make_shard(address: RedisAddress, router: Router | None = None, sharded: bool = False) -> Shard:
+            return Shard(Server(address, connect_timeout, timeout, access), owner, router, sharded)
+
+        # Nothing of it connects before it is used.
         self.ring = (
             Cluster(first, make_shard, connect_timeout, access)
             if first.nodes
             else Ring([make_shard(address) for address in addresses])
         )
-        self._takes = Takes(
-            self.ring, lambda number: owner.count("expired", number), lambda number: owner.count("lost", number)
-        )
-
-    # What the subscribers call
-
-    def arrived(self, batch: list[tuple[str, bytes]]) -> None:
-        start = len(self._prefix)
-        self._owner.arrived([(name[start:], payload) for name, payload in batch])
-
-    def subscribed(self, name: str, number: int) -> None:
-        self._owner.subscribed({self._topic(name): number})
-
-    def lost(self, names: Mapping[str, int], reason: str) -> None:
-        self._owner.lost({self._topic(name): number for name, number in names.items()}, reason)
-
-    def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
-        self._owner.failed({self._topic(name): number}, error)
-
-    def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
-        self._owner.refused({self._topic(name): number}, error)
-
-    def reconnected(self, missed: int) -> None:
-        self._owner.reconnected()
-        if missed:
-            self._owner.subscribed({}, missed)
-
-    def counter(self, name: str) -> str | None:
-        return f"{self._sent_prefix}{{{name}}}" if name.startswith("group:", len(self._prefix)) else None
-
-    def _topic(self, name: str) -> str:
-        return name[len(self._prefix) :]
-
-    # What the front asks for
+        self._takes = Takes(self.ring, owner)
 
     def check(self) -> None:
         for shard in self.ring.shards():
@@ -286,14 +242,11 @@ class RedisBackend(Backend):
         return self.ring.publish(self._prefix + topic, payload)
 
     def set_member(self, group: str, channel: str, is_member: bool) -> None:
-        members = self._members(group)
+        members = f"{self._members_prefix}{{{self._prefix}group:{group}}}"
         if is_member:
             self.ring.run_script(GROUP_ADD, [members], channel, self._group_milliseconds)
         else:
             self.ring.run(members, "ZREM", members, channel)
-
-    def _members(self, group: str) -> str:
-        return f"{self._members_prefix}{{{self._prefix}group:{group}}}"
 
     def group_send(self, group: str, payload: bytes) -> int:
         name = f"{self._prefix}group:{group}"

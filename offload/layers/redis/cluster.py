@@ -153,8 +153,7 @@ class Cluster(Ring):
         return [(name, self._find(name).subscriber) for name in names]
 
     def follow(self, moved: SlotMoved) -> Subscriber:
-        self._stale = self._stale or not moved.asking
-        return self._shard_at(moved.host, moved.port).subscriber
+        return self._follow(moved).subscriber
 
     def subscribe(self, name: str, number: int) -> bool:
         if self._client is None:
@@ -175,26 +174,27 @@ class Cluster(Ring):
 
     def _at_owner(self, key: str, call: Callable[[Commands, bool], Any]) -> Any:
         ends = time.monotonic() + self._timeout
-        while True:
-            try:
-                return self._redirected(key, call)
-            except SlotDivided:
-                if time.monotonic() >= ends:
-                    raise
-            time.sleep(_PAUSE)
-
-    def _redirected(self, key: str, call: Callable[[Commands, bool], Any]) -> Any:
-        shard, asking = self._find(key), False
-        for _ in range(_REDIRECTIONS):
+        shard, asking, redirections = self._find(key), False, 0
+        while redirections < _REDIRECTIONS:
             try:
                 return call(shard.commands, asking)
             except SlotMoved as error:
-                shard, asking = self._shard_at(error.host, error.port), error.asking
-                self._stale = self._stale or not asking
+                shard, asking = self._follow(error), error.asking
+                redirections += 1
+            except SlotDivided:
+                self._stale = True
+                if time.monotonic() >= ends:
+                    raise
+                time.sleep(_PAUSE)
+                shard, asking, redirections = self._find(key), False, 0
             except LayerUnavailable:
                 self._stale = True
                 raise
         raise LayerUnreachable(f"layer 'redis' was sent from node to node of {self._address.shown} for one key")
+
+    def _follow(self, moved: SlotMoved) -> Shard:
+        self._stale = self._stale or not moved.asking
+        return self._shard_at(moved.host, moved.port)
 
     def _find(self, key: str) -> Shard:
         self._look()

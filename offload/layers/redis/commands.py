@@ -48,6 +48,9 @@ class Commands(User[Wire]):
 
     Args:
         demoted: is called, and may not wait, when the server is found to have become a replica meanwhile.
+
+    Attributes:
+        link: carries them.
     """
 
     def __init__(self, server: Server, demoted: Callable[[], None]) -> None:
@@ -55,12 +58,7 @@ class Commands(User[Wire]):
         self._demoted = demoted
         self._next_look = 0.0
         self._is_replica = False
-        self._link = Link(server, COMMANDS, self)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether commands are on their way, or about to be."""
-        return self._link.is_busy
+        self.link = Link(server, COMMANDS, self)
 
     def run(self, *command: Argument, asking: bool = False) -> Any:
         """Send one command and wait for its reply.
@@ -92,21 +90,13 @@ class Commands(User[Wire]):
             reply = self._run(pack("EVAL", script.text, len(keys), *keys, *arguments), asking, unclaimed)
         return self._checked(reply)
 
-    def close(self) -> None:
-        """For good. Whoever waits for a reply gets ``LayerUnavailable``."""
-        self._link.close()
-
-    def drop(self) -> None:
-        """In a forked child."""
-        self._link.drop()
-
     def _run(self, packed: bytes, asking: bool, unclaimed: Unclaimed | None = None) -> Any:
         self._server.home.check()
-        if time.monotonic() >= self._next_look and self._link.is_open:
+        if time.monotonic() >= self._next_look and self.link.is_open:
             self._next_look = time.monotonic() + _LOOK_EVERY
-            self._link.submit(Note(_HELLO, self._look_at))
+            self.link.submit(Note(_HELLO, self._look_at))
         command = _Command(packed, asking, unclaimed)
-        self._link.submit(command)
+        self.link.submit(command)
         # Bounded by the link: its server is silent for no longer than the timeout, for connecting or an answer.
         return command.result()
 
@@ -127,7 +117,7 @@ class Commands(User[Wire]):
         if not self._is_replica:
             self._is_replica = True
             logger.warning("layer 'redis': %s has become a replica; connecting anew", self._server.shown)
-            self._link.renew()
+            self.link.renew()
             self._demoted()
 
     # What the link calls

@@ -7,19 +7,19 @@ Where a key has braces, what is in them counts for it, as in a cluster.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.backend import Owner
 from offload.layers.link.future import Unclaimed
 from offload.layers.redis.commands import Commands
 from offload.layers.redis.resp import Argument
 from offload.layers.redis.scripts import PUSH, TAKE, Script
 from offload.layers.redis.server import Refused, Server
-from offload.layers.redis.subscriber import Owner, Router, Subscriber
+from offload.layers.redis.subscriber import Router, Subscriber
 
 
 class Shard:
@@ -29,12 +29,10 @@ class Shard:
         owner, router, sharded: as of `Subscriber`.
     """
 
-    def __init__(
-        self, server: Server, owner: weakref.ref[Owner], router: Router | None = None, sharded: bool = False
-    ) -> None:
+    def __init__(self, server: Server, owner: Owner, router: Router | None = None, sharded: bool = False) -> None:
         self.shown = server.shown
-        self.commands = Commands(server, lambda: self.subscriber.renew())
-        self.subscriber = Subscriber(server, owner, lambda: self.commands.is_busy, router, sharded)
+        self.commands = Commands(server, lambda: self.subscriber.link.renew())
+        self.subscriber = Subscriber(server, owner, lambda: self.commands.link.is_busy, router, sharded)
         self._server = server
 
     def check(self) -> None:
@@ -47,14 +45,14 @@ class Shard:
         self._server.check(hello)
 
     def close(self) -> None:
-        """For good."""
+        """For good. Whoever waits gets ``LayerUnavailable``."""
         self.subscriber.close()
-        self.commands.close()
+        self.commands.link.close()
 
     def drop(self) -> None:
         """In a forked child."""
         self.subscriber.drop()
-        self.commands.drop()
+        self.commands.link.drop()
 
 
 @dataclass(slots=True)

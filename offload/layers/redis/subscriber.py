@@ -1,6 +1,6 @@
 """One process's subscriptions on one Redis server, and its watch over queues there.
 
-Knows pub/sub channels, payloads and keys, nothing of groups or layers. All of one read is delivered as one batch.
+A topic's pub/sub channel has the prefix in front; here that is its name. All of one read is delivered as one batch.
 
 Order is what makes a subscription right: a message is read after the answer to the subscription that lets it through.
 Each name has a command of its own, so that an error is for one name. A watched queue is one whose length was asked for
@@ -16,15 +16,15 @@ import logging
 import math
 import threading
 import time
-import weakref
 from _thread import RLock
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, RedisError
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.backend import Owner, Topics
 from offload.layers.link.link import Call, Connection, Link, Note, User
 from offload.layers.link.outage import Outage, closed
 from offload.layers.link.thread import give_way, threads_are_greenlets
@@ -43,32 +43,6 @@ _BATCH = 64  # messages delivered before others get a turn; by then joining has 
 _WORTH_WAITING = 0.0005  # seconds that a delivery must take before others are awaited for its sake: some round trips
 _LONGEST_WAIT = 0.005  # seconds; nobody sees them, and a group so large that it could save more takes longer itself
 _TURNS = 5  # of the loop, in which an answered consumer ends and the next one sends
-
-
-class Owner(Protocol):
-    """Whom a subscriber delivers to. None of it may wait or raise. Names come with the number of their subscription."""
-
-    def arrived(self, batch: list[tuple[str, bytes]]) -> None:
-        """Pairs of pub/sub channel and payload, which came together."""
-
-    def subscribed(self, name: str, number: int) -> None:
-        """Messages arrive from now on; also after `lost`."""
-
-    def lost(self, names: Mapping[str, int], reason: str) -> None:
-        """Messages do not arrive until each is `subscribed` again."""
-
-    def failed(self, name: str, number: int, error: LayerUnavailable) -> None:
-        """It could not be subscribed to, and is given up."""
-
-    def refused(self, name: str, number: int, error: LayerUnavailable) -> None:
-        """The server does not allow it, or no more, and it is given up."""
-
-    def reconnected(self, missed: int) -> None:
-        """A connection that was lost is back, with all that was subscribed to; so many messages were missed, as far as
-        they were counted."""
-
-    def counter(self, name: str) -> str | None:
-        """The key of a name's counter, if it has one: a hash of how many messages were ``sent``, ``since`` when."""
 
 
 class Router(Protocol):
@@ -168,34 +142,38 @@ class Subscriber(User[Wire]):
     """Subscribes, watches, and delivers what comes.
 
     Args:
-        owner: refers to it, weakly: when it is gone, nothing is delivered.
+        owner: is told what comes.
         expects: whether this process has just sent what may come back as further messages.
         router: in a cluster.
         sharded: whether the server has channels of its own slots only, which are subscribed to by other commands
             (SSUBSCRIBE).
+
+    Attributes:
+        link: carries them.
+        is_blind: whether the server does not tell of queues that change.
     """
 
     def __init__(
         self,
         server: Server,
-        owner: weakref.ref[Owner],
+        owner: Owner,
         expects: Callable[[], bool],
         router: Router | None = None,
         sharded: bool = False,
     ) -> None:
         self._server = server
         self._owner = owner
+        self._prefix = owner.settings.prefix
         self._expects = expects
         self._router = router
         self._verb = "SSUBSCRIBE" if sharded else "SUBSCRIBE"
         self._end = "SUNSUBSCRIBE" if sharded else "UNSUBSCRIBE"
-        self._link = Link(server, SUBSCRIBER, self)
+        self.link = Link(server, SUBSCRIBER, self)
         self._lock = RLock()
         self._names: dict[str, _Subscription] = {}
         self._watches: dict[str, dict[Waiter, None]] = {}
         self._tracks = False  # whether the server was asked to tell of changes, on this connection
         self.is_blind = False
-        """Whether the server does not tell of queues that change."""
         self._cost = 0.0  # seconds that the last batch took to be delivered
         self._lost: float | None = None  # when the connection was lost that is not back yet
         self._lost_at = math.inf  # the same by the server's clock, in milliseconds, or later
@@ -210,7 +188,7 @@ class Subscriber(User[Wire]):
         with self._lock:
             self._names[name] = subscription
         for call in (subscription, *self._counts([subscription])):
-            self._link.submit(call)
+            self.link.submit(call)
 
     def unsubscribe(self, name: str) -> None:
         """Neither waits nor raises.
@@ -222,8 +200,8 @@ class Subscriber(User[Wire]):
             if subscription is None:
                 return
             subscription.left = True
-        if self._link.is_open:
-            self._link.submit(_End(pack(self._end, name), name))
+        if self.link.is_open:
+            self.link.submit(_End(pack(self._end, name), name))
 
     def watch(self, keys: Iterable[str], waiter: Waiter) -> None:
         """Have one woken when one of these queues may hold something; also if it does already. Neither waits nor
@@ -240,7 +218,7 @@ class Subscriber(User[Wire]):
                 self._watches.setdefault(key, {})[waiter] = None
             calls = self._watching(unwatched)
         for call in calls:
-            self._link.submit(call)
+            self.link.submit(call)
 
     def _watching(self, keys: Sequence[str]) -> list[Call]:
         """What to send for these."""
@@ -277,15 +255,11 @@ class Subscriber(User[Wire]):
                 return
             self._names.update((subscription.name, subscription) for subscription in adopted)
             self._lost = lost if self._lost is None else self._lost
-        if self._link.is_open:
+        if self.link.is_open:
             for call in self._restoring(adopted, lost):
-                self._link.submit(call)
+                self.link.submit(call)
         else:
-            self._link.keep_up()
-
-    def renew(self) -> None:
-        """Connect anew. Does not wait."""
-        self._link.renew()
+            self.link.keep_up()
 
     def close(self) -> None:
         """For good."""
@@ -294,7 +268,7 @@ class Subscriber(User[Wire]):
             names = [subscription for subscription in self._names.values() if not subscription.in_force]
             watches = list(self._watches)
             self._names.clear()
-        self._link.close()
+        self.link.close()
         for subscription in names:
             self._tell_failed(subscription, LayerUnavailable(_CLOSED))
         for key in watches:
@@ -303,7 +277,7 @@ class Subscriber(User[Wire]):
     def drop(self) -> None:
         """In a forked child."""
         self._closed = True
-        self._link.drop()
+        self.link.drop()
 
     # What the link calls
 
@@ -346,25 +320,22 @@ class Subscriber(User[Wire]):
     def came(self, replies: list[Any], connection: Connection[Wire]) -> None:
         if self._cost > _WORTH_WAITING and threads_are_greenlets():
             self._gather(replies, connection.wire)
-        owner = self._owner()
-        if owner is None:
-            raise Outage(_CLOSED, was_open=True)
         started = time.monotonic()
         batch: list[tuple[str, bytes]] = []
-        names = self._names
+        names, start = self._names, len(self._prefix)
         for reply in replies:
             if isinstance(reply, list) and reply and reply[0] in _MESSAGES:
                 name = reply[1].decode()
-                batch.append((name, reply[2]))
+                batch.append((name[start:], reply[2]))
                 if (subscription := names.get(name)) is not None and subscription.counted is not None:
                     subscription.counted += 1
                 continue
             if batch:
-                owner.arrived(batch)
+                self._owner.arrived(batch)
                 batch = []
             self._take(reply, connection)
         if batch:
-            owner.arrived(batch)
+            self._owner.arrived(batch)
         self._cost = time.monotonic() - started
         # A socket that always has something to read would keep the loop for itself.
         give_way()
@@ -373,15 +344,15 @@ class Subscriber(User[Wire]):
         with self._lock:
             if self._closed:
                 return
-            names = {name: each.number for name, each in self._names.items() if each.in_force}
-            first = bool(names) and self._lost is None
+            topics = self._topics(each for each in self._names.values() if each.in_force)
+            first = bool(topics) and self._lost is None
             if first:
                 self._lost = time.monotonic()
                 self._reason = outage.reason
-        if names and (owner := self._owner()) is not None:
-            owner.lost(names, outage.reason)
+        if topics:
+            self._owner.lost(topics, outage.reason)
         if first:
-            logger.warning("%s; messages for %d subscriptions are missed until it is back", outage.reason, len(names))
+            logger.warning("%s; messages for %d subscriptions are missed until it is back", outage.reason, len(topics))
 
     def unreachable(self, outage: Outage) -> None:
         """Tell why it is still not back, when the server does not let it. That it is not there was logged."""
@@ -438,8 +409,8 @@ class Subscriber(User[Wire]):
             is_wanted = self._names.get(subscription.name) is subscription
             if is_wanted:
                 subscription.in_force = True
-        if is_wanted and (owner := self._owner()) is not None:
-            owner.subscribed(subscription.name, subscription.number)
+        if is_wanted:
+            self._owner.subscribed(self._topics([subscription]))
 
     def failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
         if self._drop(subscription):
@@ -454,8 +425,11 @@ class Subscriber(User[Wire]):
         return is_wanted
 
     def _tell_failed(self, subscription: _Subscription, error: LayerUnavailable) -> None:
-        if (owner := self._owner()) is not None:
-            owner.failed(subscription.name, subscription.number, error)
+        self._owner.failed(self._topics([subscription]), error)
+
+    def _topics(self, subscriptions: Iterable[_Subscription]) -> Topics:
+        """As the owner knows them."""
+        return {each.name[len(self._prefix) :]: each.number for each in subscriptions}
 
     def _take_refusal(self, subscription: _Subscription, reply: RedisError) -> None:
         error = self._server.refusal(reply)
@@ -474,16 +448,15 @@ class Subscriber(User[Wire]):
             raise Outage(str(error), was_open=True, refusal=error)
         if subscription.in_force and not subscription.left:
             logger.warning("%s; the subscription of %s is given up", error, subscription.name)
-        if self._drop(subscription) and (owner := self._owner()) is not None:
-            owner.refused(subscription.name, subscription.number, error)
+        if self._drop(subscription):
+            self._owner.refused(self._topics([subscription]), error)
 
     def _counts(self, subscriptions: Iterable[_Subscription]) -> list[Call]:
         """Questions for their counters. The answers are behind the messages that were counted."""
-        owner = self._owner()
         calls: list[Call] = []
         for subscription in subscriptions:
-            if owner is not None and (key := owner.counter(subscription.name)) is not None:
-                packed = pack("HMGET", key, "sent", "since")
+            if subscription.name.startswith("group:", len(self._prefix)):
+                packed = pack("HMGET", f"{self._prefix}sent:{{{subscription.name}}}", "sent", "since")
                 calls.append(Note(packed, partial(self._take_count, subscription), optional=False))
         return calls
 
@@ -515,8 +488,9 @@ class Subscriber(User[Wire]):
                 time.monotonic() - lost,
                 number,
             )
-            if (owner := self._owner()) is not None:
-                owner.reconnected(missed)
+            self._owner.reconnected()
+            if missed:
+                self._owner.subscribed({}, missed)
 
     # Watches
 

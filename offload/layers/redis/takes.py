@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from offload.exceptions import LayerUnavailable
+from offload.layers.backend import Owner
 from offload.layers.link.thread import start
 from offload.layers.redis.scripts import GIVE_BACK, payload_of
 from offload.layers.redis.server import SlotMoved
@@ -31,17 +32,15 @@ Item = tuple[str, bytes]
 
 
 class Takes:
-    """Takes messages.
-
+    """
     Args:
-        expired, lost: told how many messages were found to have expired, or could not be given back or may have been
-            taken by a command whose answer never came.
+        owner: is told of messages that had expired, and of those that are lost: they could not be given back, or may
+            have been taken by a command whose answer never came.
     """
 
-    def __init__(self, ring: Ring, expired: Callable[[int], None], lost: Callable[[int], None]) -> None:
+    def __init__(self, ring: Ring, owner: Owner) -> None:
         self._ring = ring
-        self._expired = expired
-        self._lost = lost
+        self._owner = owner
         self._turn = 0
 
     def take(self, keys: Sequence[str], timeout: float | None) -> Item | None:
@@ -97,7 +96,7 @@ class Takes:
                 failure = error
                 continue
             if expired:
-                self._expired(expired)
+                self._owner.count("expired", expired)
             if found:
                 key, item = found
                 return key.decode(), payload_of(item)
@@ -108,12 +107,12 @@ class Takes:
     def _taken_late(self, keys: Sequence[str], reply: Any) -> None:
         """The script's answer came when nobody waited for it any more, or never, which is None. Does not wait."""
         if reply is None:
-            self._lost(1)
+            self._owner.count("lost")
             logger.warning("may have lost a message of %s: it is unknown whether one was taken", ", ".join(keys))
         elif not isinstance(reply, RedisError):
             expired, *found = reply
             if expired:
-                self._expired(expired)
+                self._owner.count("expired", expired)
             if found:
                 start(partial(self._give_back, *found), "offload-redis-give-back")
 
@@ -122,5 +121,5 @@ class Takes:
         try:
             self._ring.run_script(GIVE_BACK, [key.decode()], item)
         except LayerUnavailable as error:
-            self._lost(1)
+            self._owner.count("lost")
             logger.warning("lost a message of %s, which could not be given back: %s", key.decode(), error)
