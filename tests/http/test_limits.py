@@ -58,6 +58,17 @@ def _answer_to(server: Server, raw: str) -> tuple[int, str]:
         return answer.status, answer.text
 
 
+def test_limits_of_zero_are_those_of_the_whole_head() -> None:
+    names = ("line", "fields", "field_size")
+    with serving(APPLICATION, *(word for name in names for word in (f"--limit-request-{name}", "0"))) as server:
+        many = "".join(f"X-{number}: a\r\n" for number in range(500))
+        for query, fields in (("a" * 10_000, ""), ("", f"X: {'a' * 20_000}\r\n"), ("", many)):
+            with Client(server) as client:
+                client.send(f"GET /?{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+                assert client.read().status == 200
+        assert _answer_to(server, f"GET / HTTP/1.1\r\nHost: a\r\nX: {'a' * 65_536}\r\n\r\n")[0] == 431
+
+
 def test_request_line_is_limited(strict: Server) -> None:
     head = " HTTP/1.1\r\nHost: a\r\n\r\n"
     assert _answer_to(strict, "GET /" + "a" * 86 + head)[0] == 200

@@ -130,6 +130,24 @@ def test_reload_reads_the_configuration_anew(project: Path) -> None:
         assert server.stop() == 0
 
 
+def test_variables_of_env_are_there_at_the_import_and_change_at_a_reload(project: Path) -> None:
+    (project / "shop.py").write_text(
+        "import os\nCOLOUR = os.environ['COLOUR'].encode()\ndef application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Length', str(len(COLOUR)))])\n    return [COLOUR]\n"
+    )
+    config = project / "gunicorn.conf.py"
+    config.write_text("raw_env = ['COLOUR=red']\n")
+    server = start(project, "--layer", "memory://")
+    try:
+        assert server.ask(b"GET / HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nred")
+        config.write_text("raw_env = ['COLOUR=green']\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for("was replaced and ended with status 0")
+        assert server.ask(b"GET / HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\ngreen")
+    finally:
+        assert server.stop() == 0
+
+
 def test_settings_of_a_reload_that_fails_are_given_up(project: Path) -> None:
     config = project / "gunicorn.conf.py"
     config.write_text("limit_request_line = 100\n")
