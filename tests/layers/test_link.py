@@ -1,5 +1,6 @@
 """What links are made of: futures that callers wait for, and threads that are started when there is work."""
 
+import queue
 import subprocess
 import sys
 import threading
@@ -166,3 +167,21 @@ def test_what_was_not_sent_keeps_its_place_when_a_connection_is_lost_at_once():
     assert server.wires[1].has_all.wait(PATIENCE)
     link.close()
     assert server.wires[1].sent == b"012"
+
+
+def test_link_that_is_closed_while_a_connection_opens_ends_its_callers_by_that():
+    server = _Server()
+    link = Link(server, "test", _User())
+
+    def close():
+        link.close()
+        raise AttributeError("of a library whose connection was taken away meanwhile")
+
+    class Call(Note):
+        def abort(self, outage, *, sent):
+            failed.put(str(outage))
+
+    failed = queue.SimpleQueue()
+    server.opening = close
+    link.submit(Call(b"1"))
+    assert failed.get(timeout=PATIENCE) == "layer 'test' was closed meanwhile"

@@ -399,11 +399,13 @@ class Link(Generic[W]):
                 raise self._closing
             connection = Connection(wire)
             start(partial(self._read, connection), self._name)
-        except RuntimeError as error:
+        except BaseException as error:
             self._discard(wire)
-            raise self._unstarted(error) from None
-        except BaseException:
-            self._discard(wire)
+            if self._closed and isinstance(error, Exception):
+                # The wire was taken away while it opened, which may fail in any way.
+                raise self._closing from None
+            if isinstance(error, RuntimeError):
+                raise self._unstarted(error) from None
             raise
         self._outage = None
         self._server.seen = time.monotonic()
