@@ -16,12 +16,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.deployment.programs import CONF, program, until
+from tests.distributions import build
 from tests.namespaces import connect_inside, machines
 from tests.serving import DEADLINE, ROOT, read_all
 
@@ -95,15 +98,66 @@ def ask(machine: str, port: int, path: str) -> object:
         return json.loads(read_all(sock).partition(b"\r\n\r\n")[2])
 
 
-def test_the_image_serves_as_process_1_of_any_user_on_a_read_only_file_system(project: Path, tmp_path: Path) -> None:
-    text = (CONF / "docker/Dockerfile").read_text()
-    command = json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0])
-    env = dict(pair.split("=") for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for pair in line.split())
-    log = tmp_path / "log"
+@dataclass
+class Image:
+    """What the steps of a Dockerfile make of a directory, run without a builder.
+
+    Args:
+        directory: the image's file system; a new virtual environment stands for the base image's Python.
+    """
+
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.workdir = self.directory
+        venv.create(self.directory / "python", with_pip=True)
+        self.env["PATH"] = f"{self.directory}/python/bin:{os.environ['PATH']}"
+
+    def build(self, dockerfile: str, context: Path) -> None:
+        for line in dockerfile.splitlines():
+            if line and not line.startswith("#"):
+                self._take(*line.split(maxsplit=1), context)
+
+    def _take(self, instruction: str, argument: str, context: Path) -> None:
+        if instruction == "ENV":
+            self.env.update(pair.split("=") for pair in argument.split())
+        elif instruction == "WORKDIR":
+            self.workdir = self.directory / argument.lstrip("/")
+            self.workdir.mkdir(parents=True)
+        elif instruction == "COPY":
+            source, target = (root / name for root, name in zip((context, self.workdir), argument.split(), strict=True))
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, target)
+        elif instruction == "RUN":
+            subprocess.run(argument, shell=True, cwd=self.workdir, env=self.env, check=True)
+        elif instruction == "CMD":
+            self.command = json.loads(argument)
+        else:
+            assert instruction in ("FROM", "USER", "EXPOSE"), f"this test cannot run {instruction} {argument}"
+
+
+@pytest.fixture
+def image() -> Iterator[Image]:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Image(Path(directory))
+
+
+def test_the_image_serves_as_process_1_of_any_user_on_a_read_only_file_system(
+    image: Image, project: Path, tmp_path: Path
+) -> None:
+    (wheel,) = build(tmp_path, "--wheel").glob("*.whl")
+    (project / "requirements.txt").write_text(f"django-offload @ {wheel.as_uri()}\n")
+    image.build((CONF / "docker/Dockerfile").read_text(), context=project)
+    command, env, log = image.command, {**image.env, "PYTHONPATH": ""}, tmp_path / "log"
     separated = [program("unshare", "util-linux"), "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     with machines(0) as (machine, _):
         run = ["ip", "netns", "exec", machine, *separated, "sh", "-c", CONTAINER, "sh", *command]
-        with started(run, project, env, log) as outside:
+        with started(run, image.workdir, env, log) as outside:
             until(lambda: is_in(log, r"server process \d+ is ready", int(env["WEB_CONCURRENCY"])), outside)
             port = int(env["PORT"])
             assert ask(machine, port, "/") == [USER, 1, env["WEB_CONCURRENCY"]]
