@@ -183,5 +183,5 @@ def test_link_that_is_closed_while_a_connection_opens_ends_its_callers_by_that()
 
     failed = queue.SimpleQueue()
     server.opening = close
-    link.submit(Call(b"1"))
+    link.submit(Call(b"1", optional=False))
     assert failed.get(timeout=PATIENCE) == "layer 'test' was closed meanwhile"
