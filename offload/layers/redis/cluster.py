@@ -125,12 +125,10 @@ class Cluster(Ring):
     def take(self, shard: Shard, keys: Sequence[str], unclaimed: Unclaimed) -> Any:
         try:
             return shard.commands.run_script(TAKE, [], *keys, unclaimed=unclaimed)
-        except Refused:
-            # As in `push`.
+        except LayerUnavailable as error:
             self._stale = True
-        except LayerUnavailable:
-            self._stale = True
-            raise
+            if not isinstance(error, Refused):
+                raise  # otherwise as in `push`
         expired = 0
         for key in keys:
             number, *found = self.run_script(TAKE, [key], unclaimed=unclaimed)
@@ -208,14 +206,12 @@ class Cluster(Ring):
     def _shard_at(self, host: str, port: int) -> Shard:
         scheme = "rediss" if self._address.encrypted else "redis"
         shown = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/0"
-        shard = self._shards.get(shown)
-        if shard is None:
-            with self._lock:
-                shard = self._shards.get(shown)
-                if shard is None:
-                    arguments = {**self._address.arguments, "host": host, "port": port}
-                    address = RedisAddress(shown, arguments, encrypted=self._address.encrypted)
-                    shard = self._shards[shown] = self._make_shard(address, self, self._sharded)
+        with self._lock:
+            shard = self._shards.get(shown)
+            if shard is None:
+                arguments = {**self._address.arguments, "host": host, "port": port}
+                address = RedisAddress(shown, arguments, encrypted=self._address.encrypted)
+                shard = self._shards[shown] = self._make_shard(address, self, self._sharded)
         return shard
 
     def _look(self) -> None:
