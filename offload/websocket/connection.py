@@ -323,7 +323,11 @@ class WebSocketConnection:
                 queue.put(frames)
                 return
         queue.dropped += 1
-        server.observer.websocket("dropped_newest")
+        self.drop_newest()
+
+    def drop_newest(self) -> None:
+        """Count a message that the client has no room for."""
+        self._server.observer.websocket("dropped_newest")
 
     def overflow(self) -> None:
         """The client holds too many unsent bytes: close it."""

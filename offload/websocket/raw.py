@@ -191,7 +191,7 @@ class RawReceiver:
                 websocket.overflow()
                 raise WebSocketError(MSG_SOCKET_DEAD)
             # The older ones are in the hands of greenlets that wait for them to be sent.
-            server.observer.websocket("dropped_newest")
+            websocket.drop_newest()
             log.debug("a message for %s was dropped: it reads too slowly (--ws-overflow)", websocket.client)
             return False
         if self._senders is None:

@@ -89,12 +89,14 @@ def test_group_send_is_one_command_however_many_members_there_are(server, make):
     for receiver in receivers:
         assert [receiver.next()["n"] for _ in range(11)] == list(range(11))
     calls = server.calls()
-    assert calls.pop("evalsha") == 10
+    # A process looks for delayed messages now and then, by a script that begins with a look at what it was given.
+    assert calls.pop("evalsha") - calls.pop("lrange", 0) == 10
     # The script's own, which no client sent.
     assert calls.pop("publish") == 10
     assert calls.pop("exists") == calls.pop("hincrby") == 10
     calls.pop("pexpire", None)  # once in a while
-    assert set(calls) <= {"config|resetstat", "config", "info", "ping"}  # the second as Redis 6.2 calls it
+    looking = {"time", "del", "zrangebyscore", "zrange"}
+    assert set(calls) <= {"config|resetstat", "config", "info", "ping"} | looking  # the second as Redis 6.2 calls it
 
 
 def test_group_is_subscribed_to_once_by_a_process(server, make):

@@ -122,6 +122,7 @@ class ScriptedServer:
         self.counter = [b"5", b"1000"]
         self.cuts = 0
         self.wires = []
+        self.asked = set()
 
     def wire(self, duty):
         self.wires.append(ScriptedWire(self))
@@ -144,6 +145,7 @@ class ScriptedWire:
             if command[0] == b"PING" and self.server.cuts:
                 self.server.cuts -= 1
                 self.close()
+            self.server.asked.add(command[0])
             now = [str(int(time.time())).encode(), b"0"]
             self.answers.put({b"TIME": now, b"HMGET": self.server.counter}.get(command[0], [b"subscribe", b"x", 1]))
 
@@ -185,7 +187,7 @@ def test_what_is_missed_is_counted_once_though_the_return_is_broken_off():
     subscriber = Subscriber(server, heard, lambda: False)
     try:
         subscriber.subscribe("group:news", 1)
-        until(lambda: heard.subscriptions == 1, "the subscription")
+        until(lambda: heard.subscriptions == 1 and b"HMGET" in server.asked, "the subscription, with its counter")
         # The server begins anew, and has counted three messages when this process is back.
         server.counter, server.cuts = [b"3", str(int(time.time() + 60) * 1000).encode()], 2
         server.wires[0].close()
