@@ -167,7 +167,8 @@ def in_forked_child(text: Callable[[], str], patience: float) -> str:
         return os.read(reader, 65_536).decode()
     finally:
         os.close(reader)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # gevent's loop may have seen its end
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
