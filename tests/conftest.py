@@ -1,12 +1,19 @@
-"""The table of `make chaos`: what is promised, what was done, what was seen."""
+"""The table of `make chaos`: what is promised, what was done, what was seen. And Ctrl-C, for all tests."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 _PROMISE, _SEEN = "chaos promise", "chaos seen"
+
+
+def pytest_configure() -> None:
+    # Where a shell runs the tests in the background, they and what they start would ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ class Command:
     def __init__(self, command: list[str], project: Project) -> None:
         self.process = subprocess.Popen(
             command, cwd=project.directory, env=project.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self.said = ""
         self._ended = False
@@ -139,7 +139,9 @@ class Command:
         self.process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(DEADLINE)
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            # What the reloader has started would keep the pipe.
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(DEADLINE)
         assert self.process.stdout is not None
