@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-import statistics
-from pathlib import Path
 
 import pytest
 
-from benchmarks.simulate import Costs, Traffic, plan, rounds, simulate
-
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+from benchmarks.simulate import MEASURED, Costs, Traffic, plan, rounds, simulate
 
 
-def measured_us(target: str) -> float:
-    """CPU of one delivery of offload's in the last run of a target."""
-    samples = json.loads((RESULTS / f"{target}.json").read_text())["entries"][0]["samples"]
-    return statistics.median(sample["detail"]["server_cpu"] / sample["value"] * 1e6 for sample in samples)
-
-
-@pytest.mark.parametrize(("target", "senders"), [("p2", 1), ("p2-senders", 16)])
-def test_a_delivery_costs_what_the_bench_has_measured(target: str, senders: int) -> None:
-    service = rounds(500, senders, Costs())
-    simulated = service.processes[0].cpu / service.deliveries * 1e6
-    assert simulated == pytest.approx(measured_us(target), rel=0.2)
+@pytest.mark.parametrize(("members", "senders"), MEASURED)
+def test_a_delivery_costs_what_the_bench_has_measured(members: int, senders: int) -> None:
+    service = rounds(members, senders, Costs())
+    simulated = service.processes[0].cpu / service.deliveries
+    assert simulated == pytest.approx(MEASURED[members, senders], rel=0.2)
 
 
 def test_every_member_gets_every_message_wherever_it_is() -> None:
