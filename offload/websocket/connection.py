@@ -82,6 +82,8 @@ class WebSocketConnection:
         receiver: gets its messages.
 
     Attributes:
+        direct: its connection, while data frames may be written there at once: from the handshake to our close frame,
+            unless frames wait in the send queue. A delivery to many looks at nothing else.
         protocol: its frames and its state.
         handshake: hears the connection until the connect consumer has decided; None afterwards.
         paused: since when it is not read, because too much waits; otherwise None.
@@ -90,6 +92,7 @@ class WebSocketConnection:
     _server: WebSocketServer
     connection: Connection
     _receiver: Receiver
+    direct: Connection | None = field(default=None, init=False)
     protocol: WebSocketProtocol = field(init=False)
     handshake: Undecided | None = field(default=None, init=False)
     # Only while the socket takes nothing more.
@@ -150,6 +153,7 @@ class WebSocketConnection:
         server.closing.discard(self)
         server.answering.discard(self)
         self._drop_queue()
+        self.direct = None
         protocol = self.protocol
         if protocol.state is not _CLOSED:
             # Otherwise it was told when the closing handshake was over.
@@ -167,6 +171,7 @@ class WebSocketConnection:
         """The handshake is accepted, with this answer; the connection is not read yet."""
         self._server.observer.websocket("opened")
         self.protocol.open(extension)
+        self.direct = self.connection
         self.connection.handler = self
         self.connection.write(answer)
 
@@ -262,6 +267,7 @@ class WebSocketConnection:
 
     def _send_last(self, frame: bytes) -> None:
         """Send a close frame, behind all data."""
+        self.direct = None
         if self.send_queue is not None:
             self.send_queue.put(frame)
         else:
@@ -269,6 +275,7 @@ class WebSocketConnection:
 
     def _finish_sending(self) -> None:
         """End the sending half, behind all that waits."""
+        self.direct = None
         if self.send_queue is not None:
             self._write_queue(self.send_queue)
         self.connection.finish()
@@ -283,6 +290,8 @@ class WebSocketConnection:
         queue, self.send_queue = self.send_queue, None
         if queue is not None:
             self.connection.refill = None
+            if self.protocol.state is _OPEN:
+                self.direct = self.connection
             if queue.dropped:
                 log.warning("%d messages for %s were dropped: it reads too slowly", queue.dropped, self.client)
 
@@ -292,6 +301,7 @@ class WebSocketConnection:
         connection.flush()
         if connection.blocked:
             self.send_queue = SendQueue()
+            self.direct = None
             connection.refill = self._refill
 
     def _refill(self) -> bytes:

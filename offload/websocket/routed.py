@@ -198,7 +198,7 @@ class RoutedReceiver:
             delivery = Delivery(content)
             delivery.prepared = prepared
             websocket.handshake.deliver(delivery, prepared)
-        elif type(prepared) is bytes and prepared and websocket.protocol.state is _OPEN:
+        elif websocket.direct is not None and type(prepared) is bytes and prepared:
             websocket.send(prepared)
         else:
             self._send(prepared, False)
@@ -209,18 +209,17 @@ class RoutedReceiver:
         if delivery.thread != self.server.thread:
             self.server.loop.run_callback_threadsafe(self.deliver_here, delivery)
             return
-        prepared, websocket = delivery.prepared, self.websocket
+        prepared, connection = delivery.prepared, self.websocket.direct
         # The shortest way for what is sent most, a small message to many; otherwise as `WebSocketConnection.send`.
-        if type(prepared) is bytes and prepared and websocket.send_queue is None and websocket.protocol.state is _OPEN:
-            connection = websocket.connection
+        if connection is not None and type(prepared) is bytes and prepared:
             if delivery.more:
                 connection.write_soon(prepared)
                 if connection.unsent_bytes > JOIN_BYTES:
-                    websocket.relieve()
+                    self.websocket.relieve()
             else:
                 connection.write(prepared)
                 if connection.unsent_bytes:
-                    websocket.relieve()
+                    self.websocket.relieve()
             return
         self.deliver_here(delivery)
 
