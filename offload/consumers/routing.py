@@ -106,14 +106,20 @@ class _Rule:
     consumer: Consumer
     place: str
 
-    def match(self, content: Content) -> dict[str, Any] | None:
-        """The keyword arguments for the consumer, or None when a filter does not match."""
+    def match(self, content: Content, is_whole: bool = True) -> dict[str, Any] | None:
+        """The keyword arguments for the consumer, or None when a filter does not match.
+
+        Args:
+            is_whole: whether what the content lacks, or has as None, fits no filter; otherwise it fits each.
+        """
         arguments: dict[str, Any] = {}
         stripped: dict[str, str] = {}
         last = len(self.stages) - 1
         for number, stage in enumerate(self.stages):
             for key, pattern in stage:
                 value = stripped[key] if key in stripped else _text(content.get(key))
+                if value is None and not is_whole:
+                    continue
                 found = pattern.match(value) if value is not None else None
                 if found is None:
                     return None
@@ -212,11 +218,9 @@ class Router:
 
         A filter on something that only later messages carry (say their text) does not keep the handshake out.
         """
-        known = {key: value for key, value in content.items() if value is not None}
         for channel in WEBSOCKET_CHANNELS:
             for rule in self._rules.get(channel, ()):
-                decidable = tuple(tuple(f for f in stage if f[0] in known) for stage in rule.stages)
-                if _Rule(decidable, rule.consumer, rule.place).match(known) is not None:
+                if rule.match(content, is_whole=False) is not None:
                     return True
         return False
 

@@ -119,9 +119,14 @@ class EnvironBuilder:
             request, peer: as for `build`.
             environ: what it built, whose host is the one that proxies tell.
         """
-        passing = self._forwarders.passing(request.headers, peer[0] if isinstance(peer, tuple) else "")
+        keys, passes = self._keys, self._forwarders.passes
+        address = peer[0] if isinstance(peer, tuple) else ""
         host = environ.get("HTTP_HOST", "").encode("latin-1")
-        return [[name, host if name == b"host" else value] for name, value in passing]
+        return [
+            [name, host if name == b"host" else value]
+            for name, value in request.headers
+            if keys.get(name) is not None or passes(name, address)
+        ]
 
     def _fixed(self, base: Environ, request: Request, peer: object) -> Environ:
         """What is the same for all requests of one connection with the same header fields."""

@@ -139,7 +139,7 @@ class Forwarders:
         trusted = self._trusted(environ["REMOTE_ADDR"])
         told: dict[str, str] = {}
         for name, value in fields:
-            if not self._passes(name, trusted):
+            if not self._may_pass(name, trusted):
                 continue
             key = environ_key(name)
             text = value.decode("latin-1")
@@ -152,17 +152,11 @@ class Forwarders:
                 # Never read from the environ: a client's Script-Name would let it choose what the path is.
                 environ["SCRIPT_NAME"] = told["HTTP_SCRIPT_NAME"].rstrip("/")
 
-    def passing(self, fields: Sequence[Field], host: str) -> list[list[bytes]]:
-        """The fields of a request without those that `apply` drops.
+    def passes(self, name: bytes, host: str) -> bool:
+        """Whether `apply` does not drop a field, lower case, that the peer at this address sent."""
+        return self._may_pass(name, self._trusted(host))
 
-        Args:
-            fields: all of them; names lower case.
-            host: the address of the peer that sent them.
-        """
-        trusted = self._trusted(host)
-        return [[name, value] for name, value in fields if self._passes(name, trusted)]
-
-    def _passes(self, name: bytes, trusted: bool) -> bool:
+    def _may_pass(self, name: bytes, trusted: bool) -> bool:
         if name in self._twins:
             return False
         return b"_" not in name or (trusted and self._may_set(name))

@@ -54,6 +54,9 @@ class Listener:
     ) -> None:
         self._loop = loop
         self._sock = sock
+        # Told to each accepted socket, so that Python need not ask the kernel; as numbers, since it makes an
+        # enumeration of them at each look.
+        self._kind = int(sock.family), int(sock.type), sock.proto
         self._accepted = accepted
         self._is_above_mean = is_above_mean
         self._is_full = is_full
@@ -111,8 +114,7 @@ class Listener:
                     # The peer's network failed before it was accepted; the next one has nothing to do with it.
                     log.debug("a connection failed before it was accepted: %s", error)
                 return
-            # Family and type are told so that Python need not ask the kernel for them.
-            sock = _socket.socket(listening.family, listening.type, listening.proto, fileno=descriptor)
+            sock = _socket.socket(*self._kind, fileno=descriptor)
             sock.setblocking(False)
             self._accepted(sock, peer)
             if self._is_above_mean():

@@ -75,12 +75,11 @@ class _Worker(greenlet):
     def end_times(self) -> None:
         """End what would interrupt the next task for the sake of the last one."""
         self.lift_limit()
-        if self.timeouts:
-            for timeout in list(self.timeouts):
-                if timeout.pending:
-                    log.warning("%r was not closed by the task that started it; it is closed now", timeout)
-                    timeout.close()
-            self.timeouts = None
+        timeouts, self.timeouts = self.timeouts, None
+        for timeout in list(timeouts or ()):
+            if timeout.pending:
+                log.warning("%r was not closed by the task that started it; it is closed now", timeout)
+                timeout.close()
 
 
 class Pool:

@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 from offload.exceptions import DenyConnection, LayerUnavailable, WorkersUnavailable
 from offload.http.environ import Environ, request_content
 from offload.interfaces import DECIDES_KEY, Content, Delivery
-from offload.observe.log_lines import SafeLogger
+from offload.observe.log_lines import SafeLogger, address_text
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import last_answer, plain_answer
 from offload.protocol.websocket.frames import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER
@@ -59,14 +59,14 @@ class PendingHandshake:
     Args:
         receiver: whose handshake it is.
         handshake: the checked request.
-        client: the client's address, for the log.
+        client: the client's address, as the connect message has it.
         early: what the client sent behind it.
         answered: called with the status of the answer.
     """
 
     _receiver: RoutedReceiver
     _handshake: Handshake
-    _client: str
+    _client: object
     _early: bytes
     _answered: Callable[[int], None]
     _websocket: WebSocketConnection = field(init=False)
@@ -215,7 +215,7 @@ class PendingHandshake:
         server = receiver.server
         if reply is not None and reply.status is not None:
             status = reply.status
-        server.refused(status, receiver.path, self._client, reason)
+        server.refused(status, receiver.path, address_text(self._client), reason)
         self._answered(status)
         self._websocket.connection.handler = self._websocket
         date = server.date()
@@ -246,7 +246,7 @@ class PendingHandshake:
         elif len(self._held) < self._receiver.server.options.queue:
             self._held.append(delivery)
         else:
-            log.warning("a message for %s was dropped: its handshake takes too long", self._client)
+            log.warning("a message for %s was dropped: its handshake takes too long", address_text(self._client))
 
     def misspoken(self, delivery: Delivery) -> None:
         """A reply was no reply. If the connect consumer meant to refuse by it, accepting would let the client in."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from offload.http.environ import Application, Environ
 from offload.http.upgrade import Refuse, Upgradable, UpgradeResponse
 from offload.interfaces import Layer, WebSocketRouting
-from offload.observe.log_lines import SafeLogger, address_text
+from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.handshake import refusal_fields
 from offload.transport.connection import Connection
@@ -66,7 +66,7 @@ class RoutedWebSockets:
             return True
         receiver = RoutedReceiver(server, self._layer, connection, consumers, content)
         answered = partial(server.observer.handshake, environ, connection.peer)
-        pending = PendingHandshake(receiver, handshake, address_text(content["client"]), early, answered)
+        pending = PendingHandshake(receiver, handshake, content["client"], early, answered)
         server.connection_limit.enter(receiver.websocket, environ["REMOTE_ADDR"])
         server.members.add(receiver.websocket)
         server.pool.submit(pending.run, content)

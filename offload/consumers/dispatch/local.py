@@ -294,9 +294,11 @@ def _consume(consumer: Consumer, arguments: dict[str, Any], message: Message) ->
 def _kept(headers: Iterable[list[bytes]]) -> tuple[Field, ...]:
     # The key has been answered, and no other client has the same.
     return tuple(
-        (name, value) if name in _SECRET_FIELDS else _shared_field(name, value)
-        for name, value in headers
-        if name != b"sec-websocket-key"
+        [
+            (name, value) if name in _SECRET_FIELDS else _shared_field(name, value)
+            for name, value in headers
+            if name != b"sec-websocket-key"
+        ]
     )
 
 

@@ -5,10 +5,9 @@ Pure: no sockets, no clock. Follows RFC 6455, section 4, and RFC 7692, section 5
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
+from binascii import b2a_base64
 
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.websocket.deflate import negotiate
@@ -16,6 +15,7 @@ from offload.protocol.websocket.frames import Extension
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 VERSION = b"13"
 
 
@@ -107,13 +107,13 @@ def read_handshake(request: Request, compresses: bool = False) -> Handshake:
         raise HttpError(400, "a WebSocket handshake is a GET of HTTP/1.1 without a body")
     if version != VERSION:
         raise HttpError(426, "only version 13 of WebSocket is served")
-    if key is None or not _is_key(key):
+    if key is None or not _KEY.fullmatch(key):
         raise HttpError(400, "Sec-WebSocket-Key is not 16 bytes in base64")
     try:
         agreement = negotiate(extensions) if extensions else None
     except ValueError as error:
         raise HttpError(400, str(error)) from error
-    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    accept = b2a_base64(hashlib.sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
     return Handshake(accept, subprotocols, origin, agreement if compresses else None)
 
 
@@ -134,10 +134,3 @@ def _read_tokens(value: bytes) -> list[str]:
                 raise HttpError(400, "Sec-WebSocket-Protocol is not a list of tokens")
             tokens.append(token.decode("ascii"))
     return tokens
-
-
-def _is_key(value: bytes) -> bool:
-    try:
-        return len(base64.b64decode(value, validate=True)) == 16
-    except binascii.Error:
-        return False
