@@ -74,9 +74,14 @@ class Layer(Protocol):
             TypeError: the content is not a dict of plain values.
         """
 
-    def check_own(self, content: Content) -> None:
+    def check_own(self, content: Content, size: int | None = None) -> None:
         """Check, and count as sent and received, a message that the caller itself hands to a channel that it has
-        attached in this process: the short way to one's own client. Raises what `send` does for a content."""
+        attached in this process: the short way to one's own client. Raises what `send` does for a content.
+
+        Args:
+            content: the message.
+            size: bytes of its values, where the caller knows that these are plain; None to look at them.
+        """
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:
         """Take the next message of any of these channels, waiting up to `timeout` (None: for ever; 0: not at all).

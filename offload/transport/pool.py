@@ -34,10 +34,12 @@ T = TypeVar("T")
 class _Worker(greenlet):
     """One of a pool's greenlets."""
 
-    pool: Pool
-    runs = False
-    limit: gevent.Timeout | None = None
-    timeouts: weakref.WeakSet[gevent.Timeout] | None = None
+    def __init__(self, pool: Pool, run: Callable[[], None], parent: greenlet) -> None:
+        super().__init__(run, parent)
+        self.pool = pool
+        self.runs = False
+        self.limit: gevent.Timeout | None = None
+        self.timeouts: weakref.WeakSet[gevent.Timeout] | None = None
 
     def throw(self, *error: Any) -> Any:
         if self.runs:
@@ -169,11 +171,7 @@ class Pool:
         self._until = perf_counter() + TURN_SECONDS
         while self._left and self._running < self.size:
             self._running += 1
-            if idle:
-                worker = idle.pop()
-            else:
-                worker = _Worker(self._work, self._hub)
-                worker.pool = self
+            worker = idle.pop() if idle else _Worker(self, self._work, self._hub)
             self._called = worker
             # It comes back when the turn is over, or when its task waits for something.
             worker.switch()

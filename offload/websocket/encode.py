@@ -70,12 +70,12 @@ def prepare(content: Content) -> bytes | Reply:
     Raises:
         ValueError, TypeError: a key is unknown, a value of the wrong type, or the close code reserved.
     """
-    text, data = content.get("text"), content.get("bytes")
-    if len(content) == 1:
-        if type(text) is str and len(text) < SMALLEST_BYTES:
-            return text_frame(text)
-        if type(data) is bytes and len(data) < SMALLEST_BYTES:
-            return binary_frame(data)
+    text = content.get("text")
+    if len(content) == 1 and type(text) is str and len(text) < SMALLEST_BYTES:
+        return text_frame(text)
+    data = content.get("bytes")
+    if len(content) == 1 and type(data) is bytes and len(data) < SMALLEST_BYTES:
+        return binary_frame(data)
     check_reply(content)
     accept, close = content.get("accept"), content.get("close")
     return Reply(

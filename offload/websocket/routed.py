@@ -192,14 +192,18 @@ class RoutedReceiver:
             return False
         # What is no dict is the layer's to refuse; nothing is counted that is refused.
         prepared = prepare(content) if isinstance(content, dict) else b""
-        self.layer.check_own(content)
+        frame = prepared if type(prepared) is bytes else b""
+        self.layer.check_own(content, len(frame) or None)
         websocket = self.websocket
-        if websocket.handshake is not None:
+        connection = websocket.direct
+        if frame and connection is not None:
+            connection.write(frame)
+            if connection.unsent_bytes:
+                websocket.relieve()
+        elif websocket.handshake is not None:
             delivery = Delivery(content)
             delivery.prepared = prepared
             websocket.handshake.deliver(delivery, prepared)
-        elif websocket.direct is not None and type(prepared) is bytes and prepared:
-            websocket.send(prepared)
         else:
             self._send(prepared, False)
         return True

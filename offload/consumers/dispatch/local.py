@@ -190,7 +190,12 @@ class BoundConsumers:
             if dispatch._started or dispatch._finished:
                 dispatch.run(consumer, arguments, message)
             else:
-                _consume(consumer, arguments, message)
+                # As `run` without hooks.
+                result = consumer(message, **arguments)
+                if result is not None:
+                    check_result(consumer, result)
+        except ChannelSocketException as error:
+            self._guard((error.run, {}), message)
         except ConsumeLater:
             self._guard(found, message, tried=1)
         except Exception as error:
