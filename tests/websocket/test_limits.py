@@ -308,21 +308,22 @@ def test_wrong_limit_is_one_clear_line(flag: str, value: str, says: str, capsys:
 
 
 @pytest.mark.parametrize(
-    ("content", "outcome"),
+    ("content", "outcome", "max_size"),
     [
-        ({"text": "short"}, "sent"),
-        ({"text": "x" * 300}, "sent"),
-        ({"bytes": b"", "text": ""}, "sent"),
-        ({"text": "x" * 2000}, "MessageTooLarge"),
-        ({"text": ("a",)}, "TypeError"),
-        ({"txt": "a"}, "ValueError"),
-        ({}, "ValueError"),
-        ("text", "TypeError"),
-        ({"close": 1005}, "ValueError"),
+        ({"text": "short"}, "sent", 1000),
+        ({"text": "x" * 300}, "sent", 1000),
+        ({"bytes": b"", "text": ""}, "sent", 1000),
+        ({"text": "x" * 2000}, "MessageTooLarge", 1000),
+        ({"text": "x" * 230}, "MessageTooLarge", 200),
+        ({"text": ("a",)}, "TypeError", 1000),
+        ({"txt": "a"}, "ValueError", 1000),
+        ({}, "ValueError", 1000),
+        ("text", "TypeError", 1000),
+        ({"close": 1005}, "ValueError", 1000),
     ],
 )
-def test_own_reply_is_checked_and_counted_as_by_the_layer(content: object, outcome: str) -> None:
-    with serving(ROUTED, "--layer", "memory://?max_size=1000", "--ws-ping-interval", "0") as server:
+def test_own_reply_is_checked_and_counted_as_by_the_layer(content: object, outcome: str, max_size: int) -> None:
+    with serving(ROUTED, "--layer", f"memory://?max_size={max_size}", "--ws-ping-interval", "0") as server:
         client = RawClient(server, "/act")
         client.send(b"".join(message(f"try {content!r}")))
         told = []
