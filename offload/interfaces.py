@@ -80,7 +80,7 @@ class Layer(Protocol):
 
         Args:
             content: the message.
-            size: bytes of its values, where the caller knows that these are plain; None to look at them.
+            size: bytes that its values have at most, where the caller knows that these are plain; None where not.
         """
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:

@@ -28,7 +28,7 @@ from offload.layers.local.inbox import ADD, DISCARD
 from offload.layers.local.kept import KeptChannels
 from offload.layers.local.owner import LocalProcess
 from offload.layers.local.subscriptions import Subscriptions
-from offload.layers.words.codec import Codec, check_content, checked_copy, too_large
+from offload.layers.words.codec import Codec, check_content, checked_copy
 from offload.layers.words.names import (
     check_channel,
     check_group,
@@ -167,10 +167,8 @@ class LayerBase(abc.ABC):
 
     def check_own(self, content: Content, size: int | None = None) -> None:
         max_size = self.codec.max_size
-        if size is None:
+        if size is None or size > max_size:
             check_content(content, max_size)
-        elif size > max_size:
-            raise too_large(size, max_size)
         self._own += 1
 
     def receive(self, channels: Collection[str], timeout: float | None = None) -> tuple[str, Content] | None:

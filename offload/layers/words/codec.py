@@ -81,7 +81,7 @@ class Codec:
         # Lone surrogates are legal in a str, and in JSON; they come back as they were.
         data: bytes = msgpack.packb(content, use_bin_type=True, unicode_errors="surrogatepass", default=_pack_big_int)
         if len(data) > self.max_size:
-            raise too_large(len(data), self.max_size)
+            raise _too_large(len(data), self.max_size)
         return data if self._seal is None else self.seal(data, kind, name)
 
     def decode(self, data: bytes, kind: bytes = QUEUE, name: str = "") -> Content:
@@ -152,13 +152,13 @@ def check_content(content: object, max_size: int) -> bool:
                 size += len(value)
         else:
             if size > max_size:
-                raise too_large(size, max_size)
+                raise _too_large(size, max_size)
             return True
     elif not isinstance(content, dict):
         raise TypeError(f"content is a {_type_name(content)}, not a dict")
     size = _check_dict(content, (), 1)
     if size > max_size:
-        raise too_large(size, max_size)
+        raise _too_large(size, max_size)
     return False
 
 
@@ -213,7 +213,7 @@ def _type_name(value: object) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def too_large(size: int, limit: int) -> MessageTooLarge:
+def _too_large(size: int, limit: int) -> MessageTooLarge:
     return MessageTooLarge(f"message of {size} bytes is over the layer's limit of {limit} (setting 'max_size')")
 
 
