@@ -1,15 +1,8 @@
-"""From an accepted socket to its first HTTP byte: the PROXY protocol's header, then TLS, where either is asked for.
-
-Requests over TLS for a host that their connection's certificate is not for are refused (RFC 9110, 7.4 and 15.5.20):
-their client has mixed up its connections, or hides behind one host what it wants from another.
-"""
+"""From an accepted socket to its first HTTP byte: the PROXY protocol's header, then TLS, where either is asked for."""
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import ssl
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,10 +10,11 @@ from typing import Any
 from offload.exceptions import ProtocolError
 from offload.http.connection import Check, HttpConnection
 from offload.http.environ import Environ
-from offload.http.forwarded import TrustedPeers
 from offload.http.server import PARTING_SECONDS, HttpServer
 from offload.observe.log_lines import SafeLogger
-from offload.protocol.http.request import HttpError, Request
+from offload.protocol.http.forwarded import TrustedPeers
+from offload.protocol.http.misdirected import HostCheck
+from offload.protocol.http.request import HttpError
 from offload.protocol.proxy import ProxyHeader, begins_with_proxy_header, read_proxy_header
 from offload.settings import ProxyOptions
 from offload.transport.connection import Connection
@@ -28,9 +22,6 @@ from offload.transport.timeouts import Timeouts
 from offload.transport.tls import TlsAcceptor, TlsConnection
 
 log = SafeLogger("offload.http")
-
-_MAX_NAME = 253
-"""No host's name is longer."""
 
 
 class Acceptor:
@@ -210,45 +201,3 @@ class _ProxyHeaderReader:
     def expired(self) -> None:
         """The header did not come in time."""
         self._connection.abort()
-
-
-class HostCheck:
-    """Refuses such requests of one connection.
-
-    Args:
-        hosts: those that the certificate is for, lower case: names, names that begin with ``*.``, addresses.
-        asked_for: the name with which the client asked for a certificate, or None. Whatever certificate there was
-            for it, a request for that host is where it was meant to be.
-    """
-
-    __slots__ = ("_hosts", "_passed", "asked_for")
-
-    def __init__(self, hosts: Set[str], asked_for: str | None) -> None:
-        self._hosts = hosts
-        self.asked_for = asked_for.lower().rstrip(".") if asked_for is not None else None
-        # Most clients ask for one host again and again.
-        self._passed: bytes | None = None
-
-    def __call__(self, request: Request) -> None:
-        """Let the request pass; one that names no host has none that could be wrong.
-
-        Raises:
-            HttpError: 421.
-        """
-        authority = request.host
-        if not authority or authority == self._passed:
-            return
-        host = _host_of(authority)
-        if host != self.asked_for and host not in self._hosts and f"*.{host.partition('.')[2]}" not in self._hosts:
-            # Such a host has no character that could do harm in a log or a plain text.
-            raise HttpError(421, f"the certificate of this connection is not for {host[:_MAX_NAME]}")
-        self._passed = authority
-
-
-def _host_of(authority: bytes) -> str:
-    """The host of ``host:port``, as certificates write it."""
-    text = authority.decode("latin-1").lower()
-    if text.startswith("["):
-        with contextlib.suppress(ValueError):
-            return str(ipaddress.ip_address(text[1 : text.find("]")]))
-    return text.partition(":")[0].rstrip(".")

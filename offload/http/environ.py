@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from offload.http.file_wrapper import FileWrapper
-from offload.http.forwarded import Field, Forwarders, environ_key
 from offload.http.wsgi_input import Body
 from offload.interfaces import Content
+from offload.protocol.http.forwarded import Field, Forwarders, environ_key
 from offload.protocol.http.request import HttpError, Request
 
 Environ = dict[str, Any]

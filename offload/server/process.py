@@ -26,11 +26,11 @@ from offload.consumers.routing import HTTP_REQUEST, WEBSOCKET_CHANNELS, Router
 from offload.exceptions import ConfigurationError
 from offload.http.accept import Acceptor
 from offload.http.environ import Application, EnvironBuilder, environ_base
-from offload.http.forwarded import Forwarders, TrustedPeers
 from offload.http.server import HttpServer, TakeRequest
 from offload.observe.counters import Counters
 from offload.observe.observer import Observer, Observers
 from offload.origins import Origins
+from offload.protocol.http.forwarded import Forwarders, TrustedPeers
 from offload.protocol.websocket.frames import GOING_AWAY, SERVICE_RESTART
 from offload.server import logs
 from offload.server.application import load_application

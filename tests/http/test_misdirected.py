@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from offload.exceptions import ConfigurationError
-from offload.http.accept import HostCheck
+from offload.protocol.http.misdirected import HostCheck
 from offload.protocol.http.request import HttpError, Request
 from offload.settings import TlsOptions
 from offload.transport.tls import make_context

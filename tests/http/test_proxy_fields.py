@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offload.http.environ import EnvironBuilder, environ_base
-from offload.http.forwarded import Forwarders, TrustedPeers, read_forwarded
+from offload.protocol.http.forwarded import Forwarders, TrustedPeers, read_forwarded
 from offload.protocol.http.request import HttpError, parse_request
 from offload.settings import HttpOptions, ProxyOptions
 from offload.settings.groups import STATEMENTS

@@ -2,7 +2,7 @@
 
 Only a trusted forwarder is believed. Each proxy adds the address it saw at the end of a list, so the list is read
 from its end, and only as far as the addresses there are trusted themselves: what stands further left may be the
-client's own invention. Follows RFC 7239, and gunicorn where no standard says more.
+client's own invention. Pure: no sockets. Follows RFC 7239, and gunicorn where no standard says more.
 """
 
 from __future__ import annotations
