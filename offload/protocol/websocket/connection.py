@@ -211,9 +211,22 @@ class WebSocketProtocol:
         state = self.state
         if state is not _OPEN and state is not _CLOSING:
             return []
+        message, size = self._message, len(data)
+        is_idle = message is None and not self._buffered and state is _OPEN
+        if (
+            is_idle
+            and 6 < size <= 131
+            and data[0] == WHOLE_TEXT
+            and data[1] == size + 122
+            and size - 6 <= self.max_size
+        ):
+            # Mostly it is one short message, whole and masked, which needs nothing of the rest.
+            try:
+                return [apply_mask(data[6:], data[2:6]).decode()]
+            except UnicodeDecodeError:
+                pass  # told of below
         events: list[Event] = []
         at, inflated = 0, 0
-        message = self._message
         if message is not None and message.remaining:
             at = message.remaining
             if not self._take(message, memoryview(data)[:at], events):
