@@ -11,6 +11,7 @@ import time
 from _thread import get_native_id
 from collections import deque
 from dataclasses import dataclass, field
+from typing import IO
 
 import gevent
 
@@ -116,29 +117,28 @@ class ChannelExchange:
 
     def begin(self, _: object) -> None:
         """Read the body, and run the consumer as soon as it is there, or as long as the message may be."""
-        body, piece = self._body, b""
+        body, file = self._body, self._environ["wsgi.input"]
         try:
-            if body is not None:
-                if self._request.expect_continue:
-                    body.ask_first(self._response.send_continue)
-                self._content["body"] = body.file.read(BODY_BYTES)
-                piece = body.file.read(_PIECE_BYTES)
+            if body is not None and self._request.expect_continue:
+                body.ask_first(self._response.send_continue)
+            self._content["body"] = file.read(BODY_BYTES)
+            piece = file.read(_PIECE_BYTES)
         except BodyError as error:
             self._server.log_refusal(self._connection, error)
             self._fail(error.status, str(error))
             return
-        if body is None or not piece:
+        if not piece:
             self._consume(None)
             return
         channel = self._content["body_channel"] = self._shared.layer.new_channel(BODY_PREFIX)
         self._shared.pool.submit(self._consume, None)
-        self._hand_on(body, channel, piece)
+        self._hand_on(file, channel, piece)
 
-    def _hand_on(self, body: Body, channel: str, piece: bytes) -> None:
+    def _hand_on(self, file: IO[bytes], channel: str, piece: bytes) -> None:
         """Put what is left of a body on its channel, no faster than it is taken."""
         try:
             while piece and not self._done:
-                following = body.file.read(_PIECE_BYTES)
+                following = file.read(_PIECE_BYTES)
                 self._put(channel, {"content": piece, "more_content": bool(following)})
                 piece = following
             if not piece:

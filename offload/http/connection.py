@@ -128,7 +128,7 @@ class HttpConnection:
             self._connection.close()
             return
         if self._body is not None:
-            self._body.fail(_GONE_EARLY.status, str(_GONE_EARLY))
+            self._body.fail(_GONE_EARLY)
         if self._waiting is not None:
             # A browser that closes a waiting page ends its half of the connection first.
             self._connection.close()
@@ -140,7 +140,7 @@ class HttpConnection:
         self._server.bodies.discard(self)
         self._move(Event.LEAVES)
         if self._body is not None:
-            self._body.fail(_GONE_EARLY.status, str(_GONE_EARLY))
+            self._body.fail(_GONE_EARLY)
         if self._waiting is not None:
             self._waiting.client_left()
 
@@ -169,7 +169,7 @@ class HttpConnection:
         if self._state is _BODY:
             self.refuse(error)
         elif self._body is not None:
-            self._body.fail(error.status, str(error))
+            self._body.fail(error)
 
     def idle_expired(self) -> None:
         """No further request came for a while, or not the rest of a body that nobody reads."""
@@ -230,7 +230,7 @@ class HttpConnection:
             # The application has the request already, so it is the one to hear of it.
             self._connection.pause_reading()
             if self._body is not None:
-                self._body.fail(error.status, str(error))
+                self._body.fail(error)
         elif self._state is _DISCARDING:
             self._end()
         else:

@@ -103,7 +103,7 @@ class EnvironBuilder:
         if body is None:
             environ["wsgi.input"] = io.BytesIO()
         else:
-            environ["wsgi.input"] = body.file
+            environ["wsgi.input"] = body.open()
             if request.chunked and body.length is not None:
                 # Most frameworks read as much as CONTENT_LENGTH says, and nothing without it.
                 environ["CONTENT_LENGTH"] = str(body.length)

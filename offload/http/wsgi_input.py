@@ -8,14 +8,18 @@ the connection stops reading, so that a large upload never lies in memory whole.
 from __future__ import annotations
 
 import io
+import shutil
+import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, ClassVar
 
 from gevent.event import Event
 
+from offload.protocol.http.request import HttpError
 from offload.transport.pool import wait_for_client
 
 HIGH_WATER_BYTES = 131072
@@ -29,9 +33,9 @@ class BodyError(OSError):
         status: what to answer, if an answer is still possible.
     """
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, reason: HttpError) -> None:
+        super().__init__(str(reason))
+        self.status = reason.status
 
 
 @dataclass(slots=True, eq=False)
@@ -45,54 +49,43 @@ class CollectedBody:
     """
 
     _memory_bytes: int
-    _chunks: list[bytes] = field(default_factory=list)
-    _file: IO[bytes] | None = None
-    before_first_read: Callable[[], None] | None = None
+    _file: IO[bytes] = field(default_factory=io.BytesIO)
     complete: bool = False
     length: int | None = None
     received: int = 0
-
-    @property
-    def awaits_client(self) -> bool:
-        return True
+    awaits_client: ClassVar[bool] = True
+    before_first_read: ClassVar[None] = None
 
     def feed(self, chunk: bytes) -> None:
         """Keep a piece. Raises ``OSError`` where the disk takes no more."""
-        self.received += len(chunk)
-        if self._file is not None:
-            self._file.write(chunk)
-            return
-        self._chunks.append(chunk)
-        if self.received > self._memory_bytes:
+        had, self.received = self.received, self.received + len(chunk)
+        if had <= self._memory_bytes < self.received:
+            memory = self._file
             self._file = tempfile.TemporaryFile(prefix="offload-body-")  # noqa: SIM115 -- see `discard`
-            self._file.writelines(self._chunks)
-            self._chunks.clear()
+            memory.seek(0)
+            shutil.copyfileobj(memory, self._file)
+        self._file.write(chunk)
 
     def ask_first(self, before_first_read: Callable[[], None]) -> None:
         pass
 
     def finish(self) -> None:
-        if self._file is None:
-            self._file = io.BytesIO(b"".join(self._chunks))
-            self._chunks.clear()
-        else:
-            self._file.seek(0)
+        self._file.seek(0)
         self.complete = True
         self.length = self.received
 
-    @property
-    def file(self) -> Any:
-        assert self._file is not None
+    def open(self) -> IO[bytes]:
         return self._file
 
-    def fail(self, status: int, reason: str) -> None:
-        self.discard()
+    def fail(self, reason: HttpError) -> None:
+        if not self.complete:
+            self.discard()
 
     def discard(self) -> None:
         """What has a file is closed; what an application keeps of the memory is its own."""
-        if self._file is not None and not isinstance(self._file, io.BytesIO):
+        if not isinstance(self._file, io.BytesIO):
             self._file.close()
-        self._file = None
+        self._file = io.BytesIO()
 
 
 @dataclass(slots=True, eq=False)
@@ -123,13 +116,12 @@ class StreamedBody:
     _paused: bool = False
     # Most bodies arrive with their heads, and nobody waits for them.
     _arrived: Event | None = None
-    _failure: tuple[int, str] | None = None
+    _failure: HttpError | None = None
     _discarding: bool = False
 
-    @property
-    def file(self) -> Any:
-        """For the application."""
-        return self
+    def open(self) -> IO[bytes]:
+        """For the application. Its reads wait for what has not arrived."""
+        return io.BufferedReader(_Reader(self))
 
     # The loop's side.
 
@@ -164,10 +156,10 @@ class StreamedBody:
         if self._arrived is not None:
             self._arrived.set()
 
-    def fail(self, status: int, reason: str) -> None:
+    def fail(self, reason: HttpError) -> None:
         """The rest will not come."""
         if not self.complete and self._failure is None:
-            self._failure = status, reason
+            self._failure = reason
             if self._arrived is not None:
                 self._arrived.set()
 
@@ -185,18 +177,17 @@ class StreamedBody:
 
     # The application's side.
 
-    def _let_on(self) -> None:
-        if self._paused and self._size <= LOW_WATER_BYTES:
-            self._paused = False
-            self._resume()
+    def take(self, most: int) -> bytes:
+        """Up to `most` of the bytes that are there, as soon as there are any; b"" at the body's end.
 
-    def _wait(self) -> bool:
-        """Wait for a chunk; False at the body's end."""
+        Raises:
+            BodyError: the rest will not come.
+        """
         while not self._chunks:
             if self.complete or self._discarding:
-                return False
+                return b""
             if self._failure is not None:
-                raise BodyError(*self._failure)
+                raise BodyError(self._failure)
             if self.before_first_read is not None:
                 before, self.before_first_read = self.before_first_read, None
                 before()
@@ -205,61 +196,35 @@ class StreamedBody:
                 arrived = self._arrived = Event()
             arrived.clear()
             wait_for_client(arrived.wait)
-        return True
-
-    def _take(self, limit: int) -> bytes:
-        chunk, begin = self._chunks[0], self._at
-        end = begin + limit
-        if end < len(chunk):
-            self._at = end
-        else:
-            end = len(chunk)
+        piece = self._chunks[0][self._at : self._at + most]
+        self._at += len(piece)
+        if self._at == len(self._chunks[0]):
             self._at = 0
             self._chunks.popleft()
-        self._size -= end - begin
-        self._let_on()
-        return chunk[begin:end]
+        self._size -= len(piece)
+        if self._paused and self._size <= LOW_WATER_BYTES:
+            self._paused = False
+            self._resume()
+        return piece
 
-    def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes, fewer only at the end; all that comes when `size` is negative or None."""
-        if size is None or size < 0:
-            pieces = []
-            while self._wait():
-                pieces.append(self._take(1 << 62))
-            return b"".join(pieces)
-        pieces = []
-        while size > 0 and self._wait():
-            piece = self._take(size)
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
 
-    def readline(self, size: int | None = -1) -> bytes:
-        """Up to and with the next line feed, or `size` bytes."""
-        left = 1 << 62 if size is None or size < 0 else size
-        pieces = []
-        while left > 0 and self._wait():
-            at = self._chunks[0].find(b"\n", self._at)
-            piece = self._take(left if at < 0 else min(left, at + 1 - self._at))
-            pieces.append(piece)
-            left -= len(piece)
-            if piece.endswith(b"\n"):
-                break
-        return b"".join(pieces)
+class _Reader(io.RawIOBase):
+    """A streamed body as a raw file, for `io.BufferedReader`."""
 
-    def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """The lines that are left, or about `hint` bytes of them."""
-        lines = []
-        total = 0
-        for line in self:
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint <= total:
-                break
-        return lines
+    def __init__(self, body: StreamedBody) -> None:
+        self._body = body
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._body.take(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def readall(self) -> bytes:
+        # The inherited one takes 8 KiB at a time.
+        return b"".join(iter(partial(self._body.take, sys.maxsize), b""))
 
 
 Body = CollectedBody | StreamedBody

@@ -175,6 +175,14 @@ def sums(environ: Environ, start: Start) -> Iterable[bytes]:
     return [f"{size} {digest.hexdigest()}".encode()]
 
 
+def sums_late(environ: Environ, start: Start) -> Iterable[bytes]:
+    """The same, once ``/next`` lets it on."""
+    _gate.clear()
+    say("waiting")
+    _gate.wait(10)
+    return sums(environ, start)
+
+
 def ignores(environ: Environ, start: Start) -> Iterable[bytes]:
     """Does not read its body."""
     start("200 OK", TEXT)
@@ -593,8 +601,8 @@ def spoils(environ: Environ, start: Start) -> Iterable[bytes]:
 _RIGHT: dict[str, View] = {
     "/echo": echo, "/hello": hello, "/chunks": chunks, "/write": write, "/lengthless-empty": lengthless_empty,
     "/changes-its-mind": changes_its_mind, "/status": status, "/reads": reads, "/sums": sums, "/ignores": ignores,
-    "/late": late, "/hints": hints, "/drip": drip, "/zeros": zeros, "/stream": stream, "/next": let_on, "/waits": waits,
-    "/sent-by-kernel": sent_by_kernel,
+    "/late": late, "/sums-late": sums_late, "/hints": hints, "/drip": drip, "/zeros": zeros, "/stream": stream,
+    "/next": let_on, "/waits": waits, "/sent-by-kernel": sent_by_kernel,
 }  # fmt: skip
 _BARE: dict[str, View] = {
     "/bare/tuple": one_tuple, "/bare/list": whole_list, "/bare/sized": sized, "/bare/hello": hello,

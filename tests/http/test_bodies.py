@@ -140,6 +140,17 @@ def test_application_hears_of_a_client_that_leaves_its_body_unfinished(either: S
     assert ask(either, "/hello").status == 200
 
 
+def test_body_of_a_client_that_has_ended_its_half_is_read_whole() -> None:
+    # Too large for memory: it is in a file, which the end of the client's half may not close.
+    with serving(APPLICATION, "--body-buffer", "1000") as server, Client(server) as client:
+        client.send(b"POST /sums-late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(_chunked(b"x" * 50_000, 10_000))
+        client.sock.shutdown(socket.SHUT_WR)
+        server.wait_for("waiting")
+        ask(server, "/next")
+        assert client.read().body.startswith(b"50000 ")
+
+
 def test_application_hears_of_broken_chunks(either: Server) -> None:
     with Client(either) as client:
         client.send("POST /sums HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
