@@ -6,16 +6,16 @@ may still change its mind. Follows PEP 3333.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from types import TracebackType
 
 from offload.http.file_wrapper import FileWrapper
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import Request
-from offload.protocol.http.response_head import STANDING_FIELDS, FieldNames, Head, check_value, plain_answer
+from offload.protocol.http.response_head import FieldNames, Head, plain_answer
 from offload.transport.connection import HIGH_WATER_BYTES, Connection
 
 log = SafeLogger("offload.http")
@@ -47,6 +47,7 @@ class ClientGone(Exception):
     """The client is not there to take the rest, or too slow; the response ends without a word."""
 
 
+@dataclass(slots=True, eq=False)
 class Response:
     """The answer to one request.
 
@@ -65,48 +66,23 @@ class Response:
         body_bytes: bytes of body sent.
     """
 
-    __slots__ = (
-        "_bodiless",
-        "_chunked",
-        "_connection",
-        "_date",
-        "_left",
-        "_may_keep",
-        "_names",
-        "_prepared",
-        "_request",
-        "_too_long",
-        "body_bytes",
-        "ended",
-        "head_sent",
-        "keep_alive",
-        "status",
-    )
-
-    def __init__(
-        self,
-        connection: Connection,
-        request: Request,
-        date: Callable[[], str],
-        names: FieldNames,
-        may_keep: Callable[[], bool],
-    ) -> None:
-        self._connection = connection
-        self._request = request
-        self._date = date
-        self._names = names
-        self._may_keep = may_keep
-        self.keep_alive = request.keep_alive
-        self.status = ""
-        self.head_sent = self.ended = False
-        self.body_bytes = 0
-        # What `start_response` was given.
-        self._prepared = _NOTHING
-        # Body bytes that Content-Length still allows; None when it was not given.
-        self._left: int | None = None
-        self._too_long = False
-        self._chunked = False
-        self._bodiless = False
+    _connection: Connection
+    _request: Request
+    _date: Callable[[], str]
+    _names: FieldNames
+    _may_keep: Callable[[], bool]
+    status: str = field(default="", init=False)
+    head_sent: bool = field(default=False, init=False)
+    ended: bool = field(default=False, init=False)
+    keep_alive: bool = field(default=True, init=False)
+    body_bytes: int = field(default=0, init=False)
+    # What `start_response` was given.
+    _prepared: Head = field(default=_NOTHING, init=False)
+    # Body bytes that Content-Length still allows; None when it was not given.
+    _left: int | None = field(default=None, init=False)
+    _too_long: bool = field(default=False, init=False)
+    _chunked: bool = field(default=False, init=False)
+    _bodiless: bool = field(default=False, init=False)
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Callable[[bytes], None]:
         """PEP 3333's callable.
@@ -149,42 +125,6 @@ class Response:
             dropped.add(name)
             log.warning("the application's header %r is dropped: it is the server's to send (PEP 3333)", name)
 
-    def _head(self, length: int | None) -> bytes:
-        """The head; `length` is the body's size where it is known by now."""
-        request, prepared, date = self._request, self._prepared, self._date()
-        code, framing = prepared.code, ""
-        if self._left is None and code >= 200 and code not in (204, 304):
-            if length is not None:
-                # An empty answer to HEAD says nothing about the size that GET would have.
-                if length or not self._bodiless:
-                    self._left = length
-                    framing = f"Content-Length: {length}\r\n"
-            elif request.version == "1.1":
-                self._chunked = True
-                framing = "Transfer-Encoding: chunked\r\n"
-            elif not self._bodiless:
-                self.keep_alive = False
-        if code < 200:
-            # Whatever the application means by it: the client waits for more, and nothing more can come.
-            self.keep_alive = False
-        if not self.keep_alive or not self._may_keep():
-            self.keep_alive = False
-            framing += "Connection: close\r\n"
-        elif request.version == "1.0":
-            framing += "Connection: keep-alive\r\n"
-        elif not framing and prepared.date == date:
-            return prepared.encoded
-        status, own = prepared.status if len(prepared.status) > 3 else prepared.status + " ", prepared.own
-        start = f"HTTP/1.1 {status}\r\n"
-        if "server" not in own:
-            start += STANDING_FIELDS
-        if "date" not in own:
-            start += f"Date: {date}\r\n"
-        encoded = f"{start}{''.join(prepared.lines)}{framing}\r\n".encode("latin-1")
-        if not framing:
-            prepared.date, prepared.encoded = date, encoded
-        return encoded
-
     def write(self, data: bytes) -> None:
         """Send a piece of the body; the first one takes the head with it.
 
@@ -202,7 +142,10 @@ class Response:
         if not self.head_sent:
             if not self.status:
                 raise AssertionError("the application sent data before it called start_response")
-            head = self._head(length)
+            keep = self.keep_alive and self._request.keep_alive and self._may_keep()
+            head, self._left, self._chunked, self.keep_alive = self._prepared.encode(
+                self._request, length, self._date(), keep
+            )
             self.head_sent = True
         if self._bodiless:
             if self.ended:
@@ -289,24 +232,12 @@ class Response:
         if self._left is not None:
             # Less than the file has is the application's right here: it is how a range is sent.
             size = min(size, self._left)
-        if size <= _SMALL_BODY_BYTES or self._bodiless:
-            data = b"" if self._bodiless else os.pread(descriptor, size, offset)
-            if self._bodiless or data:
-                self._send(data, size)
-            return True
-        connection = self._connection
-        if not connection.sends_files:
+        if self._bodiless:
+            self._send(b"", size)
+        elif size <= _SMALL_BODY_BYTES or not self._connection.sends_files:
             self._send_read(wrapper, size)
-            return True
-        if not self.head_sent:
-            connection.write(self._head(size))
-            self.head_sent = True
-        sent = connection.send_file(descriptor, offset, size)
-        self.body_bytes += sent
-        if connection.closed:
-            raise ClientGone
-        if self._left is not None:
-            self._left -= sent
+        else:
+            self._send_by_kernel(descriptor, offset, size)
         return True
 
     def _send_read(self, wrapper: FileWrapper, size: int) -> None:
@@ -317,6 +248,16 @@ class Response:
             left -= len(piece)
             if left <= 0:
                 break
+
+    def _send_by_kernel(self, descriptor: int, offset: int, size: int) -> None:
+        if not self.head_sent:
+            self._send(b"", size)
+        sent = self._connection.send_file(descriptor, offset, size)
+        self.body_bytes += sent
+        if self._connection.closed:
+            raise ClientGone
+        if self._left is not None:
+            self._left -= sent
 
     def end(self) -> None:
         """The body is whole. A body shorter than declared closes the connection, so that the client can tell."""
@@ -350,7 +291,7 @@ class Response:
     @property
     def headers(self) -> Headers:
         """The application's fields."""
-        return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self._prepared.lines)]
+        return self._prepared.fields
 
     def seal(self) -> None:
         """Let nothing more be sent: what an application kept of this could only get into the next answer."""
@@ -371,12 +312,7 @@ class Response:
         Raises:
             ValueError, TypeError: a header is not acceptable.
         """
-        lines = []
-        for name, value in headers:
-            if self._names.known.get(name) or self._names.learn(name):
-                raise ValueError(f"the header {name!r} cannot be an early hint")
-            check_value(name, value)
-            lines.append(f"{name}: {value}\r\n")
+        hints = self._names.early_hints(headers)
         if not self.head_sent and self._request.version == "1.1":
-            self._connection.write(f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1"))
+            self._connection.write(hints)
             self._connection.flush()

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from offload.protocol.http.request import Request
+
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -65,7 +67,7 @@ class Head:
         own: which of Server and Date the application gave itself.
         dropped: names that are the server's to send, lower case.
         closes: whether the application wants the connection closed.
-        date, encoded: the whole head of one second, kept by who sends it; at first they fit no second.
+        date, encoded: the whole head of one second, as `encode` makes it for most requests; at first of none.
     """
 
     __slots__ = ("closes", "code", "date", "dropped", "encoded", "length", "lines", "own", "status")
@@ -94,6 +96,57 @@ class Head:
         self.closes = self.closes or (special == "connection" and "close" in value.lower())
         self.dropped = (*self.dropped, special)
         return False
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """The fields that are sent."""
+        return [(name, value) for name, _, value in (line[:-2].partition(": ") for line in self.lines)]
+
+    def encode(
+        self, request: Request, length: int | None, date: str, keep: bool
+    ) -> tuple[bytes, int | None, bool, bool]:
+        """The bytes of the head, and the framing of the body that follows (RFC 9112, 6.3).
+
+        Args:
+            request: what is answered.
+            length: the body's size where it is known by now; counts where the application gave no Content-Length.
+            date: the Date field's value.
+            keep: whether the connection may serve another request.
+
+        Returns:
+            ``(head, size, is_chunked, keep)``: bytes that the body has, or None; whether it goes in chunks; and whether
+            the client hears that the connection serves another request. Without a size or chunks it ends the body.
+        """
+        code, size, framing, is_chunked = self.code, self.length, "", False
+        if size is None and code >= 200 and code not in (204, 304):
+            if length is not None:
+                # An empty answer to HEAD says nothing about the size that GET would have.
+                if length or request.method != "HEAD":
+                    size = length
+                    framing = f"Content-Length: {length}\r\n"
+            elif request.version == "1.1":
+                is_chunked = True
+                framing = "Transfer-Encoding: chunked\r\n"
+            elif request.method != "HEAD":
+                keep = False
+        if code < 200:
+            # Whatever the application means by it: the client waits for more, and nothing more can come.
+            keep = False
+        if not keep:
+            framing += "Connection: close\r\n"
+        elif request.version == "1.0":
+            framing += "Connection: keep-alive\r\n"
+        elif not framing and self.date == date:
+            return self.encoded, size, is_chunked, keep
+        start = f"HTTP/1.1 {self.status if len(self.status) > 3 else self.status + ' '}\r\n"
+        if "server" not in self.own:
+            start += STANDING_FIELDS
+        if "date" not in self.own:
+            start += f"Date: {date}\r\n"
+        encoded = f"{start}{''.join(self.lines)}{framing}\r\n".encode("latin-1")
+        if not framing:
+            self.date, self.encoded = date, encoded
+        return encoded, size, is_chunked, keep
 
 
 class FieldNames:
@@ -148,6 +201,20 @@ class FieldNames:
         if is_steady and all(type(field) is tuple for field in fields):
             _keep(self.heads, (status, tuple(fields)), head)
         return head
+
+    def early_hints(self, fields: Iterable[tuple[str, str]]) -> bytes:
+        """An interim answer with fields that the client may act on while the answer is made (103, RFC 8297).
+
+        Raises:
+            ValueError, TypeError: a field is not acceptable.
+        """
+        lines = []
+        for name, value in fields:
+            if self.known.get(name) or self.learn(name):
+                raise ValueError(f"the header {name!r} cannot be an early hint")
+            check_value(name, value)
+            lines.append(f"{name}: {value}\r\n")
+        return f"HTTP/1.1 103 Early Hints\r\n{''.join(lines)}\r\n".encode("latin-1")
 
     def learn(self, name: str) -> str:
         """What `known` has of a name, after checking it.
