@@ -49,7 +49,7 @@ class UpgradeResponse(Response):
 
     Attributes:
         socket: what may be taken; set by who offers it, None until then.
-        taken: whether the connection is the socket's; what the application answers afterwards is dropped.
+        taken: whether the connection is the socket's; what the application answers then is dropped.
         failed: whether it then answered with a server error, as frameworks do for an exception.
     """
 
@@ -69,9 +69,14 @@ class UpgradeResponse(Response):
             return self.write
         return super().start_response(status, headers, exc_info)
 
-    def write(self, data: bytes) -> None:
+    def take(self) -> None:
+        """The connection is the socket's from now on: nothing of an answer may stand among its frames."""
+        self.taken = True
+        self.seal()
+
+    def _send(self, data: bytes, length: int | None) -> None:
         if not self.taken:
-            super().write(data)
+            super()._send(data, length)
 
     def send_result(self, result: Iterable[bytes] | None) -> None:
         # An application that serves the socket need not call `start_response`, nor return anything.
@@ -80,20 +85,11 @@ class UpgradeResponse(Response):
             return
         # A generator begins to run only here.
         for piece in result or ():
-            if piece:
+            if piece and not self.taken:
                 self.write(piece)
         if not self.status and not self.taken and self.socket is not None:
             self.socket.accept()
         self.end()
-
-    def end(self) -> None:
-        if not self.taken:
-            super().end()
-
-    def early_hints(self, headers: Headers) -> None:
-        # On a socket they would stand among its frames.
-        if not self.taken:
-            super().early_hints(headers)
 
     def raised(self, error: BaseException) -> bool:
         """The application raised. Returns whether that is the socket's matter."""

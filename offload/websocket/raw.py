@@ -116,13 +116,13 @@ class RawReceiver:
             handshake = server.check(self._request, self._path, self._host, environ)
         except HttpError as error:
             websocket.protocol.abandon()
-            self._response.taken = True
+            self._response.take()
             self._http.refuse(error, refusal_fields(error), environ)
             raise WebSocketError(f"the handshake was refused: {error}") from error
         if subprotocol is None:
             subprotocol = self._application_server.subprotocol(self._path, handshake.subprotocols)
         answer = handshake.answer(subprotocol)
-        self._response.taken = True
+        self._response.take()
         early = self._http.hand_over(websocket)
         if early is None or connection.closed:
             websocket.protocol.abandon()
