@@ -142,8 +142,8 @@ def test_idle_takers_hold_two_connections_to_each_server(servers, make):
     with idle_takers(layer, 4, [f"task.{number}" for number in range(30)]):
         until(lambda: sum(server.watched_keys() for server in servers) == 30, "all to be watched")
         assert [duties(server) for server in servers] == [["commands", "subscriber"]] * 3
-        # Writers and readers.
-        assert len(threads_of_layers()) <= 4 * 3
+        # Writers and readers; takers that find none may start several, of which all but one end at once.
+        until(lambda: len(threads_of_layers()) <= 4 * 3, "a writer and a reader for each connection")
 
 
 def test_messages_that_come_at_a_time_from_several_shards_are_each_received_once(servers, make):

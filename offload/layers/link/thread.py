@@ -11,9 +11,11 @@ import threading
 import time
 from _thread import RLock
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from offload.exceptions import LayerUnreachable
+
+T = TypeVar("T")
 
 
 def threads_are_greenlets() -> bool:
@@ -107,6 +109,38 @@ def wait_at(gate: Gate, timeout: float | None) -> bool:
     if timeout is None:
         return gate.acquire()
     return gate.acquire(True, min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+
+class Ticks:
+    """Ends what greenlets wait for every so often: one timer, where a timeout of its own would cost a call more than
+    most take.
+
+    Args:
+        seconds: from one tick to the next.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        gevent = sys.modules["gevent"]
+        self._current: Callable[[], Any] = gevent.getcurrent
+        self._waiting: set[Any] = set()
+        self._timer = gevent.get_hub().loop.timer(seconds, seconds, ref=False)
+        self._timer.start(self._tick)
+
+    def call(self, act: Callable[[Any], T], argument: Any) -> T:
+        """``act(argument)``. Raises ``TimeoutError`` at the next tick."""
+        me = self._current()
+        self._waiting.add(me)
+        try:
+            return act(argument)
+        finally:
+            self._waiting.discard(me)
+
+    def _tick(self) -> None:
+        for waiting in tuple(self._waiting):
+            waiting.throw(TimeoutError())
+
+    def stop(self) -> None:
+        self._timer.close()
 
 
 class Duty:

@@ -20,7 +20,7 @@ from redis.connection import DefaultParser
 from redis.exceptions import InvalidResponse, RedisError
 
 from offload.layers.link.outage import silence
-from offload.layers.link.thread import threads_are_greenlets
+from offload.layers.link.thread import Ticks, threads_are_greenlets
 
 _READ_SIZE = 64 * 1024
 _SLOWEST_TICK = 1.0  # seconds
@@ -46,6 +46,7 @@ class Wire:
         self._tick = min(_SLOWEST_TICK, server.timeout / 4)  # after which a read returns, come what may
         self._socket: Any = None
         self._turn: RLock | None = None
+        self._ticks: Ticks | None = None
 
     @property
     def speaks_resp3(self) -> bool:
@@ -60,10 +61,16 @@ class Wire:
         self._socket = self._connection._sock  # there is no public name for it
         if self._socket is None:
             raise self._server.loss(OSError())
-        # OpenSSL's state of a connection is for one thread at a time.
-        takes_turns = isinstance(self._socket, ssl.SSLSocket) and not threads_are_greenlets()
-        self._turn = RLock() if takes_turns else None
-        self._socket.settimeout(0 if takes_turns else self._tick)
+        if threads_are_greenlets():
+            self._ticks = Ticks(self._tick)
+            self._patience: float | None = None
+        elif isinstance(self._socket, ssl.SSLSocket):
+            # OpenSSL's state of a connection is for one thread at a time.
+            self._turn = RLock()
+            self._patience = 0.0
+        else:
+            self._patience = self._tick
+        self._socket.settimeout(self._patience)
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_NOTHING
         )
@@ -75,7 +82,7 @@ class Wire:
             try:
                 sent = self._act(self._socket.send, left, select.POLLOUT)
             except TimeoutError:
-                progress = progress or time.monotonic() - self._tick
+                progress = progress or time.monotonic()
                 if time.monotonic() - progress >= self._server.timeout:
                     raise silence(self._server.layer, self._server.shown, self._server.timeout) from None
                 continue
@@ -101,13 +108,14 @@ class Wire:
             return None
         finally:
             if seconds is not None:
-                self._socket.settimeout(self._tick)
+                self._socket.settimeout(self._patience)
         if not data:
             raise self._server.loss(OSError())
         self._reader.feed(data)
         return self._buffered(most)
 
     def close(self) -> None:
+        self._stop_ticks()
         if self._turn is None:
             self._connection.disconnect()
             return
@@ -116,9 +124,14 @@ class Wire:
             self._connection.disconnect()
 
     def abandon(self) -> None:
+        self._stop_ticks()
         self._greeting.cancelled = True
         # redis-py tells that it was forked. The turn may be a thread's that is not there.
         self._connection.disconnect()
+
+    def _stop_ticks(self) -> None:
+        if self._ticks is not None:
+            self._ticks.stop()
 
     def _buffered(self, most: int) -> list[Any]:
         found: list[Any] = []
@@ -133,6 +146,8 @@ class Wire:
     def _act(self, act: Callable[[Any], T], argument: Any, event: int) -> T:
         """Raises ``TimeoutError`` after a tick, and ``Outage``."""
         try:
+            if self._ticks is not None:
+                return self._ticks.call(act, argument)
             return act(argument) if self._turn is None else self._act_in_turn(act, argument, event)
         except TimeoutError as error:
             if error.errno is None:
