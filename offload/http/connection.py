@@ -47,6 +47,9 @@ class HttpConnection:
         connection: its socket.
         base: its listener's part of the environ.
         check: None, or called with each head.
+
+    Attributes:
+        state: where it is.
     """
 
     _server: HttpServer
@@ -61,7 +64,7 @@ class HttpConnection:
     _row: int = field(default=0, init=False)
     _next_in_row: Request | None = field(default=None, init=False)
     # The time for the first head begins with the connection.
-    _state: State = field(default=_HEAD, init=False)
+    state: State = field(default=_HEAD, init=False)
     _deadline: Deadline | None = field(init=False)
     # Whether the client has ended its sending half.
     _eof: bool = field(default=False, init=False)
@@ -79,16 +82,11 @@ class HttpConnection:
         self._deadline = server.heads
         server.heads.add(self)
 
-    @property
-    def state(self) -> State:
-        """Where it is."""
-        return self._state
-
     def _move(self, event: Event) -> None:
         """Go where the table says, from one deadline to the next."""
         if self._deadline is not None:
             self._deadline.discard(self)
-        state = self._state = TRANSITIONS[self._state][event]
+        state = self.state = TRANSITIONS[self.state][event]
         deadline = self._deadline = self._server.deadlines[state]
         if deadline is not None:
             self._reads = self._connection.unsent_bytes > 0
@@ -100,7 +98,7 @@ class HttpConnection:
 
     def data_received(self, data: bytes) -> None:
         """Read on; what follows the last request that is served is dropped."""
-        state = self._state
+        state = self.state
         if state is _ENDING or self._broken:
             return
         protocol = self._protocol
@@ -122,9 +120,9 @@ class HttpConnection:
     def eof_received(self) -> None:
         """A client may end its sending half and still wait for the answer."""
         self._eof = True
-        if self._state is _BODY:
+        if self.state is _BODY:
             self.refuse(_GONE_EARLY)
-        elif self._state is not _SERVING:
+        elif self.state is not _SERVING:
             self._connection.close()
             return
         if self._body is not None:
@@ -135,9 +133,8 @@ class HttpConnection:
 
     def connection_lost(self) -> None:
         """Forget the connection."""
-        if self._state is _BODY:
+        if self.state is _BODY:
             self._server.log_refusal(self._connection, _GONE_EARLY)
-        self._server.bodies.discard(self)
         self._move(Event.LEAVES)
         if self._body is not None:
             self._body.fail(_GONE_EARLY)
@@ -149,7 +146,7 @@ class HttpConnection:
     def head_expired(self) -> None:
         """The client took too long over a request's head."""
         self._connection.read_now()
-        if self._state is not _HEAD or self._connection.closed:
+        if self.state is not _HEAD or self._connection.closed:
             # The rest was there: whoever was too slow, it was not the client.
             return
         if self._protocol.rest:
@@ -166,7 +163,7 @@ class HttpConnection:
     def body_expired(self) -> None:
         """The client took too long over a request's body."""
         error = HttpError(408, "the request's body came too slowly (--body-timeout, --body-min-rate)")
-        if self._state is _BODY:
+        if self.state is _BODY:
             self.refuse(error)
         elif self._body is not None:
             self._body.fail(error)
@@ -176,7 +173,7 @@ class HttpConnection:
         server = self._server
         if self._reads:
             # Its time to think of another request begins when it has read the last answer, and that is by now at best.
-            self._wait_idly()
+            self._wait_in(server.idle)
         elif server.stopping or server.resting.seconds == 0:
             self.rest_expired()
         else:
@@ -185,12 +182,12 @@ class HttpConnection:
 
     def rest_expired(self) -> None:
         """Nothing came for as long as a connection may be idle."""
-        if self._state is _DISCARDING:
+        if self.state is _DISCARDING:
             self._end()
         else:
             # A close would answer the request that may be there by now with a reset.
             self._connection.read_now()
-            if self._state is _IDLE:
+            if self.state is _IDLE:
                 self._connection.close()
 
     def linger_expired(self) -> None:
@@ -205,10 +202,10 @@ class HttpConnection:
         """End the connection after what it has to answer. A request may be on its way over an idle one."""
         if self._waiting is not None:
             self._waiting.stop()
-        if self._state is _IDLE or (self._state is _HEAD and not self._protocol.rest):
+        if self.state is _IDLE or (self.state is _HEAD and not self._protocol.rest):
             self._move(Event.RESTED)
-        elif self._state is _DISCARDING:
-            self._wait_idly()
+        elif self.state is _DISCARDING:
+            self._wait_in(self._server.idle)
 
     # Requests.
 
@@ -226,12 +223,12 @@ class HttpConnection:
 
     def _break(self, error: HttpError, data: bytes = b"") -> None:
         self._broken = True
-        if self._state is _SERVING:
+        if self.state is _SERVING:
             # The application has the request already, so it is the one to hear of it.
             self._connection.pause_reading()
             if self._body is not None:
                 self._body.fail(error)
-        elif self._state is _DISCARDING:
+        elif self.state is _DISCARDING:
             self._end()
         else:
             # What cannot be read as a request may still say that it wants no body.
@@ -244,7 +241,6 @@ class HttpConnection:
             # Nobody is there to read what was just written.
             return
         self._move(Event.LAST)
-        self._server.bodies.discard(self)
         if self._body is not None:
             self._body.discard()
         self._protocol.forget()
@@ -279,14 +275,14 @@ class HttpConnection:
 
     def _finish_body(self, body: Body) -> None:
         body.finish()
-        if self._state is _BODY:
+        if self.state is _BODY:
             request, self._request = self._request, None
             assert request is not None
             self._submit(request)
+        elif self.state is _DISCARDING:
+            self._next()
         else:
-            self._server.bodies.discard(self)
-            if self._state is _DISCARDING:
-                self._next()
+            self._wait_in(None)
 
     def _begin(self, request: Request) -> None:
         server, connection = self._server, self._connection
@@ -309,8 +305,8 @@ class HttpConnection:
             self._collect(request)
         else:
             self._body = StreamedBody(connection.pause_reading, connection.resume_reading, length)
-            server.bodies.add(self)
             self._submit(request)
+            self._wait_in(server.bodies)
 
     def _collect(self, request: Request) -> None:
         self._request = request
@@ -360,7 +356,6 @@ class HttpConnection:
 
     def _leave(self) -> None:
         self._move(Event.LEAVES)
-        self._server.bodies.discard(self)
         self._protocol.forget()
         self._connection.patient = True
 
@@ -428,8 +423,6 @@ class HttpConnection:
         whole = body is None or body.complete
         if body is not None:
             body.discard()
-            if not whole:
-                self._server.bodies.discard(self)
         if not response.keep_alive or self._broken:
             if whole and not request.keep_alive and not self._protocol.rest:
                 # The client said that this was all, so there is nothing to wait for.
@@ -471,14 +464,11 @@ class HttpConnection:
             if protocol.rest:
                 self._move(Event.HEAD_BEGAN)
 
-    def _wait_idly(self) -> None:
-        """Begin the time of a connection without a request anew."""
-        self._reads = self._connection.unsent_bytes > 0
-        self._wait_in(self._server.idle)
-
-    def _wait_in(self, deadline: Deadline) -> None:
+    def _wait_in(self, deadline: Deadline | None) -> None:
         """Wait for another deadline, within one state."""
         if self._deadline is not None:
             self._deadline.discard(self)
         self._deadline = deadline
-        deadline.add(self)
+        if deadline is not None:
+            self._reads = self._connection.unsent_bytes > 0
+            deadline.add(self)

@@ -114,8 +114,7 @@ class StreamedBody:
     _at: int = 0
     _size: int = 0
     _paused: bool = False
-    # Most bodies arrive with their heads, and nobody waits for them.
-    _arrived: Event | None = None
+    _arrived: Event = field(default_factory=Event)
     _failure: HttpError | None = None
     _discarding: bool = False
 
@@ -142,8 +141,7 @@ class StreamedBody:
         if self._size > HIGH_WATER_BYTES and not self._paused:
             self._paused = True
             self._pause()
-        if self._arrived is not None:
-            self._arrived.set()
+        self._arrived.set()
 
     def ask_first(self, before_first_read: Callable[[], None]) -> None:
         """Have this called when the application first has to wait, unless the client has begun to send unasked."""
@@ -153,15 +151,13 @@ class StreamedBody:
     def finish(self) -> None:
         """The body is whole."""
         self.complete = True
-        if self._arrived is not None:
-            self._arrived.set()
+        self._arrived.set()
 
     def fail(self, reason: HttpError) -> None:
         """The rest will not come."""
         if not self.complete and self._failure is None:
             self._failure = reason
-            if self._arrived is not None:
-                self._arrived.set()
+            self._arrived.set()
 
     def discard(self) -> None:
         """What is and what comes is dropped, and what is kept of this object reads empty.
@@ -172,8 +168,7 @@ class StreamedBody:
         self._chunks.clear()
         self._at = self._size = 0
         self._paused = False
-        if self._arrived is not None:
-            self._arrived.set()
+        self._arrived.set()
 
     # The application's side.
 
@@ -191,11 +186,8 @@ class StreamedBody:
             if self.before_first_read is not None:
                 before, self.before_first_read = self.before_first_read, None
                 before()
-            arrived = self._arrived
-            if arrived is None:
-                arrived = self._arrived = Event()
-            arrived.clear()
-            wait_for_client(arrived.wait)
+            self._arrived.clear()
+            wait_for_client(self._arrived.wait)
         piece = self._chunks[0][self._at : self._at + most]
         self._at += len(piece)
         if self._at == len(self._chunks[0]):
