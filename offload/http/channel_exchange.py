@@ -17,15 +17,13 @@ import gevent
 
 from offload.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, OffloadError
 from offload.http.environ import Environ, request_content
-from offload.http.exchange import ExchangeOwner
 from offload.http.response import ClientGone, Response
-from offload.http.server import HttpServer
-from offload.http.wsgi_input import Body, BodyError
+from offload.http.server import ServedConnection
+from offload.http.wsgi_input import BodyError
 from offload.interfaces import Content, Delivery, HttpConsumers, HttpRouting, Layer
 from offload.observe.log_lines import SafeLogger, path_text
 from offload.protocol.http.request import Request
 from offload.protocol.http.response_head import phrase, text_pair
-from offload.transport.connection import Connection
 from offload.transport.pool import Pool
 
 log = SafeLogger("offload.http")
@@ -58,16 +56,9 @@ class ChannelRequests:
         # The first name opens this process's inbox, which may wait; the loop, which makes all others, must not.
         layer.new_channel(REPLY_PREFIX)
 
-    def take(
-        self,
-        server: HttpServer,
-        owner: ExchangeOwner,
-        connection: Connection,
-        request: Request,
-        environ: Environ,
-        body: Body | None,
-    ) -> ChannelExchange | None:
+    def take(self, owner: ServedConnection, request: Request, environ: Environ) -> ChannelExchange | None:
         """Begin the exchange of a request; None where no route wants it."""
+        server, connection = owner.server, owner.connection
         content: Content = {
             "reply_channel": self.layer.new_channel(REPLY_PREFIX),
             "http_version": request.version,
@@ -79,9 +70,7 @@ class ChannelRequests:
         if consumers is None:
             return None
         response = Response(connection, request, server.date, server.names, owner.may_keep)
-        exchange = ChannelExchange(
-            self, server, owner, connection, request, environ, body, content, consumers, response
-        )
+        exchange = ChannelExchange(self, owner, request, environ, content, consumers, response)
         self.layer.attach(content["reply_channel"], exchange.deliver)
         self.pool.submit(exchange.begin, None)
         return exchange
@@ -92,12 +81,9 @@ class ChannelExchange:
     """One request and its answer; see `ChannelRequests.take`."""
 
     _shared: ChannelRequests
-    _server: HttpServer
-    _owner: ExchangeOwner
-    _connection: Connection
+    _owner: ServedConnection
     _request: Request
     _environ: Environ
-    _body: Body | None
     _content: Content
     _consumers: HttpConsumers
     _response: Response
@@ -117,14 +103,14 @@ class ChannelExchange:
 
     def begin(self, _: object) -> None:
         """Read the body, and run the consumer as soon as it is there, or as long as the message may be."""
-        body, file = self._body, self._environ["wsgi.input"]
+        body, file = self._owner.body, self._environ["wsgi.input"]
         try:
             if body is not None and self._request.expect_continue:
                 body.ask_first(self._response.send_continue)
             self._content["body"] = file.read(BODY_BYTES)
             piece = file.read(_PIECE_BYTES)
         except BodyError as error:
-            self._server.log_refusal(self._connection, error)
+            self._owner.server.log_refusal(self._owner.connection, error)
             self._fail(error.status, str(error))
             return
         if not piece:
@@ -144,7 +130,9 @@ class ChannelExchange:
             if not piece:
                 return
         except BodyError as error:
-            log.info("the body of %s from %s: %s", path_text(self._content["path"]), self._connection.client, error)
+            log.info(
+                "the body of %s from %s: %s", path_text(self._content["path"]), self._owner.connection.client, error
+            )
         except OffloadError as error:
             log.error("the body of a request for %s cannot be handed on: %s", path_text(self._content["path"]), error)
             self._fail(503, "the server cannot serve this request now")
@@ -196,8 +184,8 @@ class ChannelExchange:
                     self._size -= len(piece.get("content") or b"")
                     self._answer(piece)
         except ClientGone:
-            log.debug("%s left %r before its answer was whole", self._connection.client, self._request.target)
-            self._connection.reset()
+            log.debug("%s left %r before its answer was whole", self._owner.connection.client, self._request.target)
+            self._owner.connection.reset()
         except BaseException as error:
             target = self._request.target.decode("latin-1")
             log.error("the answer for %s %s failed", self._request.method, target, exc_info=error)
@@ -232,7 +220,7 @@ class ChannelExchange:
     def _finish(self) -> None:
         self._leave()
         seconds = time.perf_counter() - self._began
-        self._server.observer.request(self._environ, self._connection.peer, self._response, seconds)
+        self._owner.server.observer.request(self._environ, self._owner.connection.peer, self._response, seconds)
         self._owner.answered(self._response, self._request)
 
     # Anywhere.
@@ -250,8 +238,8 @@ class ChannelExchange:
         if not isinstance(piece, tuple):
             self._size += len(piece.get("content") or b"")
             if self._size > MAX_WAITING_BYTES:
-                log.warning("%s takes its answer too slowly; its connection ends", self._connection.client)
-                self._connection.reset()
+                log.warning("%s takes its answer too slowly; its connection ends", self._owner.connection.client)
+                self._owner.connection.reset()
                 return
         self._pieces.append(piece)
         if not self._sends:

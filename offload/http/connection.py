@@ -49,17 +49,18 @@ class HttpConnection:
         check: None, or called with each head.
 
     Attributes:
+        body: that of the request that is collected, or served.
         state: where it is.
     """
 
-    _server: HttpServer
-    _connection: Connection
-    _base: Environ
+    server: HttpServer
+    connection: Connection
+    base: Environ
     _check: InitVar[Check | None] = None
     _protocol: HttpProtocol = field(init=False)
-    # The request whose body is collected; and the body of that one, or of the one that is served.
+    body: Body | None = field(default=None, init=False)
+    # The request whose body is collected.
     _request: Request | None = field(default=None, init=False)
-    _body: Body | None = field(default=None, init=False)
     # How many requests behind this one its greenlet may answer in the same turn; and the next one of them.
     _row: int = field(default=0, init=False)
     _next_in_row: Request | None = field(default=None, init=False)
@@ -76,7 +77,7 @@ class HttpConnection:
     _waiting: WaitingRequest | None = field(default=None, init=False)
 
     def __post_init__(self, check: Check | None) -> None:
-        server = self._server
+        server = self.server
         self._protocol = HttpProtocol(server.options, check)
         server.connections.add(self)
         self._deadline = server.heads
@@ -87,12 +88,12 @@ class HttpConnection:
         if self._deadline is not None:
             self._deadline.discard(self)
         state = self.state = TRANSITIONS[self.state][event]
-        deadline = self._deadline = self._server.deadlines[state]
+        deadline = self._deadline = self.server.deadlines[state]
         if deadline is not None:
-            self._reads = self._connection.unsent_bytes > 0
+            self._reads = self.connection.unsent_bytes > 0
             deadline.add(self)
         elif state is _LEFT:
-            self._server.connections.discard(self)
+            self.server.connections.discard(self)
 
     # Called by the connection, in the loop.
 
@@ -115,7 +116,7 @@ class HttpConnection:
             self._move(Event.HEAD_BEGAN)
         elif state is _SERVING and not protocol.reading_body:
             # A further request, ahead of the answer to this one: it waits in the kernel.
-            self._connection.pause_reading()
+            self.connection.pause_reading()
 
     def eof_received(self) -> None:
         """A client may end its sending half and still wait for the answer."""
@@ -123,21 +124,21 @@ class HttpConnection:
         if self.state is _BODY:
             self.refuse(_GONE_EARLY)
         elif self.state is not _SERVING:
-            self._connection.close()
+            self.connection.close()
             return
-        if self._body is not None:
-            self._body.fail(_GONE_EARLY)
+        if self.body is not None:
+            self.body.fail(_GONE_EARLY)
         if self._waiting is not None:
             # A browser that closes a waiting page ends its half of the connection first.
-            self._connection.close()
+            self.connection.close()
 
     def connection_lost(self) -> None:
         """Forget the connection."""
         if self.state is _BODY:
-            self._server.log_refusal(self._connection, _GONE_EARLY)
+            self.server.log_refusal(self.connection, _GONE_EARLY)
         self._move(Event.LEAVES)
-        if self._body is not None:
-            self._body.fail(_GONE_EARLY)
+        if self.body is not None:
+            self.body.fail(_GONE_EARLY)
         if self._waiting is not None:
             self._waiting.client_left()
 
@@ -145,19 +146,19 @@ class HttpConnection:
 
     def head_expired(self) -> None:
         """The client took too long over a request's head."""
-        self._connection.read_now()
-        if self.state is not _HEAD or self._connection.closed:
+        self.connection.read_now()
+        if self.state is not _HEAD or self.connection.closed:
             # The rest was there: whoever was too slow, it was not the client.
             return
         if self._protocol.rest:
             self.refuse(HttpError(408, "the request's head did not arrive in time"))
         else:
-            self._connection.abort()
+            self.connection.abort()
 
     @property
     def body_progress(self) -> int | None:
         """Bytes of the body that have arrived; None while it is not the client that is waited for."""
-        body = self._body
+        body = self.body
         return None if body is None or not body.awaits_client else body.received
 
     def body_expired(self) -> None:
@@ -165,12 +166,12 @@ class HttpConnection:
         error = HttpError(408, "the request's body came too slowly (--body-timeout, --body-min-rate)")
         if self.state is _BODY:
             self.refuse(error)
-        elif self._body is not None:
-            self._body.fail(error)
+        elif self.body is not None:
+            self.body.fail(error)
 
     def idle_expired(self) -> None:
         """No further request came for a while, or not the rest of a body that nobody reads."""
-        server = self._server
+        server = self.server
         if self._reads:
             # Its time to think of another request begins when it has read the last answer, and that is by now at best.
             self._wait_in(server.idle)
@@ -186,17 +187,17 @@ class HttpConnection:
             self._end()
         else:
             # A close would answer the request that may be there by now with a reset.
-            self._connection.read_now()
+            self.connection.read_now()
             if self.state is _IDLE:
-                self._connection.close()
+                self.connection.close()
 
     def linger_expired(self) -> None:
         """The client has not closed its end."""
-        if self._connection.unsent_bytes:
+        if self.connection.unsent_bytes:
             # It reads, or the connection would end for that.
-            self._server.lingering.add(self)
+            self.server.lingering.add(self)
         else:
-            self._connection.abort()
+            self.connection.abort()
 
     def stop(self) -> None:
         """End the connection after what it has to answer. A request may be on its way over an idle one."""
@@ -205,7 +206,7 @@ class HttpConnection:
         if self.state is _IDLE or (self.state is _HEAD and not self._protocol.rest):
             self._move(Event.RESTED)
         elif self.state is _DISCARDING:
-            self._wait_in(self._server.idle)
+            self._wait_in(self.server.idle)
 
     # Requests.
 
@@ -213,21 +214,21 @@ class HttpConnection:
         self, error: HttpError, fields: bytes = b"", environ: Environ | None = None, bodiless: bool = False
     ) -> None:
         try:
-            self._server.log_refusal(self._connection, error)
+            self.server.log_refusal(self.connection, error)
         finally:
             # Also when a handler of the log fails, or may not wait here.
-            answer = plain_answer(error.status, str(error), self._server.date(), fields, bodiless)
-            self._connection.write(answer)
+            answer = plain_answer(error.status, str(error), self.server.date(), fields, bodiless)
+            self.connection.write(answer)
             self._end()
-        self._server.observer.refusal(environ, self._connection.peer, error.status)
+        self.server.observer.refusal(environ, self.connection.peer, error.status)
 
     def _break(self, error: HttpError, data: bytes = b"") -> None:
         self._broken = True
         if self.state is _SERVING:
             # The application has the request already, so it is the one to hear of it.
-            self._connection.pause_reading()
-            if self._body is not None:
-                self._body.fail(error)
+            self.connection.pause_reading()
+            if self.body is not None:
+                self.body.fail(error)
         elif self.state is _DISCARDING:
             self._end()
         else:
@@ -236,13 +237,13 @@ class HttpConnection:
 
     def _end(self) -> None:
         """Serve nothing more. What the client still sends is dropped for a while: a reset would cost it the answer."""
-        connection = self._connection
+        connection = self.connection
         if connection.closed:
             # Nobody is there to read what was just written.
             return
         self._move(Event.LAST)
-        if self._body is not None:
-            self._body.discard()
+        if self.body is not None:
+            self.body.discard()
         self._protocol.forget()
         connection.finish()
         if self._eof:
@@ -256,10 +257,10 @@ class HttpConnection:
             return
         for event in received:
             if event is END:
-                if self._body is not None:
-                    self._finish_body(self._body)
+                if self.body is not None:
+                    self._finish_body(self.body)
             elif isinstance(event, bytes):
-                if self._body is not None and not self._feed(self._body, event):
+                if self.body is not None and not self._feed(self.body, event):
                     return
             elif isinstance(event, Request):
                 self._begin(event)
@@ -285,7 +286,7 @@ class HttpConnection:
             self._wait_in(None)
 
     def _begin(self, request: Request) -> None:
-        server, connection = self._server, self._connection
+        server, connection = self.server, self.connection
         if (
             request.upgrade is not None
             and server.routed is not None
@@ -304,35 +305,35 @@ class HttpConnection:
         elif length is not None and length <= options.body_buffer and not request.expect_continue:
             self._collect(request)
         else:
-            self._body = StreamedBody(connection.pause_reading, connection.resume_reading, length)
+            self.body = StreamedBody(connection.pause_reading, connection.resume_reading, length)
             self._submit(request)
             self._wait_in(server.bodies)
 
     def _collect(self, request: Request) -> None:
         self._request = request
-        self._body = CollectedBody(self._server.options.body_buffer)
+        self.body = CollectedBody(self.server.options.body_buffer)
         self._move(Event.BODY_BEGAN)
 
     def _submit(self, request: Request) -> None:
         self._move(_REQUEST)
         if (
-            self._server.channels is not None
+            self.server.channels is not None
             and request.upgrade is None
-            and self._is_answered_by_messages(self._server.channels, request)
+            and self._is_answered_by_messages(self.server.channels, request)
         ):
             return
         if self._row > 0:
             self._row -= 1
             self._next_in_row = request
         else:
-            self._server.pool.submit(self._serve, request)
+            self.server.pool.submit(self._serve, request)
 
     def _upgrade(self, request: Request) -> bool:
         """Offer an upgrade request to those who route them; whether it was taken, or refused."""
-        server, connection = self._server, self._connection
+        server, connection = self.server, self.connection
         bodiless = request.method == "HEAD"
         try:
-            environ = server.environ.build(self._base, request, connection.peer, None)
+            environ = server.environ.build(self.base, request, connection.peer, None)
         except HttpError as error:
             self.refuse(error, environ=bare_environ(request, connection.peer), bodiless=bodiless)
             return True
@@ -345,24 +346,23 @@ class HttpConnection:
         return True
 
     def _is_answered_by_messages(self, channels: TakeRequest, request: Request) -> bool:
-        server, connection = self._server, self._connection
         try:
-            environ = server.environ.build(self._base, request, connection.peer, self._body)
+            environ = self.server.environ.build(self.base, request, self.connection.peer, self.body)
         except HttpError:
             # The exchange answers.
             return False
-        self._waiting = channels(server, self, connection, request, environ, self._body)
+        self._waiting = channels(self, request, environ)
         return self._waiting is not None
 
     def _leave(self) -> None:
         self._move(Event.LEAVES)
         self._protocol.forget()
-        self._connection.patient = True
+        self.connection.patient = True
 
     def hand_over(self, handler: Handler) -> bytes | None:
         self._leave()
-        self._connection.handler = handler
-        return None if self._eof or self._connection.closed else self._protocol.rest
+        self.connection.handler = handler
+        return None if self._eof or self.connection.closed else self._protocol.rest
 
     # In a greenlet of the pool.
 
@@ -372,32 +372,32 @@ class HttpConnection:
             if self._protocol.rest:
                 self._serve_row(request)
             else:
-                run_exchange(self._server, self, self._connection, self._base, request, self._body)
+                run_exchange(self, request)
         except BaseException:
             # Our bug, or what came while a handler of the log waited: a late kill, somebody's timeout. Nobody else
             # would ever end the connection. Answers to earlier requests may have been held back.
-            self._connection.flush()
-            self._connection.reset()
+            self.connection.flush()
+            self.connection.reset()
             raise
 
     def _serve_row(self, request: Request) -> None:
-        self._row = self._server.options.limit_pipelined - 1
+        self._row = self.server.options.limit_pipelined - 1
         following: Request | None = request
         while following is not None:
             if self._row > 0:
                 # Their answers leave together; at once where an application waits for something.
-                self._connection.hold_back()
-            run_exchange(self._server, self, self._connection, self._base, following, self._body)
+                self.connection.hold_back()
+            run_exchange(self, following)
             following, self._next_in_row = self._next_in_row, None
             begin_anew()
-            if not self._server.pool.has_time:
+            if not self.server.pool.has_time:
                 self._row = 0
         self._row = 0
 
     # What the exchange asks for.
 
     def may_keep(self) -> bool:
-        server, body = self._server, self._body
+        server, body = self.server, self.body
         if not server.options.keep_alive or server.stopping or self._broken:
             return False
         if body is None or body.complete:
@@ -412,7 +412,7 @@ class HttpConnection:
         )
 
     def answered(self, response: Response, request: Request) -> None:
-        connection, body = self._connection, self._body
+        connection, body = self.connection, self.body
         self._waiting = None
         if not response.ended:
             response.seal()
@@ -440,8 +440,8 @@ class HttpConnection:
 
     def _next(self) -> None:
         """Serve the request that has arrived meanwhile, or wait for one without a greenlet."""
-        self._body = None
-        protocol, connection = self._protocol, self._connection
+        self.body = None
+        protocol, connection = self._protocol, self.connection
         if connection.unsent_bytes and not protocol.rest:
             connection.flush()
             if connection.closed:
@@ -470,5 +470,5 @@ class HttpConnection:
             self._deadline.discard(self)
         self._deadline = deadline
         if deadline is not None:
-            self._reads = self._connection.unsent_bytes > 0
+            self._reads = self.connection.unsent_bytes > 0
             deadline.add(self)

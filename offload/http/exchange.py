@@ -6,50 +6,28 @@ The environ is built, the application runs, the answer is sent. What follows an 
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from offload.exceptions import TaskTimeout
 from offload.http.environ import Environ, bare_environ
 from offload.http.response import ClientGone, Response
-from offload.http.server import HttpServer
-from offload.http.upgrade import Upgradable, UpgradeResponse, may_upgrade
-from offload.http.wsgi_input import Body, BodyError
+from offload.http.server import ServedConnection
+from offload.http.upgrade import UpgradeResponse, may_upgrade
+from offload.http.wsgi_input import BodyError
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
-from offload.transport.connection import Connection
 from offload.transport.pool import take_time
 
 log = SafeLogger("offload.http")
 
 
-class ExchangeOwner(Upgradable, Protocol):
-    """The HTTP connection that an exchange belongs to."""
-
-    def may_keep(self) -> bool:
-        """Whether another request can be served after this one, as far as one can tell now."""
-
-    def answered(self, response: Response, request: Request) -> None:
-        """The answer has been sent, as far as there is one."""
-
-
-def run_exchange(
-    server: HttpServer,
-    owner: ExchangeOwner,
-    connection: Connection,
-    base: Environ,
-    request: Request,
-    body: Body | None,
-) -> None:
+def run_exchange(owner: ServedConnection, request: Request) -> None:
     """Run the application and send its answer. Whatever the application raises ends here.
 
     Args:
-        server: what all connections share.
         owner: the connection's HTTP side.
-        connection: where the answer goes.
-        base: the listener's part of the environ.
         request: what is asked.
-        body: its body, if it has one.
     """
+    server, connection, body = owner.server, owner.connection, owner.body
     upgrade: UpgradeResponse | None = None
     if request.upgrade is not None and server.raw is not None and may_upgrade(request):
         upgrade = UpgradeResponse(connection, request, server.date, server.names, owner.may_keep)
@@ -60,7 +38,7 @@ def run_exchange(
     environ: Environ | None = None
     refused: int | None = None
     try:
-        environ = server.environ.build(base, request, connection.peer, body)
+        environ = server.environ.build(owner.base, request, connection.peer, body)
         environ["wsgi.early_hints"] = response.early_hints
         if upgrade is not None and server.raw is not None:
             take_time()

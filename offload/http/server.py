@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter, methodcaller
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
 from offload.http.environ import Application, Environ, EnvironBuilder
-from offload.http.response import Date
+from offload.http.response import Date, Response
 from offload.http.states import State
-from offload.http.upgrade import OfferSocket, TakeUpgrade
+from offload.http.upgrade import OfferSocket, TakeUpgrade, Upgradable
 from offload.http.wsgi_input import Body, BodyError
 from offload.observe.log_lines import RepeatedLines, SafeLogger
 from offload.observe.observer import Observer
@@ -33,8 +33,26 @@ PARTING_SECONDS = 1.0
 """How long a stopping server waits for a request that may be on its way, and for a client to read the last answer."""
 
 
-class ServedConnection(Protocol):
-    """A connection as the deadlines know it; see `offload.http.connection.HttpConnection`."""
+class ServedConnection(Upgradable, Protocol):
+    """A connection as its exchanges and the deadlines know it; see `offload.http.connection.HttpConnection`.
+
+    Attributes:
+        server: what it shares with the others.
+        connection: its socket.
+        base: its listener's part of the environ.
+        body: that of the request that is served, or None.
+    """
+
+    server: HttpServer
+    connection: Connection
+    base: Environ
+    body: Body | None
+
+    def may_keep(self) -> bool:
+        """Whether another request can be served after this one, as far as one can tell now."""
+
+    def answered(self, response: Response, request: Request) -> None:
+        """The answer has been sent, as far as there is one."""
 
     @property
     def body_progress(self) -> int | None: ...
@@ -56,8 +74,8 @@ class WaitingRequest(Protocol):
     def stop(self) -> None: ...
 
 
-TakeRequest = Callable[["HttpServer", Any, Connection, Request, Environ, "Body | None"], "WaitingRequest | None"]
-"""Begins to serve a request of a routed path, for the connection's HTTP side; None leaves it to the application."""
+TakeRequest = Callable[[ServedConnection, Request, Environ], "WaitingRequest | None"]
+"""Begins to serve a request of a routed path; None leaves it to the application."""
 
 
 @dataclass(eq=False)
