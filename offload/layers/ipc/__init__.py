@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from offload.exceptions import ConfigurationError
 from offload.layers.addresses.hub_path import RUNTIME_DIR_VARIABLE, absolute, check_length, default_path
-from offload.layers.backend import Backend, Due, Owner
+from offload.layers.backend import Backend, Owner
 from offload.layers.front import LayerBase
 from offload.layers.ipc import wire
-from offload.layers.ipc.hub_link import HubLink
+from offload.layers.ipc.connection import HubServer
+from offload.layers.ipc.hub_backend import HubBackend
 
 __all__ = ["RUNTIME_DIR_VARIABLE", "IPCLayer", "default_path"]
 
@@ -68,29 +68,8 @@ class IPCLayer(LayerBase):
         self._hub_expected = False
 
     def make_backend(self, owner: Owner) -> Backend:
-        settings = owner.settings
-        hello = (
-            settings.prefix,
-            owner.process,
-            {
-                "expiry": settings.expiry,
-                "capacity": settings.capacity,
-                "channel_capacity": list(settings.channel_capacity.items()),
-                "group_expiry": settings.group_expiry,
-            },
-        )
-        return HubBackend(
-            HubLink(
-                self.path,
-                self.timeout,
-                hello,
-                owner,
-                is_foreign=self._foreign,
-                is_expected=self._hub_expected,
-                max_unsent_bytes=self._max_unsent,
-            ),
-            self.timeout,
-        )
+        server = HubServer(self.path, self.timeout, owner, is_foreign=self._foreign, is_expected=self._hub_expected)
+        return HubBackend(server, owner, self._max_unsent)
 
     @classmethod
     def largest_size(cls, is_sealed: bool) -> int:
@@ -106,7 +85,7 @@ class IPCLayer(LayerBase):
         """From now on, wait up to `timeout` for a hub that is not there: somebody is starting it. A process that has
         been connected does so anyway; others are told at once that there is none."""
         self._hub_expected = True
-        self.backend.link.is_expected = True
+        self.backend.server.is_expected = True
 
     def hub_statistics(self) -> dict[str, int]:
         """What the hub holds under this prefix now (``pending``, ``channels``, ``groups``, ``sessions``, ``clients``,
@@ -115,68 +94,5 @@ class IPCLayer(LayerBase):
         Raises:
             LayerUnavailable: as all that needs the hub.
         """
-        counts: dict[str, int] = self.backend.link.request(wire.STATISTICS, again=True)
+        counts: dict[str, int] = self.backend.request(wire.STATISTICS, again=True)
         return counts
-
-
-class HubBackend(Backend):
-    """What a hub does for one process.
-
-    Attributes:
-        link: to the hub.
-    """
-
-    def __init__(self, link: HubLink, timeout: float) -> None:
-        self.link = link
-        self.timeout = timeout
-
-    def check(self) -> None:
-        self.link.request(wire.PING, again=True)
-
-    def push(self, channel: str, payload: bytes, expiry: float, capacity: int) -> None:
-        self.link.request(wire.PUSH, channel, payload, expiry, capacity, again=False)
-
-    def keep(self, channel: str, payload: bytes, seconds: float) -> None:
-        self.link.request(wire.KEEP, channel, payload, seconds, again=False)
-
-    def take_due(self, taker: str, received: int, batch: int) -> Due:
-        return Due(*self.link.request(wire.TAKE_DUE, taker, received, batch, again=False))
-
-    def take(self, channels: Sequence[str], timeout: float | None) -> tuple[str, bytes] | None:
-        return self.link.take(channels, timeout)
-
-    def subscribe(self, topic: str, number: int) -> None:
-        self.link.subscribe(topic, number)
-
-    def unsubscribe(self, topic: str) -> None:
-        self.link.unsubscribe(topic)
-
-    def publish(self, topic: str, payload: bytes) -> int:
-        heard: int = self.link.request(wire.PUBLISH, topic, payload, again=False)
-        return heard
-
-    def group_send(self, group: str, payload: bytes) -> int:
-        full: int = self.link.request(wire.GROUP_SEND, group, payload, again=False)
-        return full
-
-    def set_member(self, group: str, channel: str, is_member: bool) -> None:
-        self.link.request(wire.SET_MEMBER, group, channel, is_member, again=True)
-
-    def session_load(self, key: str) -> bytes | None:
-        payload: bytes | None = self.link.request(wire.SESSION_LOAD, key, again=True)
-        return payload
-
-    def session_save(self, key: str, payload: bytes, expiry: float) -> None:
-        self.link.request(wire.SESSION_SAVE, key, payload, expiry, again=True)
-
-    def session_expire(self, key: str, seconds: float) -> None:
-        self.link.request(wire.SESSION_EXPIRE, key, seconds, again=True)
-
-    def flush(self) -> None:
-        self.link.request(wire.FLUSH, again=True)
-
-    def close(self) -> None:
-        self.link.close()
-
-    def abandon(self) -> None:
-        self.link.drop()

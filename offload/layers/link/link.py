@@ -192,14 +192,6 @@ class Connection(Generic[W]):
             call.resolve(reply)
         self.expected.popleft()
 
-    def answer_to(self, call: Call, reply: Any) -> None:
-        """Hand an answer to its call, where answers come in any order."""
-        call.resolve(reply)
-        if self.expected[0] is call:
-            self.expected.popleft()
-        else:
-            self.expected.remove(call)
-
 
 class _Loss:
     """Of a connection; told to the writer."""
