@@ -14,12 +14,12 @@ from offload.http.environ import Environ, bare_environ
 from offload.http.exchange import run_exchange
 from offload.http.response import CONTINUE, Response
 from offload.http.server import Deadline, HttpServer, TakeRequest, WaitingRequest
-from offload.http.states import TRANSITIONS, Event, State
 from offload.http.wsgi_input import Body, CollectedBody, StreamedBody
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.connection import END, HttpProtocol, Received
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import plain_answer
+from offload.protocol.http.states import TRANSITIONS, Event, State
 from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
 from offload.transport.pool import begin_anew

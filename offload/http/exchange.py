@@ -11,10 +11,11 @@ from offload.exceptions import TaskTimeout
 from offload.http.environ import Environ, bare_environ
 from offload.http.response import ClientGone, Response
 from offload.http.server import ServedConnection
-from offload.http.upgrade import UpgradeResponse, may_upgrade
+from offload.http.upgrade import UpgradeResponse
 from offload.http.wsgi_input import BodyError
 from offload.observe.log_lines import SafeLogger
 from offload.protocol.http.request import HttpError, Request
+from offload.protocol.websocket.handshake import may_upgrade
 from offload.transport.pool import take_time
 
 log = SafeLogger("offload.http")

@@ -13,13 +13,13 @@ import gevent
 
 from offload.http.environ import Application, Environ, EnvironBuilder
 from offload.http.response import Date, Response
-from offload.http.states import State
 from offload.http.upgrade import OfferSocket, TakeUpgrade, Upgradable
 from offload.http.wsgi_input import Body, BodyError
 from offload.observe.log_lines import RepeatedLines, SafeLogger
 from offload.observe.observer import Observer
 from offload.protocol.http.request import HttpError, Request
 from offload.protocol.http.response_head import FieldNames
+from offload.protocol.http.states import State
 from offload.settings import HttpOptions
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from offload.http.environ import Environ
 from offload.http.response import ExcInfo, Headers, Response
 from offload.protocol.http.request import HttpError, Request
-from offload.protocol.websocket.handshake import wants_websocket
 from offload.transport.connection import Connection, Handler
 
 Refuse = Callable[[HttpError, bytes], None]
@@ -27,13 +26,6 @@ class Upgradable(Protocol):
 
     def refuse(self, error: HttpError, fields: bytes = b"", environ: Environ | None = None) -> None:
         """Answer a request that is not served, and end the connection; `environ` is for the log, if there is one."""
-
-
-def may_upgrade(request: Request) -> bool:
-    """Whether a request can become a WebSocket; others may be served as if they had not asked (RFC 9110, 7.8)."""
-    return (
-        request.method == "GET" and request.version == "1.1" and not request.has_body and wants_websocket(request)
-    )  # fmt: skip
 
 
 class OfferedSocket(Protocol):

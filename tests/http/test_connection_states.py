@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from offload.http.connection import HttpConnection
 from offload.http.environ import EnvironBuilder, environ_base
 from offload.http.server import HttpServer
-from offload.http.states import TRANSITIONS, Event, State
 from offload.observe.observer import Observer
 from offload.protocol.http.forwarded import Forwarders, TrustedPeers
+from offload.protocol.http.states import TRANSITIONS, Event, State
 from offload.settings import HttpOptions
 from offload.transport.connection import Connection
 from offload.transport.pool import Pool

@@ -73,6 +73,13 @@ def wants_websocket(request: Request) -> bool:
     return upgrade is not None and b"websocket" in (upgrade, *(token.strip() for token in upgrade.split(b",")))
 
 
+def may_upgrade(request: Request) -> bool:
+    """Whether a request can become a WebSocket; others may be served as if they had not asked (RFC 9110, 7.8)."""
+    return (
+        request.method == "GET" and request.version == "1.1" and not request.has_body and wants_websocket(request)
+    )  # fmt: skip
+
+
 def read_handshake(request: Request, compresses: bool = False) -> Handshake:
     """Check an upgrade request.
 

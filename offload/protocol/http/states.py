@@ -1,4 +1,8 @@
-"""Where an HTTP connection may be, what may happen to it, and where it goes then."""
+"""Where an HTTP connection may be, what may happen to it, and where it goes then.
+
+Pure: a table, which the connection follows. One request is served at a time, and its answer is the last one or leaves
+the connection to the next (RFC 9112, section 9).
+"""
 
 from __future__ import annotations
 
