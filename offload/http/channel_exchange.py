@@ -165,10 +165,7 @@ class ChannelExchange:
             self._ran = True
             # Its body may be large, and the answer may take its time.
             self._content["body"] = b""
-            if self._is_gone:
-                self._disconnect(None)
-            elif self._is_stopping:
-                self._refuse_to_wait()
+            self._settle()
 
     def _disconnect(self, _: object) -> None:
         self._consumers.disconnect({"reply_channel": self._content["reply_channel"], "path": self._content["path"]})
@@ -204,13 +201,9 @@ class ChannelExchange:
         data = content.get("content") or b""
         if content.get("more_content"):
             response.write(data)
-            return
-        if response.head_sent:
-            response.write(data)
-            response.end()
         else:
             response.send_result([data])
-        self._finish()
+            self._finish()
 
     def _end_with(self, status: int, text: str) -> None:
         if not self._done:
@@ -257,17 +250,20 @@ class ChannelExchange:
             return
         self._is_gone = True
         self._leave()
-        if self._ran:
-            self._shared.pool.submit(self._disconnect, None)
+        self._settle()
 
     def stop(self) -> None:
         """The process stops: a client that waits may ask another one."""
         self._is_stopping = True
-        if self._ran:
-            self._refuse_to_wait()
+        self._settle()
 
-    def _refuse_to_wait(self) -> None:
-        if not self._response.status and not self._pieces:
+    def _settle(self) -> None:
+        """Do what a client that left, or a process that stops, asks for, as soon as the consumer has returned."""
+        if not self._ran:
+            return
+        if self._is_gone:
+            self._shared.pool.submit(self._disconnect, None)
+        elif self._is_stopping and not self._response.status and not self._pieces:
             self._fail(503, "the server is stopping")
 
     def _leave(self) -> None:

@@ -256,14 +256,16 @@ class HttpConnection:
             self._begin(received)
             return
         for event in received:
-            if event is END:
-                if self.body is not None:
-                    self._finish_body(self.body)
-            elif isinstance(event, bytes):
-                if self.body is not None and not self._feed(self.body, event):
-                    return
-            elif isinstance(event, Request):
+            body = self.body
+            if isinstance(event, Request):
                 self._begin(event)
+            elif body is None:
+                # The request was refused, or its connection handed over.
+                return
+            elif event is END:
+                self._finish_body(body)
+            elif not self._feed(body, event):
+                return
 
     def _feed(self, body: Body, data: bytes) -> bool:
         try:
