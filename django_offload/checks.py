@@ -68,7 +68,7 @@ def check_routing(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 def check_users(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """What the settings about users need is there."""
     if not value_of("USERS"):
-        return []  # what needs it says so in check_settings
+        return []  # `check_settings` refuses what needs it
     needed = [_AUTHENTICATION]
     if not {"logout", "session_expiry"}.isdisjoint(value_of("DISCONNECT_AT")):
         needed.append(_SESSION)

@@ -89,7 +89,7 @@ def through_middleware(consumer: Consumer) -> Consumer:
 
 
 def _join(request: HandshakeRequest) -> Any:
-    """Make the connection its user's, where the settings say so. Returns the user's key."""
+    """Make the connection its user's, where the settings ask for that. Returns the user's key."""
     if value_of("USERS") and request.message.reply_channel is not None:
         from django_offload.users import join  # it needs models
 
@@ -162,7 +162,7 @@ class _Handler(BaseHandler):
         return view
 
     def _cookies(self, request: HandshakeRequest) -> list[list[bytes]]:
-        """The session's cookie, where the consumer accepts before the middleware had its turn."""
+        """The session's cookie, where the consumer accepts before the middleware has run."""
         if self._session is None or not hasattr(request, "session"):
             return []
         return _cookie_headers(self._session.process_response(request, HttpResponse(status=_SWITCHING)))

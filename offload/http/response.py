@@ -167,7 +167,7 @@ class Response:
         if data:
             connection.write(data)
         if length is None and self._left != 0 and connection.unsent_bytes:
-            # More may follow, and who computes it may not let the client wait for this piece (PEP 3333).
+            # The next piece may take long to compute, and this one must not wait for it (PEP 3333).
             connection.flush()
         if connection.closed or (connection.unsent_bytes > HIGH_WATER_BYTES and not connection.wait_drained()):
             raise ClientGone

@@ -60,7 +60,7 @@ class Owner(Protocol):
         """
 
     def lost(self, topics: Topics, reason: str) -> None:
-        """These do not arrive until `subscribed` says so again; the reason is for error messages."""
+        """These do not arrive until `subscribed` names them again; the reason is for error messages."""
 
     def failed(self, topics: Topics, error: LayerUnavailable) -> None:
         """The server cannot be reached: who waits for the first subscription to one of these gets the error, and it is

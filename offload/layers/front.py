@@ -123,7 +123,9 @@ class LayerBase(abc.ABC):
             return
         try:
             receiver = local.subscriptions.receiver(channel)
-        except TypeError:  # unhashable, so no name: the check below says so, which names of this process do not pay for
+        except (
+            TypeError
+        ):  # unhashable, so no name: the check below refuses it, which costs names of this process nothing
             receiver = None
         if receiver is not None:
             content = checked_copy(content, self.codec.max_size)

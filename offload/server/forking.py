@@ -44,7 +44,7 @@ class Order:
     Attributes:
         counter: its counter in the shared load.
         worker: as hooks see it.
-        is_spare: whether it serves only when the supervisor says so.
+        is_spare: whether it serves only when the supervisor tells it to.
     """
 
     counter: int

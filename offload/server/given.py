@@ -37,7 +37,7 @@ class Given:
         load: this process's counter.
         hooks: those of the configuration file.
         worker: this process, as they see it.
-        is_spare: whether it serves only when the supervisor says so.
+        is_spare: whether it serves only when the supervisor tells it to.
         loaded: the application, where it is imported already.
     """
 

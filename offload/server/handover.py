@@ -22,7 +22,7 @@ class Handover:
     """What a supervisor got from the one before it.
 
     Args:
-        environ: says so in a variable, which is taken out.
+        environ: has a variable that tells, which is taken out.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:

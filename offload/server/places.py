@@ -213,7 +213,7 @@ class Places:
             self._restarts.add(pause, partial(self.refill, child.slot))
 
     def not_begun(self, child: Child, how: str, restart: Callable[[], None]) -> None:
-        """The first one has ended before it was ready; with --reload a change of code is waited for.
+        """The first one has ended before it was ready; with --reload the next one starts when code changes.
 
         Raises:
             BootError: it ends the server.

@@ -54,7 +54,7 @@ class Shutdown:
         """Do what is due.
 
         Args:
-            at_once: whether nothing is waited for.
+            at_once: whether open requests and connections are cut off.
         """
         servers = [child for child in self._children if child.hub_path is None]
         if at_once and self._stage is _Stage.ENDING_SERVERS and self.deadline is not None:

@@ -43,7 +43,7 @@ class Signals:
 
     def _signalled(self, number: int, frame: object) -> None:
         if number in _STOP:
-            # The second signal means it: nothing is waited for.
+            # The second signal means it: the end comes at once.
             quick = self.stop is not None or number == signal.SIGQUIT
             self.stop = signal.SIGQUIT if quick else number
         elif number in _OTHERS:

@@ -71,7 +71,7 @@ def ensure_streams() -> None:
 def flush_streams() -> None:
     """Send out what is printed, before a fork doubles it or the end drops it."""
     for stream in (sys.stdout, sys.stderr):
-        # Nobody reads it, or the application has closed it: then it is lost, and there is nowhere to say so.
+        # Nobody reads it, or the application has closed it: then it is lost, and no log is left to tell of it.
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

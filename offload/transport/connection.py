@@ -361,7 +361,7 @@ class Connection:
             offset += sent
             left -= sent
             self._handed += sent
-            # A reader as fast as we are would never let the others have their turn.
+            # A reader as fast as we are would keep the others from running.
             gevent.sleep(0)
         return size - left
 

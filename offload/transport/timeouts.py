@@ -53,7 +53,7 @@ class Timeouts(Generic[M]):
             self._arm(self.seconds)
 
     def discard(self, member: M) -> None:
-        """The member is not waited for any more; no error when it was not."""
+        """End the member's time; no error when it had not begun."""
         self._deadlines.pop(member, None)
 
     def shorten(self, seconds: float) -> None:
@@ -76,8 +76,8 @@ class Timeouts(Generic[M]):
         self._armed = False
         now = time.monotonic()
         if now - self._due > _COARSENESS and not self._was_late:
-            # Somebody has blocked the loop, and its timers come before its reads: what the members are waited for may
-            # have arrived long ago. They have the time of some turns to say so.
+            # Somebody has blocked the loop, and its timers come before its reads: the members' data may have arrived
+            # long ago. They get the time of some turns to read it.
             self._was_late = True
             self._arm(0.0)
             return
@@ -122,7 +122,7 @@ class LeastRate(Generic[M]):
     Args:
         seconds: longest time without progress; None for no limit.
         rate: least progress a second after a grace; None for none.
-        progress: how far a member has come, a number that grows; None while it is not the one that is waited for.
+        progress: how far a member has come, a number that grows; None while the delay is not the member's.
         expired: called in the loop; it must not raise or wait. The member has left already.
     """
 
@@ -159,7 +159,7 @@ class LeastRate(Generic[M]):
             self._arm()
 
     def discard(self, member: M) -> None:
-        """The member is not waited for any more; no error when it was not."""
+        """End the member's time; no error when it had not begun."""
         self._credits.pop(member, None)
 
     def _arm(self) -> None:

@@ -254,5 +254,5 @@ class PendingHandshake:
             self._refuse(500)
 
     def _is_own(self, delivery: Delivery) -> bool:
-        """Whether the connect consumer says it: in the greenlet that runs it, or in a worker, which says so."""
+        """Whether the connect consumer says it: in the greenlet that runs it, or in a worker, which marks it."""
         return getcurrent() is self._decider or delivery.content.get(DECIDES_KEY) is True

@@ -33,7 +33,7 @@ class _Waiting:
         after: its connection's last turn; it goes behind that one.
         only_after: the outcome that this one must have, or nothing is sent.
         own: its own turn, while it is unknown whether it was sent.
-        until: when it is given up; it begins when nothing but the layer is to be waited for.
+        until: when it is given up; it begins when only the layer is missing.
     """
 
     content: Content

@@ -63,7 +63,7 @@ class RemoteDispatch:
         self.turns: dict[int, Turn] = {}
         # Of disconnect messages that were sent, the oldest first: nobody waits for them, but their loss is counted.
         self._left: dict[int, Turn] = {}
-        # The messages that are waited for: whose they are, their channels, and their places in their connection.
+        # The messages whose end has not come: whose they are, their channels, and their places in their connection.
         self.in_hand: dict[int, tuple[RemoteConsumers, str, int]] = {}
         self.outage = Outage(layer, self._look)
         self._numbers = itertools.count(1)
@@ -73,7 +73,7 @@ class RemoteDispatch:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is waited for."""
+        """Whether the end of each message has come."""
         return not (self.turns or self._left)
 
     def bind(self, content: Content) -> RemoteConsumers | None:
@@ -454,7 +454,7 @@ class DispatchCounters:
     """Counts since the process began.
 
     Attributes:
-        turns: messages that were given to the workers, and waited for.
+        turns: messages that were given to the workers, and whose end has not come.
         full: tries that met a full channel.
         unreachable: tries that found the layer away, so that nothing was sent.
         in_doubt: messages at which the layer failed so that nobody knew whether they were sent.

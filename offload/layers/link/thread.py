@@ -25,7 +25,7 @@ def threads_are_greenlets() -> bool:
 
 
 def give_way() -> None:
-    """Let the other greenlets have their turn. Threads get theirs anyway, and would pay for the call: a sleep of no
+    """Let the other greenlets run. Threads run anyway, and would pay for the call: a sleep of no
     time takes Linux a tenth of a millisecond."""
     if threads_are_greenlets():
         time.sleep(0)

@@ -255,7 +255,7 @@ def _is_replica(hello: object) -> bool:
 
 def is_a_replicas(error: ResponseError) -> bool:
     """Whether this is how a replica refuses to write."""
-    # A script's error says so further behind, before Redis 7.
+    # In a script's error, before Redis 7, these words come later.
     return isinstance(error, ReadOnlyError) or "READONLY " in str(error)
 
 
