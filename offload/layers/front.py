@@ -123,9 +123,8 @@ class LayerBase(abc.ABC):
             return
         try:
             receiver = local.subscriptions.receiver(channel)
-        except (
-            TypeError
-        ):  # unhashable, so no name: the check below refuses it, which costs names of this process nothing
+        except TypeError:
+            # Unhashable, so no name: refused below, where names of this process do not pay for it.
             receiver = None
         if receiver is not None:
             content = checked_copy(content, self.codec.max_size)

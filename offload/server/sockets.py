@@ -50,7 +50,7 @@ class Place:
 
 
 def passed(environ: MutableMapping[str, str]) -> tuple[str, ...]:
-    """Addresses of the sockets that systemd has passed (LISTEN_FDS), as ``fd://N``; the variables that tell are taken out."""
+    """Addresses of the sockets that systemd has passed (LISTEN_FDS), as ``fd://N``; its variables are taken out."""
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit():
